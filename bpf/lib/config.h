@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Copyright Authors of Hypha */
+/* Load-time constants of the node, the same for every program. The verifier prunes what they switch off. */
+#pragma once
+
+#include "addr.h"
+#include "bpf.h"
+
+enum config_flags {
+	CFG_IPV4 = 1 << 0,
+	CFG_IPV6 = 1 << 1,
+	CFG_OVERLAY = 1 << 2,     /* pods of other nodes are reached through tunnel_ifindex */
+	CFG_MASQ4 = 1 << 3,       /* pods leave the cluster under the node's address */
+	CFG_MASQ6 = 1 << 4,
+	CFG_EVENTS = 1 << 5,      /* drop and policy-verdict events */
+	CFG_TRACE = 1 << 6,       /* trace events */
+	CFG_ACCOUNTING = 1 << 7,  /* packets and bytes per connection */
+	CFG_REDIRECT_PEER = 1 << 8, /* bpf_redirect_peer works (5.10+, device pair) */
+};
+
+struct config {
+	__u32 flags;            /* enum config_flags */
+	__u32 tunnel_ifindex;
+	__u32 tunnel_port;      /* host byte order: pods may not send to it on nodes */
+	__u32 report_interval;  /* ms between trace events of one direction of a connection */
+	__u16 masq_port_min;    /* host byte order, inclusive */
+	__u16 masq_port_max;
+	__u32 pad;
+	struct addr router4;    /* the node's address in its pod range: the pods' gateway */
+	struct addr router6;
+};
+
+const volatile struct config cfg;

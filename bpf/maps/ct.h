@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Copyright Authors of Hypha */
+/* Connection table: one row per connection on an order-normalised tuple, found from both ends. It caches the verdict
+ * with the policy epoch under which it was given. */
+#pragma once
+
+#include "../lib/addr.h"
+#include "../lib/bpf.h"
+
+struct ct_key {
+	struct addr addr[2]; /* lower address first (memcmp); ports break a tie */
+	__be16 port[2];      /* ICMP echo: the id on the requester's side, the request type on the other */
+	__u8 proto;
+	__u8 pad[3];
+};
+
+enum ct_flags {
+	CT_F_ORIG_HIGH = 1 << 0, /* the initiator is addr[1] */
+	CT_F_SEEN_REPLY = 1 << 1,
+	CT_F_FIN_ORIG = 1 << 2,
+	CT_F_FIN_REPLY = 1 << 3,
+	CT_F_RST = 1 << 4,
+	CT_F_AUDIT = 1 << 5,  /* some direction passes only by audit */
+	CT_F_NAT = 1 << 6,    /* masqueraded: a pair in nat_v1 belongs to it */
+};
+
+struct ct_value {
+	__u64 expires;        /* ns, bpf_ktime_get_ns clock */
+	__u64 reported[2];    /* ns of the last trace event, original / reply direction */
+	__u64 packets[2];     /* only with accounting on */
+	__u64 bytes[2];
+	__u32 epoch;          /* policy epoch of the cached verdict */
+	__u32 rule[2];        /* rule that allowed it: enum policy_dir */
+	__u32 src_identity;   /* of the initiator, as judged */
+	__u32 dst_identity;
+	__u16 flags;          /* enum ct_flags */
+	__u8 tcp_flags[2];    /* union of the TCP flags reported, original / reply */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct ct_key);
+	__type(value, struct ct_value);
+	__uint(max_entries, 262144);
+} ct_v1 SEC(".maps");

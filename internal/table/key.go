@@ -1,0 +1,23 @@
+package table
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// String encodes a string key.
+func String(s string) []byte { return []byte(s) }
+
+// Uint encodes an unsigned number so that byte order is numeric order.
+func Uint[N ~uint16 | ~uint32 | ~uint64](n N) []byte {
+	return binary.BigEndian.AppendUint64(nil, uint64(n))
+}
+
+// Prefix encodes a prefix: version, address, length.
+func Prefix(p netip.Prefix) []byte {
+	b := []byte{4}
+	if p.Addr().Is6() {
+		b[0] = 6
+	}
+	return append(append(b, p.Addr().AsSlice()...), byte(p.Bits()))
+}

@@ -1,0 +1,164 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+)
+
+// Target is what a reconciler brings in line with a table: a set of kernel objects.
+type Target[K comparable, V any] interface {
+	// Update creates or changes the object of one row. It must be idempotent.
+	Update(ctx context.Context, k K, v V) error
+	// Delete removes the object of a row that is gone. An object that is not there is no error.
+	Delete(ctx context.Context, k K) error
+	// Prune removes what no row asks for. It is called only with a complete table.
+	Prune(ctx context.Context, want map[K]V) error
+}
+
+// RowStatus is what became of one row.
+type RowStatus struct {
+	Err   error     // nil: as wanted
+	Since time.Time // of the last attempt
+}
+
+// Reconciler keeps a target as a table wants it: changes at once, failures again after a pause that doubles, everything
+// afresh every Config.Full. Nothing is deleted before the table is complete.
+type Reconciler[K comparable, V any] struct {
+	cfg    Config
+	tab    *Table[K, V]
+	target Target[K, V]
+
+	mu     sync.Mutex
+	done   map[K]V
+	status map[K]RowStatus
+	rev    uint64
+	pruned bool
+	pErr   error
+}
+
+// Config tunes a reconciler; zero values mean the defaults.
+type Config struct {
+	RetryMin time.Duration // 50 ms
+	RetryMax time.Duration // 10 s
+	Full     time.Duration // 1 min: prune and update every row, repairing what others changed
+}
+
+// NewReconciler makes one; Run starts it.
+func NewReconciler[K comparable, V any](cfg Config, tab *Table[K, V], target Target[K, V]) *Reconciler[K, V] {
+	if cfg.RetryMin == 0 {
+		cfg.RetryMin = 50 * time.Millisecond
+	}
+	if cfg.RetryMax == 0 {
+		cfg.RetryMax = 10 * time.Second
+	}
+	if cfg.Full == 0 {
+		cfg.Full = time.Minute
+	}
+	return &Reconciler[K, V]{cfg: cfg, tab: tab, target: target, done: map[K]V{}, status: map[K]RowStatus{}}
+}
+
+// Run works until ctx ends and returns nil then.
+func (r *Reconciler[K, V]) Run(ctx context.Context) error {
+	wait := r.cfg.RetryMin
+	full := time.NewTicker(r.cfg.Full)
+	defer full.Stop()
+	all := false
+	for {
+		snap := r.tab.Snapshot()
+		err := r.round(ctx, snap, all)
+		all = false
+		var retry <-chan time.Time
+		if err != nil {
+			retry = time.After(wait)
+			wait = min(2*wait, r.cfg.RetryMax)
+		} else {
+			wait = r.cfg.RetryMin
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-snap.Changed():
+		case <-retry:
+		case <-full.C:
+			all = true
+		}
+	}
+}
+
+func (r *Reconciler[K, V]) round(ctx context.Context, snap Snapshot[K, V], all bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var failed error
+	want := make(map[K]V, snap.Len())
+	for k, v := range snap.All() {
+		want[k] = v
+		if old, ok := r.done[k]; ok && !all && reflect.DeepEqual(old, v) {
+			continue
+		}
+		err := r.target.Update(ctx, k, v)
+		r.note(k, err)
+		if err != nil {
+			delete(r.done, k)
+			failed = errors.Join(failed, fmt.Errorf("%s: update %v: %w", r.tab.name, k, err))
+			continue
+		}
+		r.done[k] = v
+	}
+	if snap.Complete() {
+		for k := range r.done {
+			if _, ok := want[k]; ok {
+				continue
+			}
+			if err := r.target.Delete(ctx, k); err != nil {
+				r.note(k, err)
+				failed = errors.Join(failed, fmt.Errorf("%s: delete %v: %w", r.tab.name, k, err))
+				continue
+			}
+			delete(r.done, k)
+			delete(r.status, k)
+		}
+		for k := range r.status {
+			if _, ok := want[k]; ok {
+				continue
+			}
+			if _, ok := r.done[k]; !ok {
+				delete(r.status, k)
+			}
+		}
+		if !r.pruned || all {
+			if r.pErr = r.target.Prune(ctx, want); r.pErr != nil {
+				failed = errors.Join(failed, fmt.Errorf("%s: prune: %w", r.tab.name, r.pErr))
+			} else {
+				r.pruned = true
+			}
+		}
+	}
+	r.rev = snap.Revision()
+	return failed
+}
+
+func (r *Reconciler[K, V]) note(k K, err error) { r.status[k] = RowStatus{Err: err, Since: time.Now()} }
+
+// Err joins the failures that stand now, nil if the target is as wanted.
+func (r *Reconciler[K, V]) Err() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.pErr
+	for k, s := range r.status {
+		if s.Err != nil {
+			err = errors.Join(err, fmt.Errorf("%s %v: %w", r.tab.name, k, s.Err))
+		}
+	}
+	return err
+}
+
+// Revision is the table revision last worked through, failures included.
+func (r *Reconciler[K, V]) Revision() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rev
+}

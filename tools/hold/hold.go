@@ -1,0 +1,32 @@
+// Package hold keeps dependencies in go.mod until their users are written. It goes before the first release.
+package hold
+
+import (
+	_ "cel.dev/cel-go/cel"
+	_ "github.com/cilium/ebpf"
+	_ "github.com/cilium/ebpf/ringbuf"
+	_ "github.com/containernetworking/cni/pkg/skel"
+	_ "github.com/containernetworking/plugins/pkg/ns"
+	_ "github.com/gaissmai/bart"
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/google/uuid"
+	_ "github.com/gopacket/gopacket/layers"
+	_ "github.com/hashicorp/go-immutable-radix/v2"
+	_ "github.com/knadh/koanf/parsers/yaml"
+	_ "github.com/knadh/koanf/providers/env/v2"
+	_ "github.com/knadh/koanf/providers/file"
+	_ "github.com/knadh/koanf/providers/posflag"
+	_ "github.com/knadh/koanf/v2"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/spf13/cobra"
+	_ "github.com/vishvananda/netlink"
+	_ "go.etcd.io/etcd/client/v3/concurrency"
+	_ "go.etcd.io/etcd/server/v3/embed"
+	_ "go.uber.org/goleak"
+	_ "go.uber.org/zap"
+	_ "golang.org/x/term"
+	_ "google.golang.org/grpc/health/grpc_health_v1"
+	_ "pgregory.net/rapid"
+	_ "sigs.k8s.io/yaml"
+)
