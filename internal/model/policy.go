@@ -1,5 +1,7 @@
 package model
 
+import "net/netip"
+
 // ClassID is the number of a peer class: identities that match exactly the same selectors. 0 is "any other peer".
 type ClassID uint32
 
@@ -55,13 +57,23 @@ type PolicyPlan struct {
 	Revision uint64 // policy revision in force once the last step is applied
 }
 
-// PolicyStep holds writes of independent maps; within one step the order is: Lists, Classes, Endpoints, then the
-// deletions, and when BumpEpoch is set, at the end, the epoch.
+// PolicyStep holds writes of independent maps; within one step the order is: Lists, Classes, Prefixes, EndpointSets,
+// the epoch when BumpEpoch is set, then the deletions: prefixes, classes, lists.
 type PolicyStep struct {
-	Lists         map[PolicyKey]PolicyList
-	Classes       map[IdentityID]ClassID
-	EndpointSets  map[uint16]SetID // endpoint id -> set
-	DeleteLists   []PolicyKey
-	DeleteClasses []IdentityID
-	BumpEpoch     bool // verdicts given before this step must be asked again
+	Lists          map[PolicyKey]PolicyList
+	Classes        map[IdentityID]ClassID
+	Prefixes       map[netip.Prefix]IdentityID // CIDRs of policies, with their node-local identities
+	EndpointSets   map[uint16]SetID            // endpoint id -> set
+	BumpEpoch      bool                        // verdicts given before this step must be asked again
+	DeletePrefixes []netip.Prefix
+	DeleteClasses  []IdentityID
+	DeleteLists    []PolicyKey
+}
+
+// PolicyState is the compiled policy as the kernel holds it, read back after a restart.
+type PolicyState struct {
+	Lists        map[PolicyKey]PolicyList
+	Classes      map[IdentityID]ClassID
+	Prefixes     map[netip.Prefix]IdentityID // rows with a node-local CIDR identity
+	EndpointSets map[uint16]SetID
 }
