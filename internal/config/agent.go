@@ -1,0 +1,171 @@
+// Package config holds the agent's options: each is a flag, a key of the YAML file and a HYPHA_* variable under the
+// same name, and each remembers where its value came from.
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/hypha-net/hypha/internal/paths"
+)
+
+// Agent are the options of hypha-agent. The tags are the option names.
+type Agent struct {
+	StateDir    string   `koanf:"state-dir"`
+	NodeName    string   `koanf:"node-name"`
+	ClusterName string   `koanf:"cluster-name"`
+	NodeIP      []string `koanf:"node-ip"`
+	NodeLabels  []string `koanf:"node-labels"`
+	SocketGroup string   `koanf:"socket-group"`
+	Debug       bool     `koanf:"debug"`
+	LogFormat   string   `koanf:"log-format"`
+	LogFile     string   `koanf:"log-file"`
+
+	EnableIPv4  bool     `koanf:"enable-ipv4"`
+	EnableIPv6  bool     `koanf:"enable-ipv6"`
+	RoutingMode string   `koanf:"routing-mode"`
+	TunnelProto string   `koanf:"tunnel-protocol"`
+	TunnelPort  uint16   `koanf:"tunnel-port"`
+	DirectNodes bool     `koanf:"auto-direct-node-routes"`
+	Devices     []string `koanf:"devices"`
+	MTU         int      `koanf:"mtu"`
+
+	IPv4Pool     string   `koanf:"ipv4-pool"`
+	IPv4PoolMask int      `koanf:"ipv4-pool-mask-size"`
+	IPv6Pool     string   `koanf:"ipv6-pool"`
+	IPv6PoolMask int      `koanf:"ipv6-pool-mask-size"`
+	IPv4Range    string   `koanf:"ipv4-range"`
+	IPv6Range    string   `koanf:"ipv6-range"`
+	Masq4        bool     `koanf:"enable-ipv4-masquerade"`
+	Masq6        bool     `koanf:"enable-ipv6-masquerade"`
+	NonMasq      []string `koanf:"non-masquerade-cidrs"`
+	MasqPorts    string   `koanf:"masquerade-port-range"`
+
+	EnablePolicy   string   `koanf:"enable-policy"`
+	PolicyAudit    bool     `koanf:"policy-audit-mode"`
+	AllowLocalhost string   `koanf:"allow-localhost"`
+	CIDRMatchMode  []string `koanf:"policy-cidr-match-mode"`
+	Labels         []string `koanf:"labels"`
+
+	EtcdLocal      string        `koanf:"etcd-local-address"`
+	EtcdListen     []string      `koanf:"etcd-listen"`
+	EtcdEndpoints  []string      `koanf:"etcd-endpoints"`
+	EtcdCAFile     string        `koanf:"etcd-ca-file"`
+	EtcdCertFile   string        `koanf:"etcd-cert-file"`
+	EtcdKeyFile    string        `koanf:"etcd-key-file"`
+	LeaseTTL       time.Duration `koanf:"kvstore-lease-ttl"`
+	IdentityGC     time.Duration `koanf:"identity-gc-interval"`
+	IdentityGrace  time.Duration `koanf:"identity-heartbeat-timeout"`
+	MapRatio       float64       `koanf:"bpf-map-dynamic-size-ratio"`
+	CTMax          uint32        `koanf:"bpf-ct-global-max"`
+	NATMax         uint32        `koanf:"bpf-nat-global-max"`
+	PolicyMax      uint32        `koanf:"bpf-policy-map-max"`
+	IPCacheMax     uint32        `koanf:"bpf-ipcache-max"`
+	EventRing      uint32        `koanf:"bpf-events-ring-size"`
+	EventsDrop     bool          `koanf:"bpf-events-enabled"`
+	EventsTrace    bool          `koanf:"bpf-events-trace-enabled"`
+	Accounting     bool          `koanf:"bpf-conntrack-accounting"`
+	ReportInterval time.Duration `koanf:"monitor-aggregation-interval"`
+
+	EnableHubble   bool     `koanf:"enable-hubble"`
+	HubbleListen   string   `koanf:"hubble-listen-address"`
+	HubbleCapacity int      `koanf:"hubble-event-buffer-capacity"`
+	HubbleNoTLS    bool     `koanf:"hubble-disable-tls"`
+	HubbleCert     string   `koanf:"hubble-tls-cert-file"`
+	HubbleKey      string   `koanf:"hubble-tls-key-file"`
+	HubbleCA       []string `koanf:"hubble-tls-client-ca-files"`
+	Prometheus     string   `koanf:"prometheus-serve-addr"`
+}
+
+// Runtime are the options that `hypha config set` changes without a restart.
+var Runtime = map[string]bool{"policy-audit-mode": true, "enable-policy": true, "debug": true}
+
+// Paths are the agent's places.
+func (a *Agent) Paths() paths.Paths { return paths.For(a.StateDir, a.NodeName) }
+
+// Tunnel says whether workloads of other nodes are reached through the overlay.
+func (a *Agent) Tunnel() bool { return a.RoutingMode == "tunnel" }
+
+// Addrs are the configured underlay addresses; Load has checked them.
+func (a *Agent) Addrs() []netip.Addr {
+	out := make([]netip.Addr, 0, len(a.NodeIP))
+	for _, s := range a.NodeIP {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+// flags declares every option once: name, default, description.
+func flags(hostname string) *pflag.FlagSet {
+	f := pflag.NewFlagSet("hypha-agent", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.String("config", "", "YAML file with options under these same names; flags and HYPHA_* variables win over it")
+	f.String("state-dir", paths.StateDir, "directory for the state, sockets and certificates of the agents of this machine")
+	f.String("node-name", hostname, "name of this node in the cluster")
+	f.String("cluster-name", "default", "name of the cluster")
+	f.StringSlice("node-ip", nil, "underlay address of this node, at most one per IP version (default: of the device with the default route)")
+	f.StringSlice("node-labels", nil, "labels of this node, key=value, for fromNodes/toNodes")
+	f.String("socket-group", "", "group that may open the local sockets, besides root")
+	f.Bool("debug", false, "log at debug level")
+	f.String("log-format", "text", "text or json")
+	f.String("log-file", "", "file to log to (default: standard error)")
+
+	f.Bool("enable-ipv4", true, "give workloads IPv4 addresses")
+	f.Bool("enable-ipv6", true, "give workloads IPv6 addresses")
+	f.String("routing-mode", "tunnel", "tunnel (overlay) or native (the network routes workload addresses)")
+	f.String("tunnel-protocol", "vxlan", "overlay encapsulation: vxlan")
+	f.Uint16("tunnel-port", 8472, "UDP port of the overlay")
+	f.Bool("auto-direct-node-routes", false, "native mode: install routes to the other nodes' workloads")
+	f.StringSlice("devices", nil, "outside devices, trailing + is a wildcard (default: with a default route or a node address)")
+	f.Int("mtu", 0, "MTU of workload devices (default: from the underlay and the mode)")
+
+	f.String("ipv4-pool", "10.0.0.0/8", "range from which every node takes a part for its workloads")
+	f.Int("ipv4-pool-mask-size", 24, "size of a node's part")
+	f.String("ipv6-pool", "fd00::/104", "range from which every node takes a part for its workloads")
+	f.Int("ipv6-pool-mask-size", 120, "size of a node's part")
+	f.String("ipv4-range", "", "this node's workload range, instead of a part of the pool")
+	f.String("ipv6-range", "", "this node's workload range, instead of a part of the pool")
+	f.Bool("enable-ipv4-masquerade", true, "workloads leave the cluster under the node's IPv4 address")
+	f.Bool("enable-ipv6-masquerade", true, "workloads leave the cluster under the node's IPv6 address")
+	f.StringSlice("non-masquerade-cidrs", nil, "destinations that workloads reach under their own address")
+	f.String("masquerade-port-range", "10240-29999", "ports for masqueraded connections; keep it apart from net.ipv4.ip_local_port_range")
+
+	f.String("enable-policy", "default", "default (a policy that selects a workload makes it default-deny), always or never")
+	f.Bool("policy-audit-mode", false, "let pass what policy denies, and report it as AUDIT")
+	f.String("allow-localhost", "always", "always: the node reaches its own workloads; policy: only where a policy says so")
+	f.StringSlice("policy-cidr-match-mode", nil, "nodes: CIDR rules match node addresses too")
+	f.StringSlice("labels", nil, "which workload labels make an identity (prefixes, ! excludes; default: all but noise)")
+
+	f.String("etcd-local-address", "127.0.0.1:2379", "loopback address of the embedded store")
+	f.StringSlice("etcd-listen", nil, "https URLs on which the embedded store serves other nodes, mutual TLS")
+	f.StringSlice("etcd-endpoints", nil, "URLs of an external store; none: the embedded one")
+	f.String("etcd-ca-file", "", "CA of the external store")
+	f.String("etcd-cert-file", "", "client certificate for the external store")
+	f.String("etcd-key-file", "", "key of the client certificate")
+	f.Duration("kvstore-lease-ttl", 15*time.Minute, "how long what this node published outlives it")
+	f.Duration("identity-gc-interval", 15*time.Minute, "how often unused identities are collected")
+	f.Duration("identity-heartbeat-timeout", 30*time.Minute, "how long an identity must have been unused")
+
+	f.Float64("bpf-map-dynamic-size-ratio", 0.0025, "part of the memory for the maps whose size is not given")
+	f.Uint32("bpf-ct-global-max", 0, "rows of the connection table (default: from memory)")
+	f.Uint32("bpf-nat-global-max", 0, "rows of the masquerade table (default: from memory)")
+	f.Uint32("bpf-policy-map-max", 0, "rows of the policy map (default: from memory)")
+	f.Uint32("bpf-ipcache-max", 0, "rows of the address map (default: from memory)")
+	f.Uint32("bpf-events-ring-size", 1<<20, "bytes of each CPU's event ring, a power of two")
+	f.Bool("bpf-events-enabled", true, "report drops and policy verdicts")
+	f.Bool("bpf-events-trace-enabled", true, "report forwarded packets, aggregated")
+	f.Bool("bpf-conntrack-accounting", false, "count packets and bytes per connection")
+	f.Duration("monitor-aggregation-interval", 5*time.Second, "time between trace events of one direction of a connection")
+
+	f.Bool("enable-hubble", true, "serve the flow API")
+	f.String("hubble-listen-address", ":4244", "address of the flow API off the node, besides the unix socket; empty: none")
+	f.Int("hubble-event-buffer-capacity", 4095, "flows kept in memory: one less than a power of two")
+	f.Bool("hubble-disable-tls", false, "serve the flow API without TLS, then on a loopback address only")
+	f.String("hubble-tls-cert-file", "", "certificate of the flow API (default: the agent makes one)")
+	f.String("hubble-tls-key-file", "", "key of that certificate")
+	f.StringSlice("hubble-tls-client-ca-files", nil, "CAs of clients; given, clients must show a certificate")
+	f.String("prometheus-serve-addr", "", "address of the metrics, for example 127.0.0.1:9962; empty: none")
+	return f
+}

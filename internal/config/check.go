@@ -1,0 +1,172 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+var nodeName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?$`)
+
+// check refuses values that make no sense, all of them at once.
+func (a *Agent) check() error {
+	var errs error
+	bad := func(option, format string, args ...any) {
+		errs = errors.Join(errs, fmt.Errorf("option "+option+": "+format, args...))
+	}
+	oneOf := func(option, v string, allowed ...string) {
+		if !slices.Contains(allowed, v) {
+			bad(option, "%q is none of %s", v, strings.Join(allowed, ", "))
+		}
+	}
+	if !nodeName.MatchString(a.NodeName) {
+		bad("node-name", "%q: want up to 63 letters, digits, '.', '_' or '-'", a.NodeName)
+	}
+	if !nodeName.MatchString(a.ClusterName) {
+		bad("cluster-name", "%q: want up to 63 letters, digits, '.', '_' or '-'", a.ClusterName)
+	}
+	if a.StateDir == "" {
+		bad("state-dir", "must not be empty")
+	}
+	if len(a.Paths().FlowSocket()) > 107 {
+		bad("state-dir", "%q is too long: a socket below it would pass 107 bytes", a.StateDir)
+	}
+	if !a.EnableIPv4 && !a.EnableIPv6 {
+		bad("enable-ipv4", "one of enable-ipv4 and enable-ipv6 must be on")
+	}
+	oneOf("routing-mode", a.RoutingMode, "tunnel", "native")
+	oneOf("tunnel-protocol", a.TunnelProto, "vxlan")
+	oneOf("enable-policy", a.EnablePolicy, "default", "always", "never")
+	oneOf("allow-localhost", a.AllowLocalhost, "always", "policy")
+	oneOf("log-format", a.LogFormat, "text", "json")
+	for _, m := range a.CIDRMatchMode {
+		oneOf("policy-cidr-match-mode", m, "nodes")
+	}
+	seen := map[bool]bool{}
+	for _, s := range a.NodeIP {
+		ip, err := netip.ParseAddr(s)
+		switch {
+		case err != nil:
+			bad("node-ip", "%q is no IP address", s)
+		case ip.IsLoopback() || ip.IsMulticast() || ip.IsUnspecified() || ip.Zone() != "":
+			bad("node-ip", "%s cannot be a node's address", s)
+		case seen[ip.Is6()]:
+			bad("node-ip", "more than one address of the same IP version: %s", strings.Join(a.NodeIP, ", "))
+		}
+		seen[ip.Is6()] = true
+	}
+	a.checkRanges(bad)
+	if lo, hi, err := a.MasqRange(); err != nil {
+		bad("masquerade-port-range", "%v", err)
+	} else if lo < 1024 || hi-lo < 255 {
+		bad("masquerade-port-range", "%q: want at least 256 ports above 1023", a.MasqPorts)
+	}
+	if a.MTU != 0 && (a.MTU < 1280 || a.MTU > 65535) {
+		bad("mtu", "%d is not between 1280 and 65535", a.MTU)
+	}
+	if a.EventRing == 0 || a.EventRing&(a.EventRing-1) != 0 || a.EventRing < 4096 {
+		bad("bpf-events-ring-size", "%d is no power of two of at least 4096", a.EventRing)
+	}
+	if a.MapRatio <= 0 || a.MapRatio > 0.5 {
+		bad("bpf-map-dynamic-size-ratio", "%v is not between 0 and 0.5", a.MapRatio)
+	}
+	if a.HubbleCapacity < 1 || a.HubbleCapacity > 65535 || (a.HubbleCapacity+1)&a.HubbleCapacity != 0 {
+		bad("hubble-event-buffer-capacity", "%d is not one less than a power of two, up to 65535", a.HubbleCapacity)
+	}
+	a.checkTLS(bad)
+	return errs
+}
+
+func (a *Agent) checkRanges(bad func(string, string, ...any)) {
+	prefix := func(option, s string, v6 bool) (p netip.Prefix) {
+		p, err := netip.ParsePrefix(s)
+		switch {
+		case err != nil:
+			bad(option, "%q is no CIDR", s)
+		case p.Addr().Is6() != v6 || p.Addr().Is4In6():
+			bad(option, "%q is of the wrong IP version", s)
+		case p.Masked() != p:
+			bad(option, "%q has bits set behind its length; did you mean %s?", s, p.Masked())
+		default:
+			return p
+		}
+		return netip.Prefix{}
+	}
+	mask := func(option string, size, most int, pool netip.Prefix) {
+		if pool.IsValid() && (size < pool.Bits() || size > most) {
+			bad(option, "%d is not between %d and %d", size, pool.Bits(), most)
+		}
+	}
+	if a.EnableIPv4 && a.IPv4Range == "" {
+		mask("ipv4-pool-mask-size", a.IPv4PoolMask, 30, prefix("ipv4-pool", a.IPv4Pool, false))
+	}
+	if a.EnableIPv6 && a.IPv6Range == "" {
+		mask("ipv6-pool-mask-size", a.IPv6PoolMask, 126, prefix("ipv6-pool", a.IPv6Pool, true))
+	}
+	if a.IPv4Range != "" {
+		prefix("ipv4-range", a.IPv4Range, false)
+	}
+	if a.IPv6Range != "" {
+		prefix("ipv6-range", a.IPv6Range, true)
+	}
+	for _, s := range a.NonMasq {
+		if p, err := netip.ParsePrefix(s); err != nil || p.Masked() != p {
+			bad("non-masquerade-cidrs", "%q is no CIDR", s)
+		}
+	}
+}
+
+func (a *Agent) checkTLS(bad func(string, string, ...any)) {
+	if (a.HubbleCert == "") != (a.HubbleKey == "") {
+		bad("hubble-tls-cert-file", "certificate and key go together")
+	}
+	if a.HubbleNoTLS && a.HubbleListen != "" {
+		host, _, err := net.SplitHostPort(a.HubbleListen)
+		if ip, perr := netip.ParseAddr(host); err != nil || perr != nil || !ip.IsLoopback() {
+			bad("hubble-disable-tls", "without TLS the flow API serves a loopback address only, not %q", a.HubbleListen)
+		}
+	}
+	if (a.EtcdCertFile == "") != (a.EtcdKeyFile == "") {
+		bad("etcd-cert-file", "certificate and key go together")
+	}
+	if len(a.EtcdEndpoints) > 0 && len(a.EtcdListen) > 0 {
+		bad("etcd-listen", "is for the embedded store, and etcd-endpoints names an external one")
+	}
+	for _, s := range a.EtcdEndpoints {
+		u, err := url.Parse(s)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			bad("etcd-endpoints", "%q is no http(s) URL", s)
+			continue
+		}
+		if ip, err := netip.ParseAddr(u.Hostname()); u.Scheme == "http" && (err != nil || !ip.IsLoopback()) {
+			bad("etcd-endpoints", "%q: off the node the store must be reached by https", s)
+		}
+	}
+	for _, s := range a.EtcdListen {
+		if u, err := url.Parse(s); err != nil || u.Host == "" || u.Scheme != "https" {
+			bad("etcd-listen", "%q is no https URL", s)
+		}
+	}
+	if host, _, err := net.SplitHostPort(a.EtcdLocal); err != nil {
+		bad("etcd-local-address", "%q is no host:port", a.EtcdLocal)
+	} else if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		bad("etcd-local-address", "%q is no loopback address; for other nodes there is etcd-listen", a.EtcdLocal)
+	}
+}
+
+// MasqRange is masquerade-port-range in numbers, inclusive.
+func (a *Agent) MasqRange() (lo, hi uint16, err error) {
+	l, h, ok := strings.Cut(a.MasqPorts, "-")
+	x, err1 := strconv.ParseUint(l, 10, 16)
+	y, err2 := strconv.ParseUint(h, 10, 16)
+	if !ok || err1 != nil || err2 != nil || x > y {
+		return 0, 0, fmt.Errorf("%q: want LOW-HIGH", a.MasqPorts)
+	}
+	return uint16(x), uint16(y), nil
+}

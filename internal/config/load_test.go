@@ -1,0 +1,96 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func none() []string { return nil }
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agent.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestPrecedence(t *testing.T) {
+	path := write(t, "node-name: from-file\ncluster-name: from-file\nmtu: 1400\nnode-ip: [192.0.2.1]\nenable-ipv6: false\n")
+	env := func() []string {
+		return []string{"HYPHA_CLUSTER_NAME=from-env", "HYPHA_DEVICES=eth0,eth1", "HYPHA_UNRELATED=x", "HYPHA_TUNNEL_PORT=8473",
+			"HYPHA_KVSTORE_LEASE_TTL=30s"}
+	}
+	l, err := LoadAgent([]string{"--config", path, "--mtu=1300"}, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := l.Agent
+	if a.NodeName != "from-file" || a.ClusterName != "from-env" || a.MTU != 1300 || a.TunnelPort != 8473 || a.EnableIPv6 {
+		t.Errorf("wrong precedence: %+v", a)
+	}
+	if strings.Join(a.Devices, " ") != "eth0 eth1" || a.LeaseTTL.Seconds() != 30 || a.Addrs()[0].String() != "192.0.2.1" {
+		t.Errorf("wrong types: %+v", a)
+	}
+	want := map[string]string{"node-name": "file", "cluster-name": "environment", "mtu": "flag", "ipv4-pool": "default"}
+	for _, o := range l.Options {
+		if w, ok := want[o.Name]; ok && o.Source != w {
+			t.Errorf("%s comes from %s, want %s", o.Name, o.Source, w)
+		}
+	}
+}
+
+func TestEveryOptionHasAField(t *testing.T) {
+	l, err := LoadAgent(nil, none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Agent.IPv4Pool != "10.0.0.0/8" || l.Agent.EventRing != 1<<20 || !l.Agent.EnableHubble {
+		t.Errorf("defaults did not arrive: %+v", l.Agent)
+	}
+	for _, o := range l.Options {
+		if o.Usage == "" {
+			t.Errorf("%s has no description", o.Name)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args []string
+		file string
+		env  []string
+		want string
+	}{
+		"unknown flag":     {args: []string{"--nodename=x"}, want: "unknown flag"},
+		"unknown key":      {file: "nodename: x\n", want: `unknown option "nodename"; did you mean "node-name"?`},
+		"argument":         {args: []string{"x"}, want: "unexpected argument"},
+		"mode":             {args: []string{"--routing-mode=direct"}, want: "none of tunnel, native"},
+		"host bits":        {args: []string{"--ipv4-pool=10.1.2.3/8"}, want: "did you mean 10.0.0.0/8?"},
+		"version":          {args: []string{"--ipv4-pool=fd00::/8"}, want: "wrong IP version"},
+		"mask":             {args: []string{"--ipv4-pool-mask-size=7"}, want: "not between 8 and 30"},
+		"no family":        {args: []string{"--enable-ipv4=false", "--enable-ipv6=false"}, want: "must be on"},
+		"two addresses":    {args: []string{"--node-ip=192.0.2.1,192.0.2.2"}, want: "more than one address"},
+		"plain flow API":   {args: []string{"--hubble-disable-tls"}, want: "loopback address only"},
+		"plain store":      {args: []string{"--etcd-endpoints=http://192.0.2.1:2379"}, want: "by https"},
+		"open local store": {args: []string{"--etcd-local-address=0.0.0.0:2379"}, want: "no loopback"},
+		"path in name":     {args: []string{"--node-name=../x"}, want: "node-name"},
+		"bool in env":      {env: []string{"HYPHA_ENABLE_IPV6=perhaps"}, want: "enable-ipv6"},
+		"ports":            {args: []string{"--masquerade-port-range=5-1"}, want: "LOW-HIGH"},
+		"broken YAML":      {file: "node-name: [", want: "read configuration file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := tc.args
+			if tc.file != "" {
+				args = append(args, "--config", write(t, tc.file))
+			}
+			_, err := LoadAgent(args, func() []string { return tc.env })
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
