@@ -16,7 +16,7 @@ func TestText(t *testing.T) {
 		{"日本 é", "日本 é"},
 		{"a\x1b[31mred\x1b]0;title\x07", `a\x1b[31mred\x1b]0;title\x07`},
 		{"two\nlines\r\t", `two\nlines\r\t`},
-		{"\u009b31m", `\u009b31m`},                // C1: the one-character CSI
+		{"\u009b31m", `\u009b31m`},                 // C1: the one-character CSI
 		{"safe\u202egnp.exe", `safe\u202egnp.exe`}, // right-to-left override
 		{"zero\u200bwidth\ufeff", `zero\u200bwidth\ufeff`},
 		{"\xff\x9b", `\xff\x9b`},

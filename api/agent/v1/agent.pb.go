@@ -2119,6 +2119,7 @@ func (x *ListMapsResponse) GetMaps() []*MapStatus {
 	return nil
 }
 
+// Names are those of the kernel's maps, with or without the version: "ct_v1" or "ct".
 type DumpMapRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2260,6 +2261,618 @@ func (x *Column) GetValue() string {
 	return ""
 }
 
+type FlushMapRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlushMapRequest) Reset() {
+	*x = FlushMapRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlushMapRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlushMapRequest) ProtoMessage() {}
+
+func (x *FlushMapRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlushMapRequest.ProtoReflect.Descriptor instead.
+func (*FlushMapRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *FlushMapRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type FlushMapResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Deleted       uint64                 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FlushMapResponse) Reset() {
+	*x = FlushMapResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FlushMapResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FlushMapResponse) ProtoMessage() {}
+
+func (x *FlushMapResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FlushMapResponse.ProtoReflect.Descriptor instead.
+func (*FlushMapResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *FlushMapResponse) GetDeleted() uint64 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
+type ListIPsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cidr          string                 `protobuf:"bytes,1,opt,name=cidr,proto3" json:"cidr,omitempty"`          // only what lies in this address or prefix; "" = all
+	Longest       bool                   `protobuf:"varint,2,opt,name=longest,proto3" json:"longest,omitempty"`   // instead the one row that decides for the address `cidr`
+	Identity      uint32                 `protobuf:"varint,3,opt,name=identity,proto3" json:"identity,omitempty"` // only rows of this identity; 0 = all
+	Labels        []string               `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIPsRequest) Reset() {
+	*x = ListIPsRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIPsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIPsRequest) ProtoMessage() {}
+
+func (x *ListIPsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIPsRequest.ProtoReflect.Descriptor instead.
+func (*ListIPsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListIPsRequest) GetCidr() string {
+	if x != nil {
+		return x.Cidr
+	}
+	return ""
+}
+
+func (x *ListIPsRequest) GetLongest() bool {
+	if x != nil {
+		return x.Longest
+	}
+	return false
+}
+
+func (x *ListIPsRequest) GetIdentity() uint32 {
+	if x != nil {
+		return x.Identity
+	}
+	return 0
+}
+
+func (x *ListIPsRequest) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+type IPEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Prefix        string                 `protobuf:"bytes,1,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Identity      uint32                 `protobuf:"varint,2,opt,name=identity,proto3" json:"identity,omitempty"`
+	Labels        []string               `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"`               // of the identity
+	HostIp        string                 `protobuf:"bytes,4,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"` // underlay address of the node it lives on, "" = this one or none
+	Source        string                 `protobuf:"bytes,5,opt,name=source,proto3" json:"source,omitempty"`               // who told us: kvstore, local, ...
+	Name          string                 `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`                   // of the workload
+	Namespace     string                 `protobuf:"bytes,7,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IPEntry) Reset() {
+	*x = IPEntry{}
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IPEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IPEntry) ProtoMessage() {}
+
+func (x *IPEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IPEntry.ProtoReflect.Descriptor instead.
+func (*IPEntry) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *IPEntry) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *IPEntry) GetIdentity() uint32 {
+	if x != nil {
+		return x.Identity
+	}
+	return 0
+}
+
+func (x *IPEntry) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *IPEntry) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
+func (x *IPEntry) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *IPEntry) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IPEntry) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+type ListIPsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*IPEntry             `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIPsResponse) Reset() {
+	*x = ListIPsResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIPsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIPsResponse) ProtoMessage() {}
+
+func (x *ListIPsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIPsResponse.ProtoReflect.Descriptor instead.
+func (*ListIPsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *ListIPsResponse) GetEntries() []*IPEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type EndpointLogRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointLogRequest) Reset() {
+	*x = EndpointLogRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointLogRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointLogRequest) ProtoMessage() {}
+
+func (x *EndpointLogRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointLogRequest.ProtoReflect.Descriptor instead.
+func (*EndpointLogRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *EndpointLogRequest) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type EndpointLogEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"` // state it came into
+	Code          string                 `protobuf:"bytes,3,opt,name=code,proto3" json:"code,omitempty"`   // OK | Warning | Failure
+	Message       string                 `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointLogEntry) Reset() {
+	*x = EndpointLogEntry{}
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointLogEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointLogEntry) ProtoMessage() {}
+
+func (x *EndpointLogEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointLogEntry.ProtoReflect.Descriptor instead.
+func (*EndpointLogEntry) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *EndpointLogEntry) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *EndpointLogEntry) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *EndpointLogEntry) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *EndpointLogEntry) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+type EndpointLogResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Entries       []*EndpointLogEntry    `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EndpointLogResponse) Reset() {
+	*x = EndpointLogResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EndpointLogResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EndpointLogResponse) ProtoMessage() {}
+
+func (x *EndpointLogResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EndpointLogResponse.ProtoReflect.Descriptor instead.
+func (*EndpointLogResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *EndpointLogResponse) GetEntries() []*EndpointLogEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+type ListMetricsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Pattern       string                 `protobuf:"bytes,1,opt,name=pattern,proto3" json:"pattern,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricsRequest) Reset() {
+	*x = ListMetricsRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricsRequest) ProtoMessage() {}
+
+func (x *ListMetricsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricsRequest.ProtoReflect.Descriptor instead.
+func (*ListMetricsRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListMetricsRequest) GetPattern() string {
+	if x != nil {
+		return x.Pattern
+	}
+	return ""
+}
+
+type Metric struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Labels        map[string]string      `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Value         float64                `protobuf:"fixed64,3,opt,name=value,proto3" json:"value,omitempty"` // histogram: the sum, with count
+	Type          string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`     // counter | gauge | histogram | summary
+	Count         uint64                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Metric) Reset() {
+	*x = Metric{}
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Metric) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Metric) ProtoMessage() {}
+
+func (x *Metric) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Metric.ProtoReflect.Descriptor instead.
+func (*Metric) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *Metric) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Metric) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Metric) GetValue() float64 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Metric) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Metric) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type ListMetricsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Metrics       []*Metric              `protobuf:"bytes,1,rep,name=metrics,proto3" json:"metrics,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMetricsResponse) Reset() {
+	*x = ListMetricsResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMetricsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMetricsResponse) ProtoMessage() {}
+
+func (x *ListMetricsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMetricsResponse.ProtoReflect.Descriptor instead.
+func (*ListMetricsResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ListMetricsResponse) GetMetrics() []*Metric {
+	if x != nil {
+		return x.Metrics
+	}
+	return nil
+}
+
 type MonitorRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Types         []string               `protobuf:"bytes,1,rep,name=types,proto3" json:"types,omitempty"`                                  // drop | trace | policy-verdict; none = all
@@ -2272,7 +2885,7 @@ type MonitorRequest struct {
 
 func (x *MonitorRequest) Reset() {
 	*x = MonitorRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2897,7 @@ func (x *MonitorRequest) String() string {
 func (*MonitorRequest) ProtoMessage() {}
 
 func (x *MonitorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2297,7 +2910,7 @@ func (x *MonitorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MonitorRequest.ProtoReflect.Descriptor instead.
 func (*MonitorRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *MonitorRequest) GetTypes() []string {
@@ -2342,7 +2955,7 @@ type MonitorEvent struct {
 
 func (x *MonitorEvent) Reset() {
 	*x = MonitorEvent{}
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2354,7 +2967,7 @@ func (x *MonitorEvent) String() string {
 func (*MonitorEvent) ProtoMessage() {}
 
 func (x *MonitorEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2367,7 +2980,7 @@ func (x *MonitorEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MonitorEvent.ProtoReflect.Descriptor instead.
 func (*MonitorEvent) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *MonitorEvent) GetTime() *timestamppb.Timestamp {
@@ -2424,7 +3037,7 @@ type ImportPolicyRequest struct {
 
 func (x *ImportPolicyRequest) Reset() {
 	*x = ImportPolicyRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2436,7 +3049,7 @@ func (x *ImportPolicyRequest) String() string {
 func (*ImportPolicyRequest) ProtoMessage() {}
 
 func (x *ImportPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_agent_v1_agent_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2449,7 +3062,7 @@ func (x *ImportPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportPolicyRequest.ProtoReflect.Descriptor instead.
 func (*ImportPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ImportPolicyRequest) GetDocument() string {
@@ -2491,7 +3104,7 @@ type ImportPolicyResponse struct {
 
 func (x *ImportPolicyResponse) Reset() {
 	*x = ImportPolicyResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2503,7 +3116,7 @@ func (x *ImportPolicyResponse) String() string {
 func (*ImportPolicyResponse) ProtoMessage() {}
 
 func (x *ImportPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_agent_v1_agent_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2516,7 +3129,7 @@ func (x *ImportPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportPolicyResponse.ProtoReflect.Descriptor instead.
 func (*ImportPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ImportPolicyResponse) GetRevision() uint64 {
@@ -2551,7 +3164,7 @@ type DeletePolicyRequest struct {
 
 func (x *DeletePolicyRequest) Reset() {
 	*x = DeletePolicyRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +3176,7 @@ func (x *DeletePolicyRequest) String() string {
 func (*DeletePolicyRequest) ProtoMessage() {}
 
 func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[37]
+	mi := &file_agent_v1_agent_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +3189,7 @@ func (x *DeletePolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePolicyRequest.ProtoReflect.Descriptor instead.
 func (*DeletePolicyRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{37}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *DeletePolicyRequest) GetLabels() []string {
@@ -2610,7 +3223,7 @@ type DeletePolicyResponse struct {
 
 func (x *DeletePolicyResponse) Reset() {
 	*x = DeletePolicyResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +3235,7 @@ func (x *DeletePolicyResponse) String() string {
 func (*DeletePolicyResponse) ProtoMessage() {}
 
 func (x *DeletePolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[38]
+	mi := &file_agent_v1_agent_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +3248,7 @@ func (x *DeletePolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePolicyResponse.ProtoReflect.Descriptor instead.
 func (*DeletePolicyResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{38}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *DeletePolicyResponse) GetRevision() uint64 {
@@ -2671,7 +3284,7 @@ type AddEndpointRequest struct {
 
 func (x *AddEndpointRequest) Reset() {
 	*x = AddEndpointRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2683,7 +3296,7 @@ func (x *AddEndpointRequest) String() string {
 func (*AddEndpointRequest) ProtoMessage() {}
 
 func (x *AddEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[39]
+	mi := &file_agent_v1_agent_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2696,7 +3309,7 @@ func (x *AddEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddEndpointRequest.ProtoReflect.Descriptor instead.
 func (*AddEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{39}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *AddEndpointRequest) GetContainerId() string {
@@ -2787,7 +3400,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2799,7 +3412,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[40]
+	mi := &file_agent_v1_agent_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2812,7 +3425,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Route) GetDestination() string {
@@ -2850,7 +3463,7 @@ type AddEndpointResponse struct {
 
 func (x *AddEndpointResponse) Reset() {
 	*x = AddEndpointResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +3475,7 @@ func (x *AddEndpointResponse) String() string {
 func (*AddEndpointResponse) ProtoMessage() {}
 
 func (x *AddEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[41]
+	mi := &file_agent_v1_agent_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +3488,7 @@ func (x *AddEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddEndpointResponse.ProtoReflect.Descriptor instead.
 func (*AddEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AddEndpointResponse) GetEndpoint() *Endpoint {
@@ -2931,7 +3544,7 @@ type DeleteEndpointRequest struct {
 
 func (x *DeleteEndpointRequest) Reset() {
 	*x = DeleteEndpointRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2943,7 +3556,7 @@ func (x *DeleteEndpointRequest) String() string {
 func (*DeleteEndpointRequest) ProtoMessage() {}
 
 func (x *DeleteEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[42]
+	mi := &file_agent_v1_agent_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2956,7 +3569,7 @@ func (x *DeleteEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteEndpointRequest.ProtoReflect.Descriptor instead.
 func (*DeleteEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DeleteEndpointRequest) GetContainerId() string {
@@ -2989,7 +3602,7 @@ type DeleteEndpointResponse struct {
 
 func (x *DeleteEndpointResponse) Reset() {
 	*x = DeleteEndpointResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3614,7 @@ func (x *DeleteEndpointResponse) String() string {
 func (*DeleteEndpointResponse) ProtoMessage() {}
 
 func (x *DeleteEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[43]
+	mi := &file_agent_v1_agent_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3627,7 @@ func (x *DeleteEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteEndpointResponse.ProtoReflect.Descriptor instead.
 func (*DeleteEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DeleteEndpointResponse) GetFound() bool {
@@ -3036,7 +3649,7 @@ type CheckEndpointRequest struct {
 
 func (x *CheckEndpointRequest) Reset() {
 	*x = CheckEndpointRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3048,7 +3661,7 @@ func (x *CheckEndpointRequest) String() string {
 func (*CheckEndpointRequest) ProtoMessage() {}
 
 func (x *CheckEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[44]
+	mi := &file_agent_v1_agent_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3061,7 +3674,7 @@ func (x *CheckEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEndpointRequest.ProtoReflect.Descriptor instead.
 func (*CheckEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{44}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *CheckEndpointRequest) GetContainerId() string {
@@ -3100,7 +3713,7 @@ type CheckEndpointResponse struct {
 
 func (x *CheckEndpointResponse) Reset() {
 	*x = CheckEndpointResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3725,7 @@ func (x *CheckEndpointResponse) String() string {
 func (*CheckEndpointResponse) ProtoMessage() {}
 
 func (x *CheckEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[45]
+	mi := &file_agent_v1_agent_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3738,7 @@ func (x *CheckEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckEndpointResponse.ProtoReflect.Descriptor instead.
 func (*CheckEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{45}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{56}
 }
 
 type Attachment struct {
@@ -3138,7 +3751,7 @@ type Attachment struct {
 
 func (x *Attachment) Reset() {
 	*x = Attachment{}
-	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3763,7 @@ func (x *Attachment) String() string {
 func (*Attachment) ProtoMessage() {}
 
 func (x *Attachment) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[46]
+	mi := &file_agent_v1_agent_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3776,7 @@ func (x *Attachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attachment.ProtoReflect.Descriptor instead.
 func (*Attachment) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{46}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *Attachment) GetContainerId() string {
@@ -3189,7 +3802,7 @@ type SweepEndpointsRequest struct {
 
 func (x *SweepEndpointsRequest) Reset() {
 	*x = SweepEndpointsRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3201,7 +3814,7 @@ func (x *SweepEndpointsRequest) String() string {
 func (*SweepEndpointsRequest) ProtoMessage() {}
 
 func (x *SweepEndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[47]
+	mi := &file_agent_v1_agent_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3214,7 +3827,7 @@ func (x *SweepEndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepEndpointsRequest.ProtoReflect.Descriptor instead.
 func (*SweepEndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{47}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *SweepEndpointsRequest) GetValid() []*Attachment {
@@ -3233,7 +3846,7 @@ type SweepEndpointsResponse struct {
 
 func (x *SweepEndpointsResponse) Reset() {
 	*x = SweepEndpointsResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3245,7 +3858,7 @@ func (x *SweepEndpointsResponse) String() string {
 func (*SweepEndpointsResponse) ProtoMessage() {}
 
 func (x *SweepEndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[48]
+	mi := &file_agent_v1_agent_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3258,7 +3871,7 @@ func (x *SweepEndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SweepEndpointsResponse.ProtoReflect.Descriptor instead.
 func (*SweepEndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{48}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *SweepEndpointsResponse) GetDeleted() []*Attachment {
@@ -3280,7 +3893,7 @@ type UpdateEndpointRequest struct {
 
 func (x *UpdateEndpointRequest) Reset() {
 	*x = UpdateEndpointRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3292,7 +3905,7 @@ func (x *UpdateEndpointRequest) String() string {
 func (*UpdateEndpointRequest) ProtoMessage() {}
 
 func (x *UpdateEndpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[49]
+	mi := &file_agent_v1_agent_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3305,7 +3918,7 @@ func (x *UpdateEndpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateEndpointRequest.ProtoReflect.Descriptor instead.
 func (*UpdateEndpointRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{49}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *UpdateEndpointRequest) GetId() uint32 {
@@ -3345,7 +3958,7 @@ type UpdateEndpointResponse struct {
 
 func (x *UpdateEndpointResponse) Reset() {
 	*x = UpdateEndpointResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3357,7 +3970,7 @@ func (x *UpdateEndpointResponse) String() string {
 func (*UpdateEndpointResponse) ProtoMessage() {}
 
 func (x *UpdateEndpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[50]
+	mi := &file_agent_v1_agent_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3370,7 +3983,7 @@ func (x *UpdateEndpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateEndpointResponse.ProtoReflect.Descriptor instead.
 func (*UpdateEndpointResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{50}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *UpdateEndpointResponse) GetEndpoint() *Endpoint {
@@ -3389,7 +4002,7 @@ type UpdateConfigRequest struct {
 
 func (x *UpdateConfigRequest) Reset() {
 	*x = UpdateConfigRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3401,7 +4014,7 @@ func (x *UpdateConfigRequest) String() string {
 func (*UpdateConfigRequest) ProtoMessage() {}
 
 func (x *UpdateConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[51]
+	mi := &file_agent_v1_agent_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3414,7 +4027,7 @@ func (x *UpdateConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfigRequest.ProtoReflect.Descriptor instead.
 func (*UpdateConfigRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{51}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *UpdateConfigRequest) GetOptions() map[string]string {
@@ -3433,7 +4046,7 @@ type UpdateConfigResponse struct {
 
 func (x *UpdateConfigResponse) Reset() {
 	*x = UpdateConfigResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3445,7 +4058,7 @@ func (x *UpdateConfigResponse) String() string {
 func (*UpdateConfigResponse) ProtoMessage() {}
 
 func (x *UpdateConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[52]
+	mi := &file_agent_v1_agent_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3458,7 +4071,7 @@ func (x *UpdateConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfigResponse.ProtoReflect.Descriptor instead.
 func (*UpdateConfigResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{52}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *UpdateConfigResponse) GetChanged() []*ConfigOption {
@@ -3478,7 +4091,7 @@ type KVGetRequest struct {
 
 func (x *KVGetRequest) Reset() {
 	*x = KVGetRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3490,7 +4103,7 @@ func (x *KVGetRequest) String() string {
 func (*KVGetRequest) ProtoMessage() {}
 
 func (x *KVGetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[53]
+	mi := &file_agent_v1_agent_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3503,7 +4116,7 @@ func (x *KVGetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVGetRequest.ProtoReflect.Descriptor instead.
 func (*KVGetRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{53}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *KVGetRequest) GetKey() string {
@@ -3531,7 +4144,7 @@ type KVPair struct {
 
 func (x *KVPair) Reset() {
 	*x = KVPair{}
-	mi := &file_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_agent_v1_agent_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3543,7 +4156,7 @@ func (x *KVPair) String() string {
 func (*KVPair) ProtoMessage() {}
 
 func (x *KVPair) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[54]
+	mi := &file_agent_v1_agent_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3556,7 +4169,7 @@ func (x *KVPair) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVPair.ProtoReflect.Descriptor instead.
 func (*KVPair) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{54}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *KVPair) GetKey() string {
@@ -3589,7 +4202,7 @@ type KVGetResponse struct {
 
 func (x *KVGetResponse) Reset() {
 	*x = KVGetResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_agent_v1_agent_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3601,7 +4214,7 @@ func (x *KVGetResponse) String() string {
 func (*KVGetResponse) ProtoMessage() {}
 
 func (x *KVGetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[55]
+	mi := &file_agent_v1_agent_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3614,7 +4227,7 @@ func (x *KVGetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVGetResponse.ProtoReflect.Descriptor instead.
 func (*KVGetResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{55}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *KVGetResponse) GetPairs() []*KVPair {
@@ -3634,7 +4247,7 @@ type KVSetRequest struct {
 
 func (x *KVSetRequest) Reset() {
 	*x = KVSetRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_agent_v1_agent_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3646,7 +4259,7 @@ func (x *KVSetRequest) String() string {
 func (*KVSetRequest) ProtoMessage() {}
 
 func (x *KVSetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[56]
+	mi := &file_agent_v1_agent_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3659,7 +4272,7 @@ func (x *KVSetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVSetRequest.ProtoReflect.Descriptor instead.
 func (*KVSetRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{56}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *KVSetRequest) GetKey() string {
@@ -3684,7 +4297,7 @@ type KVSetResponse struct {
 
 func (x *KVSetResponse) Reset() {
 	*x = KVSetResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_agent_v1_agent_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3696,7 +4309,7 @@ func (x *KVSetResponse) String() string {
 func (*KVSetResponse) ProtoMessage() {}
 
 func (x *KVSetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[57]
+	mi := &file_agent_v1_agent_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3709,7 +4322,7 @@ func (x *KVSetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVSetResponse.ProtoReflect.Descriptor instead.
 func (*KVSetResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{57}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{68}
 }
 
 type KVDeleteRequest struct {
@@ -3722,7 +4335,7 @@ type KVDeleteRequest struct {
 
 func (x *KVDeleteRequest) Reset() {
 	*x = KVDeleteRequest{}
-	mi := &file_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_agent_v1_agent_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3734,7 +4347,7 @@ func (x *KVDeleteRequest) String() string {
 func (*KVDeleteRequest) ProtoMessage() {}
 
 func (x *KVDeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[58]
+	mi := &file_agent_v1_agent_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3747,7 +4360,7 @@ func (x *KVDeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVDeleteRequest.ProtoReflect.Descriptor instead.
 func (*KVDeleteRequest) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{58}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *KVDeleteRequest) GetKey() string {
@@ -3773,7 +4386,7 @@ type KVDeleteResponse struct {
 
 func (x *KVDeleteResponse) Reset() {
 	*x = KVDeleteResponse{}
-	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_agent_v1_agent_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3785,7 +4398,7 @@ func (x *KVDeleteResponse) String() string {
 func (*KVDeleteResponse) ProtoMessage() {}
 
 func (x *KVDeleteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_agent_v1_agent_proto_msgTypes[59]
+	mi := &file_agent_v1_agent_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3798,7 +4411,7 @@ func (x *KVDeleteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KVDeleteResponse.ProtoReflect.Descriptor instead.
 func (*KVDeleteResponse) Descriptor() ([]byte, []int) {
-	return file_agent_v1_agent_proto_rawDescGZIP(), []int{59}
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *KVDeleteResponse) GetDeleted() int64 {
@@ -3994,7 +4607,48 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\acolumns\x18\x01 \x03(\v2\x16.hypha.agent.v1.ColumnR\acolumns\"2\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"i\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"%\n" +
+	"\x0fFlushMapRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\",\n" +
+	"\x10FlushMapResponse\x12\x18\n" +
+	"\adeleted\x18\x01 \x01(\x04R\adeleted\"r\n" +
+	"\x0eListIPsRequest\x12\x12\n" +
+	"\x04cidr\x18\x01 \x01(\tR\x04cidr\x12\x18\n" +
+	"\alongest\x18\x02 \x01(\bR\alongest\x12\x1a\n" +
+	"\bidentity\x18\x03 \x01(\rR\bidentity\x12\x16\n" +
+	"\x06labels\x18\x04 \x03(\tR\x06labels\"\xb8\x01\n" +
+	"\aIPEntry\x12\x16\n" +
+	"\x06prefix\x18\x01 \x01(\tR\x06prefix\x12\x1a\n" +
+	"\bidentity\x18\x02 \x01(\rR\bidentity\x12\x16\n" +
+	"\x06labels\x18\x03 \x03(\tR\x06labels\x12\x17\n" +
+	"\ahost_ip\x18\x04 \x01(\tR\x06hostIp\x12\x16\n" +
+	"\x06source\x18\x05 \x01(\tR\x06source\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12\x1c\n" +
+	"\tnamespace\x18\a \x01(\tR\tnamespace\"D\n" +
+	"\x0fListIPsResponse\x121\n" +
+	"\aentries\x18\x01 \x03(\v2\x17.hypha.agent.v1.IPEntryR\aentries\"$\n" +
+	"\x12EndpointLogRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\"\x86\x01\n" +
+	"\x10EndpointLogEntry\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
+	"\x04code\x18\x03 \x01(\tR\x04code\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"Q\n" +
+	"\x13EndpointLogResponse\x12:\n" +
+	"\aentries\x18\x01 \x03(\v2 .hypha.agent.v1.EndpointLogEntryR\aentries\".\n" +
+	"\x12ListMetricsRequest\x12\x18\n" +
+	"\apattern\x18\x01 \x01(\tR\apattern\"\xd3\x01\n" +
+	"\x06Metric\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12:\n" +
+	"\x06labels\x18\x02 \x03(\v2\".hypha.agent.v1.Metric.LabelsEntryR\x06labels\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\x01R\x05value\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x04R\x05count\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"G\n" +
+	"\x13ListMetricsResponse\x120\n" +
+	"\ametrics\x18\x01 \x03(\v2\x16.hypha.agent.v1.MetricR\ametrics\"i\n" +
 	"\x0eMonitorRequest\x12\x14\n" +
 	"\x05types\x18\x01 \x03(\tR\x05types\x12\x1d\n" +
 	"\n" +
@@ -4102,7 +4756,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\bR\x06prefix\",\n" +
 	"\x10KVDeleteResponse\x12\x18\n" +
-	"\adeleted\x18\x01 \x01(\x03R\adeleted2\xf0\a\n" +
+	"\adeleted\x18\x01 \x01(\x03R\adeleted2\xec\t\n" +
 	"\x06Reader\x12G\n" +
 	"\x06Status\x12\x1d.hypha.agent.v1.StatusRequest\x1a\x1e.hypha.agent.v1.StatusResponse\x12\\\n" +
 	"\rListEndpoints\x12$.hypha.agent.v1.ListEndpointsRequest\x1a%.hypha.agent.v1.ListEndpointsResponse\x12_\n" +
@@ -4115,8 +4769,11 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"WaitPolicy\x12!.hypha.agent.v1.WaitPolicyRequest\x1a\".hypha.agent.v1.WaitPolicyResponse\x12P\n" +
 	"\tGetConfig\x12 .hypha.agent.v1.GetConfigRequest\x1a!.hypha.agent.v1.GetConfigResponse\x12M\n" +
 	"\bListMaps\x12\x1f.hypha.agent.v1.ListMapsRequest\x1a .hypha.agent.v1.ListMapsResponse\x12C\n" +
-	"\aDumpMap\x12\x1e.hypha.agent.v1.DumpMapRequest\x1a\x16.hypha.agent.v1.MapRow0\x01\x12I\n" +
-	"\aMonitor\x12\x1e.hypha.agent.v1.MonitorRequest\x1a\x1c.hypha.agent.v1.MonitorEvent0\x012\xcc\a\n" +
+	"\aDumpMap\x12\x1e.hypha.agent.v1.DumpMapRequest\x1a\x16.hypha.agent.v1.MapRow0\x01\x12J\n" +
+	"\aListIPs\x12\x1e.hypha.agent.v1.ListIPsRequest\x1a\x1f.hypha.agent.v1.ListIPsResponse\x12V\n" +
+	"\vEndpointLog\x12\".hypha.agent.v1.EndpointLogRequest\x1a#.hypha.agent.v1.EndpointLogResponse\x12V\n" +
+	"\vListMetrics\x12\".hypha.agent.v1.ListMetricsRequest\x1a#.hypha.agent.v1.ListMetricsResponse\x12I\n" +
+	"\aMonitor\x12\x1e.hypha.agent.v1.MonitorRequest\x1a\x1c.hypha.agent.v1.MonitorEvent0\x012\x9b\b\n" +
 	"\x05Admin\x12Y\n" +
 	"\fImportPolicy\x12#.hypha.agent.v1.ImportPolicyRequest\x1a$.hypha.agent.v1.ImportPolicyResponse\x12Y\n" +
 	"\fDeletePolicy\x12#.hypha.agent.v1.DeletePolicyRequest\x1a$.hypha.agent.v1.DeletePolicyResponse\x12V\n" +
@@ -4125,7 +4782,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\rCheckEndpoint\x12$.hypha.agent.v1.CheckEndpointRequest\x1a%.hypha.agent.v1.CheckEndpointResponse\x12_\n" +
 	"\x0eSweepEndpoints\x12%.hypha.agent.v1.SweepEndpointsRequest\x1a&.hypha.agent.v1.SweepEndpointsResponse\x12_\n" +
 	"\x0eUpdateEndpoint\x12%.hypha.agent.v1.UpdateEndpointRequest\x1a&.hypha.agent.v1.UpdateEndpointResponse\x12Y\n" +
-	"\fUpdateConfig\x12#.hypha.agent.v1.UpdateConfigRequest\x1a$.hypha.agent.v1.UpdateConfigResponse\x12D\n" +
+	"\fUpdateConfig\x12#.hypha.agent.v1.UpdateConfigRequest\x1a$.hypha.agent.v1.UpdateConfigResponse\x12M\n" +
+	"\bFlushMap\x12\x1f.hypha.agent.v1.FlushMapRequest\x1a .hypha.agent.v1.FlushMapResponse\x12D\n" +
 	"\x05KVGet\x12\x1c.hypha.agent.v1.KVGetRequest\x1a\x1d.hypha.agent.v1.KVGetResponse\x12D\n" +
 	"\x05KVSet\x12\x1c.hypha.agent.v1.KVSetRequest\x1a\x1d.hypha.agent.v1.KVSetResponse\x12M\n" +
 	"\bKVDelete\x12\x1f.hypha.agent.v1.KVDeleteRequest\x1a .hypha.agent.v1.KVDeleteResponseB1Z/github.com/hypha-net/hypha/api/agent/v1;agentv1b\x06proto3"
@@ -4143,7 +4801,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 61)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(Component_State)(0),           // 0: hypha.agent.v1.Component.State
 	(*StatusRequest)(nil),          // 1: hypha.agent.v1.StatusRequest
@@ -4179,44 +4837,56 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*DumpMapRequest)(nil),         // 31: hypha.agent.v1.DumpMapRequest
 	(*MapRow)(nil),                 // 32: hypha.agent.v1.MapRow
 	(*Column)(nil),                 // 33: hypha.agent.v1.Column
-	(*MonitorRequest)(nil),         // 34: hypha.agent.v1.MonitorRequest
-	(*MonitorEvent)(nil),           // 35: hypha.agent.v1.MonitorEvent
-	(*ImportPolicyRequest)(nil),    // 36: hypha.agent.v1.ImportPolicyRequest
-	(*ImportPolicyResponse)(nil),   // 37: hypha.agent.v1.ImportPolicyResponse
-	(*DeletePolicyRequest)(nil),    // 38: hypha.agent.v1.DeletePolicyRequest
-	(*DeletePolicyResponse)(nil),   // 39: hypha.agent.v1.DeletePolicyResponse
-	(*AddEndpointRequest)(nil),     // 40: hypha.agent.v1.AddEndpointRequest
-	(*Route)(nil),                  // 41: hypha.agent.v1.Route
-	(*AddEndpointResponse)(nil),    // 42: hypha.agent.v1.AddEndpointResponse
-	(*DeleteEndpointRequest)(nil),  // 43: hypha.agent.v1.DeleteEndpointRequest
-	(*DeleteEndpointResponse)(nil), // 44: hypha.agent.v1.DeleteEndpointResponse
-	(*CheckEndpointRequest)(nil),   // 45: hypha.agent.v1.CheckEndpointRequest
-	(*CheckEndpointResponse)(nil),  // 46: hypha.agent.v1.CheckEndpointResponse
-	(*Attachment)(nil),             // 47: hypha.agent.v1.Attachment
-	(*SweepEndpointsRequest)(nil),  // 48: hypha.agent.v1.SweepEndpointsRequest
-	(*SweepEndpointsResponse)(nil), // 49: hypha.agent.v1.SweepEndpointsResponse
-	(*UpdateEndpointRequest)(nil),  // 50: hypha.agent.v1.UpdateEndpointRequest
-	(*UpdateEndpointResponse)(nil), // 51: hypha.agent.v1.UpdateEndpointResponse
-	(*UpdateConfigRequest)(nil),    // 52: hypha.agent.v1.UpdateConfigRequest
-	(*UpdateConfigResponse)(nil),   // 53: hypha.agent.v1.UpdateConfigResponse
-	(*KVGetRequest)(nil),           // 54: hypha.agent.v1.KVGetRequest
-	(*KVPair)(nil),                 // 55: hypha.agent.v1.KVPair
-	(*KVGetResponse)(nil),          // 56: hypha.agent.v1.KVGetResponse
-	(*KVSetRequest)(nil),           // 57: hypha.agent.v1.KVSetRequest
-	(*KVSetResponse)(nil),          // 58: hypha.agent.v1.KVSetResponse
-	(*KVDeleteRequest)(nil),        // 59: hypha.agent.v1.KVDeleteRequest
-	(*KVDeleteResponse)(nil),       // 60: hypha.agent.v1.KVDeleteResponse
-	nil,                            // 61: hypha.agent.v1.UpdateConfigRequest.OptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 62: google.protobuf.Timestamp
+	(*FlushMapRequest)(nil),        // 34: hypha.agent.v1.FlushMapRequest
+	(*FlushMapResponse)(nil),       // 35: hypha.agent.v1.FlushMapResponse
+	(*ListIPsRequest)(nil),         // 36: hypha.agent.v1.ListIPsRequest
+	(*IPEntry)(nil),                // 37: hypha.agent.v1.IPEntry
+	(*ListIPsResponse)(nil),        // 38: hypha.agent.v1.ListIPsResponse
+	(*EndpointLogRequest)(nil),     // 39: hypha.agent.v1.EndpointLogRequest
+	(*EndpointLogEntry)(nil),       // 40: hypha.agent.v1.EndpointLogEntry
+	(*EndpointLogResponse)(nil),    // 41: hypha.agent.v1.EndpointLogResponse
+	(*ListMetricsRequest)(nil),     // 42: hypha.agent.v1.ListMetricsRequest
+	(*Metric)(nil),                 // 43: hypha.agent.v1.Metric
+	(*ListMetricsResponse)(nil),    // 44: hypha.agent.v1.ListMetricsResponse
+	(*MonitorRequest)(nil),         // 45: hypha.agent.v1.MonitorRequest
+	(*MonitorEvent)(nil),           // 46: hypha.agent.v1.MonitorEvent
+	(*ImportPolicyRequest)(nil),    // 47: hypha.agent.v1.ImportPolicyRequest
+	(*ImportPolicyResponse)(nil),   // 48: hypha.agent.v1.ImportPolicyResponse
+	(*DeletePolicyRequest)(nil),    // 49: hypha.agent.v1.DeletePolicyRequest
+	(*DeletePolicyResponse)(nil),   // 50: hypha.agent.v1.DeletePolicyResponse
+	(*AddEndpointRequest)(nil),     // 51: hypha.agent.v1.AddEndpointRequest
+	(*Route)(nil),                  // 52: hypha.agent.v1.Route
+	(*AddEndpointResponse)(nil),    // 53: hypha.agent.v1.AddEndpointResponse
+	(*DeleteEndpointRequest)(nil),  // 54: hypha.agent.v1.DeleteEndpointRequest
+	(*DeleteEndpointResponse)(nil), // 55: hypha.agent.v1.DeleteEndpointResponse
+	(*CheckEndpointRequest)(nil),   // 56: hypha.agent.v1.CheckEndpointRequest
+	(*CheckEndpointResponse)(nil),  // 57: hypha.agent.v1.CheckEndpointResponse
+	(*Attachment)(nil),             // 58: hypha.agent.v1.Attachment
+	(*SweepEndpointsRequest)(nil),  // 59: hypha.agent.v1.SweepEndpointsRequest
+	(*SweepEndpointsResponse)(nil), // 60: hypha.agent.v1.SweepEndpointsResponse
+	(*UpdateEndpointRequest)(nil),  // 61: hypha.agent.v1.UpdateEndpointRequest
+	(*UpdateEndpointResponse)(nil), // 62: hypha.agent.v1.UpdateEndpointResponse
+	(*UpdateConfigRequest)(nil),    // 63: hypha.agent.v1.UpdateConfigRequest
+	(*UpdateConfigResponse)(nil),   // 64: hypha.agent.v1.UpdateConfigResponse
+	(*KVGetRequest)(nil),           // 65: hypha.agent.v1.KVGetRequest
+	(*KVPair)(nil),                 // 66: hypha.agent.v1.KVPair
+	(*KVGetResponse)(nil),          // 67: hypha.agent.v1.KVGetResponse
+	(*KVSetRequest)(nil),           // 68: hypha.agent.v1.KVSetRequest
+	(*KVSetResponse)(nil),          // 69: hypha.agent.v1.KVSetResponse
+	(*KVDeleteRequest)(nil),        // 70: hypha.agent.v1.KVDeleteRequest
+	(*KVDeleteResponse)(nil),       // 71: hypha.agent.v1.KVDeleteResponse
+	nil,                            // 72: hypha.agent.v1.Metric.LabelsEntry
+	nil,                            // 73: hypha.agent.v1.UpdateConfigRequest.OptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 74: google.protobuf.Timestamp
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: hypha.agent.v1.Component.state:type_name -> hypha.agent.v1.Component.State
-	62, // 1: hypha.agent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	74, // 1: hypha.agent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	0,  // 2: hypha.agent.v1.StatusResponse.state:type_name -> hypha.agent.v1.Component.State
 	2,  // 3: hypha.agent.v1.StatusResponse.components:type_name -> hypha.agent.v1.Component
 	28, // 4: hypha.agent.v1.StatusResponse.maps:type_name -> hypha.agent.v1.MapStatus
 	5,  // 5: hypha.agent.v1.Endpoint.named_ports:type_name -> hypha.agent.v1.NamedPort
-	62, // 6: hypha.agent.v1.Endpoint.created:type_name -> google.protobuf.Timestamp
+	74, // 6: hypha.agent.v1.Endpoint.created:type_name -> google.protobuf.Timestamp
 	4,  // 7: hypha.agent.v1.ListEndpointsResponse.endpoints:type_name -> hypha.agent.v1.Endpoint
 	8,  // 8: hypha.agent.v1.ListIdentitiesResponse.identities:type_name -> hypha.agent.v1.Identity
 	11, // 9: hypha.agent.v1.ListNodesResponse.nodes:type_name -> hypha.agent.v1.Node
@@ -4228,68 +4898,81 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	25, // 15: hypha.agent.v1.GetConfigResponse.options:type_name -> hypha.agent.v1.ConfigOption
 	28, // 16: hypha.agent.v1.ListMapsResponse.maps:type_name -> hypha.agent.v1.MapStatus
 	33, // 17: hypha.agent.v1.MapRow.columns:type_name -> hypha.agent.v1.Column
-	62, // 18: hypha.agent.v1.MonitorEvent.time:type_name -> google.protobuf.Timestamp
-	33, // 19: hypha.agent.v1.MonitorEvent.fields:type_name -> hypha.agent.v1.Column
-	5,  // 20: hypha.agent.v1.AddEndpointRequest.named_ports:type_name -> hypha.agent.v1.NamedPort
-	4,  // 21: hypha.agent.v1.AddEndpointResponse.endpoint:type_name -> hypha.agent.v1.Endpoint
-	41, // 22: hypha.agent.v1.AddEndpointResponse.routes:type_name -> hypha.agent.v1.Route
-	47, // 23: hypha.agent.v1.SweepEndpointsRequest.valid:type_name -> hypha.agent.v1.Attachment
-	47, // 24: hypha.agent.v1.SweepEndpointsResponse.deleted:type_name -> hypha.agent.v1.Attachment
-	4,  // 25: hypha.agent.v1.UpdateEndpointResponse.endpoint:type_name -> hypha.agent.v1.Endpoint
-	61, // 26: hypha.agent.v1.UpdateConfigRequest.options:type_name -> hypha.agent.v1.UpdateConfigRequest.OptionsEntry
-	25, // 27: hypha.agent.v1.UpdateConfigResponse.changed:type_name -> hypha.agent.v1.ConfigOption
-	55, // 28: hypha.agent.v1.KVGetResponse.pairs:type_name -> hypha.agent.v1.KVPair
-	1,  // 29: hypha.agent.v1.Reader.Status:input_type -> hypha.agent.v1.StatusRequest
-	6,  // 30: hypha.agent.v1.Reader.ListEndpoints:input_type -> hypha.agent.v1.ListEndpointsRequest
-	9,  // 31: hypha.agent.v1.Reader.ListIdentities:input_type -> hypha.agent.v1.ListIdentitiesRequest
-	12, // 32: hypha.agent.v1.Reader.ListNodes:input_type -> hypha.agent.v1.ListNodesRequest
-	14, // 33: hypha.agent.v1.Reader.GetPolicy:input_type -> hypha.agent.v1.GetPolicyRequest
-	17, // 34: hypha.agent.v1.Reader.ListSelectors:input_type -> hypha.agent.v1.ListSelectorsRequest
-	20, // 35: hypha.agent.v1.Reader.TracePolicy:input_type -> hypha.agent.v1.TracePolicyRequest
-	23, // 36: hypha.agent.v1.Reader.WaitPolicy:input_type -> hypha.agent.v1.WaitPolicyRequest
-	26, // 37: hypha.agent.v1.Reader.GetConfig:input_type -> hypha.agent.v1.GetConfigRequest
-	29, // 38: hypha.agent.v1.Reader.ListMaps:input_type -> hypha.agent.v1.ListMapsRequest
-	31, // 39: hypha.agent.v1.Reader.DumpMap:input_type -> hypha.agent.v1.DumpMapRequest
-	34, // 40: hypha.agent.v1.Reader.Monitor:input_type -> hypha.agent.v1.MonitorRequest
-	36, // 41: hypha.agent.v1.Admin.ImportPolicy:input_type -> hypha.agent.v1.ImportPolicyRequest
-	38, // 42: hypha.agent.v1.Admin.DeletePolicy:input_type -> hypha.agent.v1.DeletePolicyRequest
-	40, // 43: hypha.agent.v1.Admin.AddEndpoint:input_type -> hypha.agent.v1.AddEndpointRequest
-	43, // 44: hypha.agent.v1.Admin.DeleteEndpoint:input_type -> hypha.agent.v1.DeleteEndpointRequest
-	45, // 45: hypha.agent.v1.Admin.CheckEndpoint:input_type -> hypha.agent.v1.CheckEndpointRequest
-	48, // 46: hypha.agent.v1.Admin.SweepEndpoints:input_type -> hypha.agent.v1.SweepEndpointsRequest
-	50, // 47: hypha.agent.v1.Admin.UpdateEndpoint:input_type -> hypha.agent.v1.UpdateEndpointRequest
-	52, // 48: hypha.agent.v1.Admin.UpdateConfig:input_type -> hypha.agent.v1.UpdateConfigRequest
-	54, // 49: hypha.agent.v1.Admin.KVGet:input_type -> hypha.agent.v1.KVGetRequest
-	57, // 50: hypha.agent.v1.Admin.KVSet:input_type -> hypha.agent.v1.KVSetRequest
-	59, // 51: hypha.agent.v1.Admin.KVDelete:input_type -> hypha.agent.v1.KVDeleteRequest
-	3,  // 52: hypha.agent.v1.Reader.Status:output_type -> hypha.agent.v1.StatusResponse
-	7,  // 53: hypha.agent.v1.Reader.ListEndpoints:output_type -> hypha.agent.v1.ListEndpointsResponse
-	10, // 54: hypha.agent.v1.Reader.ListIdentities:output_type -> hypha.agent.v1.ListIdentitiesResponse
-	13, // 55: hypha.agent.v1.Reader.ListNodes:output_type -> hypha.agent.v1.ListNodesResponse
-	15, // 56: hypha.agent.v1.Reader.GetPolicy:output_type -> hypha.agent.v1.GetPolicyResponse
-	18, // 57: hypha.agent.v1.Reader.ListSelectors:output_type -> hypha.agent.v1.ListSelectorsResponse
-	22, // 58: hypha.agent.v1.Reader.TracePolicy:output_type -> hypha.agent.v1.TracePolicyResponse
-	24, // 59: hypha.agent.v1.Reader.WaitPolicy:output_type -> hypha.agent.v1.WaitPolicyResponse
-	27, // 60: hypha.agent.v1.Reader.GetConfig:output_type -> hypha.agent.v1.GetConfigResponse
-	30, // 61: hypha.agent.v1.Reader.ListMaps:output_type -> hypha.agent.v1.ListMapsResponse
-	32, // 62: hypha.agent.v1.Reader.DumpMap:output_type -> hypha.agent.v1.MapRow
-	35, // 63: hypha.agent.v1.Reader.Monitor:output_type -> hypha.agent.v1.MonitorEvent
-	37, // 64: hypha.agent.v1.Admin.ImportPolicy:output_type -> hypha.agent.v1.ImportPolicyResponse
-	39, // 65: hypha.agent.v1.Admin.DeletePolicy:output_type -> hypha.agent.v1.DeletePolicyResponse
-	42, // 66: hypha.agent.v1.Admin.AddEndpoint:output_type -> hypha.agent.v1.AddEndpointResponse
-	44, // 67: hypha.agent.v1.Admin.DeleteEndpoint:output_type -> hypha.agent.v1.DeleteEndpointResponse
-	46, // 68: hypha.agent.v1.Admin.CheckEndpoint:output_type -> hypha.agent.v1.CheckEndpointResponse
-	49, // 69: hypha.agent.v1.Admin.SweepEndpoints:output_type -> hypha.agent.v1.SweepEndpointsResponse
-	51, // 70: hypha.agent.v1.Admin.UpdateEndpoint:output_type -> hypha.agent.v1.UpdateEndpointResponse
-	53, // 71: hypha.agent.v1.Admin.UpdateConfig:output_type -> hypha.agent.v1.UpdateConfigResponse
-	56, // 72: hypha.agent.v1.Admin.KVGet:output_type -> hypha.agent.v1.KVGetResponse
-	58, // 73: hypha.agent.v1.Admin.KVSet:output_type -> hypha.agent.v1.KVSetResponse
-	60, // 74: hypha.agent.v1.Admin.KVDelete:output_type -> hypha.agent.v1.KVDeleteResponse
-	52, // [52:75] is the sub-list for method output_type
-	29, // [29:52] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	37, // 18: hypha.agent.v1.ListIPsResponse.entries:type_name -> hypha.agent.v1.IPEntry
+	74, // 19: hypha.agent.v1.EndpointLogEntry.time:type_name -> google.protobuf.Timestamp
+	40, // 20: hypha.agent.v1.EndpointLogResponse.entries:type_name -> hypha.agent.v1.EndpointLogEntry
+	72, // 21: hypha.agent.v1.Metric.labels:type_name -> hypha.agent.v1.Metric.LabelsEntry
+	43, // 22: hypha.agent.v1.ListMetricsResponse.metrics:type_name -> hypha.agent.v1.Metric
+	74, // 23: hypha.agent.v1.MonitorEvent.time:type_name -> google.protobuf.Timestamp
+	33, // 24: hypha.agent.v1.MonitorEvent.fields:type_name -> hypha.agent.v1.Column
+	5,  // 25: hypha.agent.v1.AddEndpointRequest.named_ports:type_name -> hypha.agent.v1.NamedPort
+	4,  // 26: hypha.agent.v1.AddEndpointResponse.endpoint:type_name -> hypha.agent.v1.Endpoint
+	52, // 27: hypha.agent.v1.AddEndpointResponse.routes:type_name -> hypha.agent.v1.Route
+	58, // 28: hypha.agent.v1.SweepEndpointsRequest.valid:type_name -> hypha.agent.v1.Attachment
+	58, // 29: hypha.agent.v1.SweepEndpointsResponse.deleted:type_name -> hypha.agent.v1.Attachment
+	4,  // 30: hypha.agent.v1.UpdateEndpointResponse.endpoint:type_name -> hypha.agent.v1.Endpoint
+	73, // 31: hypha.agent.v1.UpdateConfigRequest.options:type_name -> hypha.agent.v1.UpdateConfigRequest.OptionsEntry
+	25, // 32: hypha.agent.v1.UpdateConfigResponse.changed:type_name -> hypha.agent.v1.ConfigOption
+	66, // 33: hypha.agent.v1.KVGetResponse.pairs:type_name -> hypha.agent.v1.KVPair
+	1,  // 34: hypha.agent.v1.Reader.Status:input_type -> hypha.agent.v1.StatusRequest
+	6,  // 35: hypha.agent.v1.Reader.ListEndpoints:input_type -> hypha.agent.v1.ListEndpointsRequest
+	9,  // 36: hypha.agent.v1.Reader.ListIdentities:input_type -> hypha.agent.v1.ListIdentitiesRequest
+	12, // 37: hypha.agent.v1.Reader.ListNodes:input_type -> hypha.agent.v1.ListNodesRequest
+	14, // 38: hypha.agent.v1.Reader.GetPolicy:input_type -> hypha.agent.v1.GetPolicyRequest
+	17, // 39: hypha.agent.v1.Reader.ListSelectors:input_type -> hypha.agent.v1.ListSelectorsRequest
+	20, // 40: hypha.agent.v1.Reader.TracePolicy:input_type -> hypha.agent.v1.TracePolicyRequest
+	23, // 41: hypha.agent.v1.Reader.WaitPolicy:input_type -> hypha.agent.v1.WaitPolicyRequest
+	26, // 42: hypha.agent.v1.Reader.GetConfig:input_type -> hypha.agent.v1.GetConfigRequest
+	29, // 43: hypha.agent.v1.Reader.ListMaps:input_type -> hypha.agent.v1.ListMapsRequest
+	31, // 44: hypha.agent.v1.Reader.DumpMap:input_type -> hypha.agent.v1.DumpMapRequest
+	36, // 45: hypha.agent.v1.Reader.ListIPs:input_type -> hypha.agent.v1.ListIPsRequest
+	39, // 46: hypha.agent.v1.Reader.EndpointLog:input_type -> hypha.agent.v1.EndpointLogRequest
+	42, // 47: hypha.agent.v1.Reader.ListMetrics:input_type -> hypha.agent.v1.ListMetricsRequest
+	45, // 48: hypha.agent.v1.Reader.Monitor:input_type -> hypha.agent.v1.MonitorRequest
+	47, // 49: hypha.agent.v1.Admin.ImportPolicy:input_type -> hypha.agent.v1.ImportPolicyRequest
+	49, // 50: hypha.agent.v1.Admin.DeletePolicy:input_type -> hypha.agent.v1.DeletePolicyRequest
+	51, // 51: hypha.agent.v1.Admin.AddEndpoint:input_type -> hypha.agent.v1.AddEndpointRequest
+	54, // 52: hypha.agent.v1.Admin.DeleteEndpoint:input_type -> hypha.agent.v1.DeleteEndpointRequest
+	56, // 53: hypha.agent.v1.Admin.CheckEndpoint:input_type -> hypha.agent.v1.CheckEndpointRequest
+	59, // 54: hypha.agent.v1.Admin.SweepEndpoints:input_type -> hypha.agent.v1.SweepEndpointsRequest
+	61, // 55: hypha.agent.v1.Admin.UpdateEndpoint:input_type -> hypha.agent.v1.UpdateEndpointRequest
+	63, // 56: hypha.agent.v1.Admin.UpdateConfig:input_type -> hypha.agent.v1.UpdateConfigRequest
+	34, // 57: hypha.agent.v1.Admin.FlushMap:input_type -> hypha.agent.v1.FlushMapRequest
+	65, // 58: hypha.agent.v1.Admin.KVGet:input_type -> hypha.agent.v1.KVGetRequest
+	68, // 59: hypha.agent.v1.Admin.KVSet:input_type -> hypha.agent.v1.KVSetRequest
+	70, // 60: hypha.agent.v1.Admin.KVDelete:input_type -> hypha.agent.v1.KVDeleteRequest
+	3,  // 61: hypha.agent.v1.Reader.Status:output_type -> hypha.agent.v1.StatusResponse
+	7,  // 62: hypha.agent.v1.Reader.ListEndpoints:output_type -> hypha.agent.v1.ListEndpointsResponse
+	10, // 63: hypha.agent.v1.Reader.ListIdentities:output_type -> hypha.agent.v1.ListIdentitiesResponse
+	13, // 64: hypha.agent.v1.Reader.ListNodes:output_type -> hypha.agent.v1.ListNodesResponse
+	15, // 65: hypha.agent.v1.Reader.GetPolicy:output_type -> hypha.agent.v1.GetPolicyResponse
+	18, // 66: hypha.agent.v1.Reader.ListSelectors:output_type -> hypha.agent.v1.ListSelectorsResponse
+	22, // 67: hypha.agent.v1.Reader.TracePolicy:output_type -> hypha.agent.v1.TracePolicyResponse
+	24, // 68: hypha.agent.v1.Reader.WaitPolicy:output_type -> hypha.agent.v1.WaitPolicyResponse
+	27, // 69: hypha.agent.v1.Reader.GetConfig:output_type -> hypha.agent.v1.GetConfigResponse
+	30, // 70: hypha.agent.v1.Reader.ListMaps:output_type -> hypha.agent.v1.ListMapsResponse
+	32, // 71: hypha.agent.v1.Reader.DumpMap:output_type -> hypha.agent.v1.MapRow
+	38, // 72: hypha.agent.v1.Reader.ListIPs:output_type -> hypha.agent.v1.ListIPsResponse
+	41, // 73: hypha.agent.v1.Reader.EndpointLog:output_type -> hypha.agent.v1.EndpointLogResponse
+	44, // 74: hypha.agent.v1.Reader.ListMetrics:output_type -> hypha.agent.v1.ListMetricsResponse
+	46, // 75: hypha.agent.v1.Reader.Monitor:output_type -> hypha.agent.v1.MonitorEvent
+	48, // 76: hypha.agent.v1.Admin.ImportPolicy:output_type -> hypha.agent.v1.ImportPolicyResponse
+	50, // 77: hypha.agent.v1.Admin.DeletePolicy:output_type -> hypha.agent.v1.DeletePolicyResponse
+	53, // 78: hypha.agent.v1.Admin.AddEndpoint:output_type -> hypha.agent.v1.AddEndpointResponse
+	55, // 79: hypha.agent.v1.Admin.DeleteEndpoint:output_type -> hypha.agent.v1.DeleteEndpointResponse
+	57, // 80: hypha.agent.v1.Admin.CheckEndpoint:output_type -> hypha.agent.v1.CheckEndpointResponse
+	60, // 81: hypha.agent.v1.Admin.SweepEndpoints:output_type -> hypha.agent.v1.SweepEndpointsResponse
+	62, // 82: hypha.agent.v1.Admin.UpdateEndpoint:output_type -> hypha.agent.v1.UpdateEndpointResponse
+	64, // 83: hypha.agent.v1.Admin.UpdateConfig:output_type -> hypha.agent.v1.UpdateConfigResponse
+	35, // 84: hypha.agent.v1.Admin.FlushMap:output_type -> hypha.agent.v1.FlushMapResponse
+	67, // 85: hypha.agent.v1.Admin.KVGet:output_type -> hypha.agent.v1.KVGetResponse
+	69, // 86: hypha.agent.v1.Admin.KVSet:output_type -> hypha.agent.v1.KVSetResponse
+	71, // 87: hypha.agent.v1.Admin.KVDelete:output_type -> hypha.agent.v1.KVDeleteResponse
+	61, // [61:88] is the sub-list for method output_type
+	34, // [34:61] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -4297,14 +4980,14 @@ func file_agent_v1_agent_proto_init() {
 	if File_agent_v1_agent_proto != nil {
 		return
 	}
-	file_agent_v1_agent_proto_msgTypes[49].OneofWrappers = []any{}
+	file_agent_v1_agent_proto_msgTypes[60].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   61,
+			NumMessages:   73,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -59,6 +59,12 @@ const (
 	ReaderListMapsProcedure = "/hypha.agent.v1.Reader/ListMaps"
 	// ReaderDumpMapProcedure is the fully-qualified name of the Reader's DumpMap RPC.
 	ReaderDumpMapProcedure = "/hypha.agent.v1.Reader/DumpMap"
+	// ReaderListIPsProcedure is the fully-qualified name of the Reader's ListIPs RPC.
+	ReaderListIPsProcedure = "/hypha.agent.v1.Reader/ListIPs"
+	// ReaderEndpointLogProcedure is the fully-qualified name of the Reader's EndpointLog RPC.
+	ReaderEndpointLogProcedure = "/hypha.agent.v1.Reader/EndpointLog"
+	// ReaderListMetricsProcedure is the fully-qualified name of the Reader's ListMetrics RPC.
+	ReaderListMetricsProcedure = "/hypha.agent.v1.Reader/ListMetrics"
 	// ReaderMonitorProcedure is the fully-qualified name of the Reader's Monitor RPC.
 	ReaderMonitorProcedure = "/hypha.agent.v1.Reader/Monitor"
 	// AdminImportPolicyProcedure is the fully-qualified name of the Admin's ImportPolicy RPC.
@@ -77,6 +83,8 @@ const (
 	AdminUpdateEndpointProcedure = "/hypha.agent.v1.Admin/UpdateEndpoint"
 	// AdminUpdateConfigProcedure is the fully-qualified name of the Admin's UpdateConfig RPC.
 	AdminUpdateConfigProcedure = "/hypha.agent.v1.Admin/UpdateConfig"
+	// AdminFlushMapProcedure is the fully-qualified name of the Admin's FlushMap RPC.
+	AdminFlushMapProcedure = "/hypha.agent.v1.Admin/FlushMap"
 	// AdminKVGetProcedure is the fully-qualified name of the Admin's KVGet RPC.
 	AdminKVGetProcedure = "/hypha.agent.v1.Admin/KVGet"
 	// AdminKVSetProcedure is the fully-qualified name of the Admin's KVSet RPC.
@@ -101,6 +109,13 @@ type ReaderClient interface {
 	ListMaps(context.Context, *connect.Request[v1.ListMapsRequest]) (*connect.Response[v1.ListMapsResponse], error)
 	// DumpMap reads one kernel map, a message per row.
 	DumpMap(context.Context, *connect.Request[v1.DumpMapRequest]) (*connect.ServerStreamForClient[v1.MapRow], error)
+	// ListIPs says whose each known address or prefix is, from the agent's table (with who told us); the kernel's own
+	// answer is DumpMap of ipcache_exact_v1 and ipcache_v1.
+	ListIPs(context.Context, *connect.Request[v1.ListIPsRequest]) (*connect.Response[v1.ListIPsResponse], error)
+	// EndpointLog is what happened to one endpoint, oldest first.
+	EndpointLog(context.Context, *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error)
+	// ListMetrics reads the agent's own metrics, as /metrics has them.
+	ListMetrics(context.Context, *connect.Request[v1.ListMetricsRequest]) (*connect.Response[v1.ListMetricsResponse], error)
 	// Monitor streams the datapath's events as they come, undressed.
 	Monitor(context.Context, *connect.Request[v1.MonitorRequest]) (*connect.ServerStreamForClient[v1.MonitorEvent], error)
 }
@@ -182,6 +197,24 @@ func NewReaderClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(readerMethods.ByName("DumpMap")),
 			connect.WithClientOptions(opts...),
 		),
+		listIPs: connect.NewClient[v1.ListIPsRequest, v1.ListIPsResponse](
+			httpClient,
+			baseURL+ReaderListIPsProcedure,
+			connect.WithSchema(readerMethods.ByName("ListIPs")),
+			connect.WithClientOptions(opts...),
+		),
+		endpointLog: connect.NewClient[v1.EndpointLogRequest, v1.EndpointLogResponse](
+			httpClient,
+			baseURL+ReaderEndpointLogProcedure,
+			connect.WithSchema(readerMethods.ByName("EndpointLog")),
+			connect.WithClientOptions(opts...),
+		),
+		listMetrics: connect.NewClient[v1.ListMetricsRequest, v1.ListMetricsResponse](
+			httpClient,
+			baseURL+ReaderListMetricsProcedure,
+			connect.WithSchema(readerMethods.ByName("ListMetrics")),
+			connect.WithClientOptions(opts...),
+		),
 		monitor: connect.NewClient[v1.MonitorRequest, v1.MonitorEvent](
 			httpClient,
 			baseURL+ReaderMonitorProcedure,
@@ -204,6 +237,9 @@ type readerClient struct {
 	getConfig      *connect.Client[v1.GetConfigRequest, v1.GetConfigResponse]
 	listMaps       *connect.Client[v1.ListMapsRequest, v1.ListMapsResponse]
 	dumpMap        *connect.Client[v1.DumpMapRequest, v1.MapRow]
+	listIPs        *connect.Client[v1.ListIPsRequest, v1.ListIPsResponse]
+	endpointLog    *connect.Client[v1.EndpointLogRequest, v1.EndpointLogResponse]
+	listMetrics    *connect.Client[v1.ListMetricsRequest, v1.ListMetricsResponse]
 	monitor        *connect.Client[v1.MonitorRequest, v1.MonitorEvent]
 }
 
@@ -262,6 +298,21 @@ func (c *readerClient) DumpMap(ctx context.Context, req *connect.Request[v1.Dump
 	return c.dumpMap.CallServerStream(ctx, req)
 }
 
+// ListIPs calls hypha.agent.v1.Reader.ListIPs.
+func (c *readerClient) ListIPs(ctx context.Context, req *connect.Request[v1.ListIPsRequest]) (*connect.Response[v1.ListIPsResponse], error) {
+	return c.listIPs.CallUnary(ctx, req)
+}
+
+// EndpointLog calls hypha.agent.v1.Reader.EndpointLog.
+func (c *readerClient) EndpointLog(ctx context.Context, req *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error) {
+	return c.endpointLog.CallUnary(ctx, req)
+}
+
+// ListMetrics calls hypha.agent.v1.Reader.ListMetrics.
+func (c *readerClient) ListMetrics(ctx context.Context, req *connect.Request[v1.ListMetricsRequest]) (*connect.Response[v1.ListMetricsResponse], error) {
+	return c.listMetrics.CallUnary(ctx, req)
+}
+
 // Monitor calls hypha.agent.v1.Reader.Monitor.
 func (c *readerClient) Monitor(ctx context.Context, req *connect.Request[v1.MonitorRequest]) (*connect.ServerStreamForClient[v1.MonitorEvent], error) {
 	return c.monitor.CallServerStream(ctx, req)
@@ -283,6 +334,13 @@ type ReaderHandler interface {
 	ListMaps(context.Context, *connect.Request[v1.ListMapsRequest]) (*connect.Response[v1.ListMapsResponse], error)
 	// DumpMap reads one kernel map, a message per row.
 	DumpMap(context.Context, *connect.Request[v1.DumpMapRequest], *connect.ServerStream[v1.MapRow]) error
+	// ListIPs says whose each known address or prefix is, from the agent's table (with who told us); the kernel's own
+	// answer is DumpMap of ipcache_exact_v1 and ipcache_v1.
+	ListIPs(context.Context, *connect.Request[v1.ListIPsRequest]) (*connect.Response[v1.ListIPsResponse], error)
+	// EndpointLog is what happened to one endpoint, oldest first.
+	EndpointLog(context.Context, *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error)
+	// ListMetrics reads the agent's own metrics, as /metrics has them.
+	ListMetrics(context.Context, *connect.Request[v1.ListMetricsRequest]) (*connect.Response[v1.ListMetricsResponse], error)
 	// Monitor streams the datapath's events as they come, undressed.
 	Monitor(context.Context, *connect.Request[v1.MonitorRequest], *connect.ServerStream[v1.MonitorEvent]) error
 }
@@ -360,6 +418,24 @@ func NewReaderHandler(svc ReaderHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(readerMethods.ByName("DumpMap")),
 		connect.WithHandlerOptions(opts...),
 	)
+	readerListIPsHandler := connect.NewUnaryHandler(
+		ReaderListIPsProcedure,
+		svc.ListIPs,
+		connect.WithSchema(readerMethods.ByName("ListIPs")),
+		connect.WithHandlerOptions(opts...),
+	)
+	readerEndpointLogHandler := connect.NewUnaryHandler(
+		ReaderEndpointLogProcedure,
+		svc.EndpointLog,
+		connect.WithSchema(readerMethods.ByName("EndpointLog")),
+		connect.WithHandlerOptions(opts...),
+	)
+	readerListMetricsHandler := connect.NewUnaryHandler(
+		ReaderListMetricsProcedure,
+		svc.ListMetrics,
+		connect.WithSchema(readerMethods.ByName("ListMetrics")),
+		connect.WithHandlerOptions(opts...),
+	)
 	readerMonitorHandler := connect.NewServerStreamHandler(
 		ReaderMonitorProcedure,
 		svc.Monitor,
@@ -390,6 +466,12 @@ func NewReaderHandler(svc ReaderHandler, opts ...connect.HandlerOption) (string,
 			readerListMapsHandler.ServeHTTP(w, r)
 		case ReaderDumpMapProcedure:
 			readerDumpMapHandler.ServeHTTP(w, r)
+		case ReaderListIPsProcedure:
+			readerListIPsHandler.ServeHTTP(w, r)
+		case ReaderEndpointLogProcedure:
+			readerEndpointLogHandler.ServeHTTP(w, r)
+		case ReaderListMetricsProcedure:
+			readerListMetricsHandler.ServeHTTP(w, r)
 		case ReaderMonitorProcedure:
 			readerMonitorHandler.ServeHTTP(w, r)
 		default:
@@ -445,6 +527,18 @@ func (UnimplementedReaderHandler) DumpMap(context.Context, *connect.Request[v1.D
 	return connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.DumpMap is not implemented"))
 }
 
+func (UnimplementedReaderHandler) ListIPs(context.Context, *connect.Request[v1.ListIPsRequest]) (*connect.Response[v1.ListIPsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.ListIPs is not implemented"))
+}
+
+func (UnimplementedReaderHandler) EndpointLog(context.Context, *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.EndpointLog is not implemented"))
+}
+
+func (UnimplementedReaderHandler) ListMetrics(context.Context, *connect.Request[v1.ListMetricsRequest]) (*connect.Response[v1.ListMetricsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.ListMetrics is not implemented"))
+}
+
 func (UnimplementedReaderHandler) Monitor(context.Context, *connect.Request[v1.MonitorRequest], *connect.ServerStream[v1.MonitorEvent]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.Monitor is not implemented"))
 }
@@ -460,6 +554,8 @@ type AdminClient interface {
 	SweepEndpoints(context.Context, *connect.Request[v1.SweepEndpointsRequest]) (*connect.Response[v1.SweepEndpointsResponse], error)
 	UpdateEndpoint(context.Context, *connect.Request[v1.UpdateEndpointRequest]) (*connect.Response[v1.UpdateEndpointResponse], error)
 	UpdateConfig(context.Context, *connect.Request[v1.UpdateConfigRequest]) (*connect.Response[v1.UpdateConfigResponse], error)
+	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v1 or frag_v1. InvalidArgument for others.
+	FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error)
 	KVGet(context.Context, *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error)
 	KVSet(context.Context, *connect.Request[v1.KVSetRequest]) (*connect.Response[v1.KVSetResponse], error)
 	KVDelete(context.Context, *connect.Request[v1.KVDeleteRequest]) (*connect.Response[v1.KVDeleteResponse], error)
@@ -524,6 +620,12 @@ func NewAdminClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(adminMethods.ByName("UpdateConfig")),
 			connect.WithClientOptions(opts...),
 		),
+		flushMap: connect.NewClient[v1.FlushMapRequest, v1.FlushMapResponse](
+			httpClient,
+			baseURL+AdminFlushMapProcedure,
+			connect.WithSchema(adminMethods.ByName("FlushMap")),
+			connect.WithClientOptions(opts...),
+		),
 		kVGet: connect.NewClient[v1.KVGetRequest, v1.KVGetResponse](
 			httpClient,
 			baseURL+AdminKVGetProcedure,
@@ -555,6 +657,7 @@ type adminClient struct {
 	sweepEndpoints *connect.Client[v1.SweepEndpointsRequest, v1.SweepEndpointsResponse]
 	updateEndpoint *connect.Client[v1.UpdateEndpointRequest, v1.UpdateEndpointResponse]
 	updateConfig   *connect.Client[v1.UpdateConfigRequest, v1.UpdateConfigResponse]
+	flushMap       *connect.Client[v1.FlushMapRequest, v1.FlushMapResponse]
 	kVGet          *connect.Client[v1.KVGetRequest, v1.KVGetResponse]
 	kVSet          *connect.Client[v1.KVSetRequest, v1.KVSetResponse]
 	kVDelete       *connect.Client[v1.KVDeleteRequest, v1.KVDeleteResponse]
@@ -600,6 +703,11 @@ func (c *adminClient) UpdateConfig(ctx context.Context, req *connect.Request[v1.
 	return c.updateConfig.CallUnary(ctx, req)
 }
 
+// FlushMap calls hypha.agent.v1.Admin.FlushMap.
+func (c *adminClient) FlushMap(ctx context.Context, req *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error) {
+	return c.flushMap.CallUnary(ctx, req)
+}
+
 // KVGet calls hypha.agent.v1.Admin.KVGet.
 func (c *adminClient) KVGet(ctx context.Context, req *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error) {
 	return c.kVGet.CallUnary(ctx, req)
@@ -626,6 +734,8 @@ type AdminHandler interface {
 	SweepEndpoints(context.Context, *connect.Request[v1.SweepEndpointsRequest]) (*connect.Response[v1.SweepEndpointsResponse], error)
 	UpdateEndpoint(context.Context, *connect.Request[v1.UpdateEndpointRequest]) (*connect.Response[v1.UpdateEndpointResponse], error)
 	UpdateConfig(context.Context, *connect.Request[v1.UpdateConfigRequest]) (*connect.Response[v1.UpdateConfigResponse], error)
+	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v1 or frag_v1. InvalidArgument for others.
+	FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error)
 	KVGet(context.Context, *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error)
 	KVSet(context.Context, *connect.Request[v1.KVSetRequest]) (*connect.Response[v1.KVSetResponse], error)
 	KVDelete(context.Context, *connect.Request[v1.KVDeleteRequest]) (*connect.Response[v1.KVDeleteResponse], error)
@@ -686,6 +796,12 @@ func NewAdminHandler(svc AdminHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(adminMethods.ByName("UpdateConfig")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminFlushMapHandler := connect.NewUnaryHandler(
+		AdminFlushMapProcedure,
+		svc.FlushMap,
+		connect.WithSchema(adminMethods.ByName("FlushMap")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminKVGetHandler := connect.NewUnaryHandler(
 		AdminKVGetProcedure,
 		svc.KVGet,
@@ -722,6 +838,8 @@ func NewAdminHandler(svc AdminHandler, opts ...connect.HandlerOption) (string, h
 			adminUpdateEndpointHandler.ServeHTTP(w, r)
 		case AdminUpdateConfigProcedure:
 			adminUpdateConfigHandler.ServeHTTP(w, r)
+		case AdminFlushMapProcedure:
+			adminFlushMapHandler.ServeHTTP(w, r)
 		case AdminKVGetProcedure:
 			adminKVGetHandler.ServeHTTP(w, r)
 		case AdminKVSetProcedure:
@@ -767,6 +885,10 @@ func (UnimplementedAdminHandler) UpdateEndpoint(context.Context, *connect.Reques
 
 func (UnimplementedAdminHandler) UpdateConfig(context.Context, *connect.Request[v1.UpdateConfigRequest]) (*connect.Response[v1.UpdateConfigResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Admin.UpdateConfig is not implemented"))
+}
+
+func (UnimplementedAdminHandler) FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Admin.FlushMap is not implemented"))
 }
 
 func (UnimplementedAdminHandler) KVGet(context.Context, *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error) {
