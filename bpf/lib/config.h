@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
-/* Load-time constants of the node, the same for every program. The verifier prunes what they switch off. */
+/* Load-time constants of the node, the same for every program. The verifier prunes what they switch off. Programs read
+ * them from `cfg` (lib/cfg.h). */
 #pragma once
 
 #include "addr.h"
@@ -29,5 +30,3 @@ struct config {
 	struct addr router4;    /* the node's address in its pod range: the pods' gateway */
 	struct addr router6;
 };
-
-const volatile struct config cfg;

@@ -1,0 +1,3 @@
+package maps
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type config -type ct_key -type ct_value -type device -type endpoint -type event -type event_count -type frag_key -type frag_value -type ipcache_key -type ipcache_value -type metric -type nat_key -type nat_value -type policy_entry -type policy_key -type policy_overflow_key -type policy_value -type state -type config_flags -type ct_flags -type device_flags -type endpoint_flags -type event_flags -type event_type -type ipcache_flags -type nat_dir -type policy_dir -type policy_flags -type policy_verdict -type state_flags -type trace_point -type trace_reason -type addr raw maps.bpf.c -- -O2 -g -Wall -Werror -mcpu=v3 -I/usr/include/x86_64-linux-gnu -I/usr/include/aarch64-linux-gnu

@@ -1,0 +1,42 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Copyright Authors of Hypha */
+/* Every shared map, and the types that user space needs. No programs: the loader creates these maps once, pins them,
+ * and gives them to the program objects by name. */
+#include "../lib/config.h"
+#include "ct.h"
+#include "endpoint.h"
+#include "event.h"
+#include "frag.h"
+#include "ipcache.h"
+#include "nat.h"
+#include "node.h"
+#include "policy.h"
+
+/* Types that no map mentions reach the object's BTF through this function's argument. It is never loaded. */
+struct exported_types {
+	struct config config;
+	struct event event;
+	enum config_flags config_flags;
+	enum ct_flags ct_flags;
+	enum device_flags device_flags;
+	enum endpoint_flags endpoint_flags;
+	enum event_flags event_flags;
+	enum event_type event_type;
+	enum ipcache_flags ipcache_flags;
+	enum nat_dir nat_dir;
+	enum policy_dir policy_dir;
+	enum policy_flags policy_flags;
+	enum policy_verdict policy_verdict;
+	enum state_flags state_flags;
+	enum trace_point trace_point;
+	enum trace_reason trace_reason;
+};
+
+int export_types(struct exported_types *types)
+{
+	return types != 0;
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
