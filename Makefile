@@ -1,0 +1,71 @@
+# Hypha. `make help` lists the targets.
+SHELL   := /bin/bash
+GO      ?= go
+BIN     := bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSION)
+export CGO_ENABLED := 0
+
+.PHONY: help demo test test-unit lint generate check-generated bench build fuzz clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the binaries into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+	@ln -sf hypha $(BIN)/cilium && ln -sf hypha $(BIN)/hubble
+
+demo: build ## two nodes and their pods on this machine, policed and observed; root
+	$(BIN)/hypha demo up
+
+test: tools-test ## install what the tests need and run them all; as root everything, else what needs no root
+	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
+	$(GO) vet ./...
+	$(GO) test -timeout 20m ./...
+
+test-unit: ## the tests that need neither root nor packages
+	$(GO) test -short ./...
+
+race: ## the tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./internal/...
+
+lint: tools-lint ## golangci-lint with the layer rules, clang-format, and that generated files are current
+	$(BIN)/golangci-lint run ./...
+	clang-format-19 --dry-run -Werror $$(git ls-files 'bpf/*.c' 'bpf/*.h')
+
+generate: tools-generate ## regenerate BPF objects (clang 19) and protobuf code
+	$(GO) generate ./api ./bpf/...
+
+check-generated: generate ## fail when generated files differ from what is committed
+	@git diff --exit-code --stat -- api bpf || { echo 'generated files are not current: run "make generate" and commit'; exit 1; }
+
+bench: build tools-bench ## compare with plain kernel paths and kube-proxy's shapes; writes docs/performance.md
+	$(GO) run ./test/bench
+
+fuzz: ## every fuzz target for FUZZTIME (default 30s)
+	./tools/fuzz.sh $(or $(FUZZTIME),30s)
+
+clean: ## remove what was built
+	rm -rf $(BIN)
+
+.PHONY: tools-test tools-lint tools-generate tools-bench race
+# apt-get only when something is missing, so that a second run needs no network.
+define need
+	@missing=""; for c in $(1); do f=$${c%%:*}; command -v $$f >/dev/null || missing="$$missing $${c##*:}"; done; \
+	if [ -n "$$missing" ]; then [ "$$(id -u)" = 0 ] || { echo "please install:$$missing"; exit 1; }; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+endef
+
+tools-test:
+	$(call need,ip:iproute2 ping:iputils-ping iperf3:iperf3)
+
+tools-generate:
+	$(call need,clang-19:clang-19 llvm-strip-19:llvm-19 protoc:protobuf-compiler)
+	@[ -e /usr/include/bpf/bpf_helpers.h ] || { apt-get update -qq && apt-get install -y -qq libbpf-dev >/dev/null; }
+
+tools-lint:
+	$(call need,clang-format-19:clang-format-19)
+	@[ -x $(BIN)/golangci-lint ] || GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+tools-bench:
+	$(call need,ip:iproute2 iperf3:iperf3 iptables:iptables nft:nftables)

@@ -1,0 +1,171 @@
+package table
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// A table against a plain map: same rows, key order, old snapshots unchanged.
+func TestTableModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		tab := New[uint32, int]("t", Uint[uint32])
+		model := map[uint32]int{}
+		type shot struct {
+			snap Snapshot[uint32, int]
+			want map[uint32]int
+		}
+		var shots []shot
+		for range rapid.IntRange(0, 50).Draw(t, "ops") {
+			k := rapid.Uint32Range(0, 8).Draw(t, "k")
+			switch rapid.IntRange(0, 3).Draw(t, "op") {
+			case 0:
+				v := rapid.Int().Draw(t, "v")
+				old, ok := tab.Set(k, v)
+				if w, had := model[k]; had != ok || w != old {
+					t.Fatalf("Set(%d) returned %d %v, want %d %v", k, old, ok, w, had)
+				}
+				model[k] = v
+			case 1:
+				tab.Delete(k)
+				delete(model, k)
+			case 2:
+				tab.Update(func(x *Txn[uint32, int]) { x.Set(k, 1); x.Delete(k + 1) })
+				model[k] = 1
+				delete(model, k+1)
+			case 3:
+				shots = append(shots, shot{tab.Snapshot(), maps.Clone(model)})
+			}
+		}
+		shots = append(shots, shot{tab.Snapshot(), model})
+		for _, s := range shots {
+			got := maps.Collect(s.snap.All())
+			if !maps.Equal(got, s.want) || s.snap.Len() != len(s.want) {
+				t.Fatalf("snapshot holds %v, want %v", got, s.want)
+			}
+			var keys []uint32
+			for k := range s.snap.All() {
+				keys = append(keys, k)
+			}
+			if !slices.IsSorted(keys) {
+				t.Fatalf("keys out of order: %v", keys)
+			}
+		}
+	})
+}
+
+func TestPrefixKeys(t *testing.T) {
+	seen := map[string]netip.Prefix{}
+	for _, s := range []string{"10.0.0.0/8", "10.0.0.0/9", "::/0", "0.0.0.0/0", "::ffff:10.0.0.0/104", "a00::/8"} {
+		p := netip.MustParsePrefix(s)
+		if q, ok := seen[string(Prefix(p))]; ok {
+			t.Errorf("%s and %s have the same key", p, q)
+		}
+		seen[string(Prefix(p))] = p
+	}
+}
+
+// target is a kernel that fails when told to.
+type target struct {
+	mu     sync.Mutex
+	rows   map[string]int
+	fail   map[string]bool
+	prunes int
+}
+
+func (f *target) Update(_ context.Context, k string, v int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail[k] {
+		return errors.New("no")
+	}
+	f.rows[k] = v
+	return nil
+}
+
+func (f *target) Delete(_ context.Context, k string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.rows, k)
+	return nil
+}
+
+func (f *target) Prune(_ context.Context, want map[string]int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.prunes++
+	maps.DeleteFunc(f.rows, func(k string, _ int) bool { _, ok := want[k]; return !ok })
+	return nil
+}
+
+func (f *target) set(k string, fail bool) { f.mu.Lock(); f.fail[k] = fail; f.mu.Unlock() }
+
+func (f *target) is(want map[string]int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Equal(f.rows, want)
+}
+
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for range 1000 {
+		if cond() {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("never: %s", what)
+}
+
+func TestReconciler(t *testing.T) {
+	tab := New[string, int]("t", String)
+	kernel := &target{rows: map[string]int{"stale": 9, "a": 7}, fail: map[string]bool{}}
+	r := NewReconciler(Config{RetryMin: time.Millisecond}, tab, kernel)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+
+	tab.Set("a", 1)
+	eventually(t, "a updated", func() bool { return kernel.is(map[string]int{"a": 1, "stale": 9}) })
+	tab.Delete("a")
+	tab.Set("b", 2)
+	eventually(t, "b added", func() bool { return kernel.is(map[string]int{"a": 1, "b": 2, "stale": 9}) })
+	if kernel.prunes != 0 {
+		t.Error("pruned before the table was complete")
+	}
+	tab.SetComplete()
+	eventually(t, "the rest deleted", func() bool { return kernel.is(map[string]int{"b": 2}) })
+
+	kernel.set("c", true)
+	tab.Set("c", 3)
+	eventually(t, "failure shows", func() bool { return r.Err() != nil })
+	kernel.set("c", false)
+	eventually(t, "retried", func() bool { return kernel.is(map[string]int{"b": 2, "c": 3}) && r.Err() == nil })
+
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTxnReads(t *testing.T) {
+	tab := New[string, int]("t", String)
+	tab.Set("a", 1)
+	tab.Update(func(x *Txn[string, int]) {
+		x.Set("b", 2)
+		if v, ok := x.Get("b"); !ok || v != 2 {
+			t.Error("a transaction does not see its own write")
+		}
+		if got := fmt.Sprint(maps.Collect(x.All())); got != "map[a:1 b:2]" {
+			t.Error(got)
+		}
+	})
+}
