@@ -3278,6 +3278,7 @@ type AddEndpointRequest struct {
 	Ipv4          string                 `protobuf:"bytes,9,opt,name=ipv4,proto3" json:"ipv4,omitempty"` // wished, may be empty
 	Ipv6          string                 `protobuf:"bytes,10,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
 	Mtu           uint32                 `protobuf:"varint,11,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Network       string                 `protobuf:"bytes,12,opt,name=network,proto3" json:"network,omitempty"` // CNI network the attachment belongs to; SweepEndpoints looks at one network
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3387,6 +3388,13 @@ func (x *AddEndpointRequest) GetMtu() uint32 {
 		return x.Mtu
 	}
 	return 0
+}
+
+func (x *AddEndpointRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
 }
 
 type Route struct {
@@ -3796,6 +3804,7 @@ func (x *Attachment) GetInterface() string {
 type SweepEndpointsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Valid         []*Attachment          `protobuf:"bytes,1,rep,name=valid,proto3" json:"valid,omitempty"`
+	Network       string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"` // endpoints of other networks are left alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3835,6 +3844,13 @@ func (x *SweepEndpointsRequest) GetValid() []*Attachment {
 		return x.Valid
 	}
 	return nil
+}
+
+func (x *SweepEndpointsRequest) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
 }
 
 type SweepEndpointsResponse struct {
@@ -4677,7 +4693,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tR\x04name\"H\n" +
 	"\x14DeletePolicyResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\rR\x05count\"\xbd\x02\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"\xd7\x02\n" +
 	"\x12AddEndpointRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x14\n" +
 	"\x05netns\x18\x02 \x01(\tR\x05netns\x12\x1c\n" +
@@ -4691,7 +4707,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04ipv4\x18\t \x01(\tR\x04ipv4\x12\x12\n" +
 	"\x04ipv6\x18\n" +
 	" \x01(\tR\x04ipv6\x12\x10\n" +
-	"\x03mtu\x18\v \x01(\rR\x03mtu\"U\n" +
+	"\x03mtu\x18\v \x01(\rR\x03mtu\x12\x18\n" +
+	"\anetwork\x18\f \x01(\tR\anetwork\"U\n" +
 	"\x05Route\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +
@@ -4718,9 +4735,10 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"Attachment\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x1c\n" +
-	"\tinterface\x18\x02 \x01(\tR\tinterface\"I\n" +
+	"\tinterface\x18\x02 \x01(\tR\tinterface\"c\n" +
 	"\x15SweepEndpointsRequest\x120\n" +
-	"\x05valid\x18\x01 \x03(\v2\x1a.hypha.agent.v1.AttachmentR\x05valid\"N\n" +
+	"\x05valid\x18\x01 \x03(\v2\x1a.hypha.agent.v1.AttachmentR\x05valid\x12\x18\n" +
+	"\anetwork\x18\x02 \x01(\tR\anetwork\"N\n" +
 	"\x16SweepEndpointsResponse\x124\n" +
 	"\adeleted\x18\x01 \x03(\v2\x1a.hypha.agent.v1.AttachmentR\adeleted\"\x90\x01\n" +
 	"\x15UpdateEndpointRequest\x12\x0e\n" +
