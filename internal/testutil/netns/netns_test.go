@@ -1,0 +1,97 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	ns "github.com/hypha-net/hypha/internal/netns"
+	"github.com/hypha-net/hypha/internal/process"
+)
+
+func TestPairAndBridged(t *testing.T) {
+	a, b := Pair(t)
+	dial := func(n *NS, addr string) error {
+		return n.Do(func() error {
+			c, err := net.DialTimeout("tcp", addr, 2*time.Second)
+			if err != nil {
+				return err
+			}
+			return c.Close()
+		})
+	}
+	var l net.Listener
+	b.In(func() (err error) { l, err = net.Listen("tcp", ":7"); return err })
+	defer func() { _ = l.Close() }()
+	for _, addr := range []string{"192.0.2.2:7", "[fd00:2::2]:7"} {
+		if err := dial(a, addr); err != nil {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	_, m := Bridged(t, 3)
+	var l2 net.Listener
+	m[2].In(func() (err error) { l2, err = net.Listen("tcp", ":7"); return err })
+	defer func() { _ = l2.Close() }()
+	for _, n := range m[:2] {
+		if err := errors.Join(dial(n, "192.0.2.3:7"), dial(n, "[fd00:2::3]:7")); err != nil {
+			t.Error(err)
+		}
+	}
+	if out := a.Run("echo", "x"); out != "x\n" {
+		t.Errorf("Run: %q", out)
+	}
+}
+
+// TestCleanup lets an inner test end with a process running inside: nothing may be left.
+func TestCleanup(t *testing.T) {
+	Require(t)
+	var name string
+	var pid process.ID
+	t.Run("inner", func(t *testing.T) {
+		n := New(t, "x")
+		name = n.Name()
+		cmd := exec.Command("sleep", "60") // not by Background: nobody stops it
+		if err := n.Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if pid, err = process.Of(cmd.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if ns.Exists(name) || pid.Alive() {
+		t.Fatalf("left behind: namespace %v, process %v", ns.Exists(name), pid.Alive())
+	}
+}
+
+func TestSweep(t *testing.T) {
+	Require(t)
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dead, err := process.Of(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	mine := New(t, "mine")
+	left, err := ns.Create(fmt.Sprintf("%s%s-1-left", prefix, dead))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if ns.Exists(left.Name()) {
+		t.Error("namespace of a dead test process is still there")
+	}
+	if !ns.Exists(mine.Name()) || !strings.Contains(mine.Name(), fmt.Sprint(os.Getpid())) {
+		t.Error("own namespace was swept")
+	}
+}
