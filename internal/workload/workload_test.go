@@ -1,0 +1,99 @@
+package workload
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// start serves on free ports of loopback and returns "host:port" of HTTP and echo.
+func start(t *testing.T) (web, echo string) {
+	t.Helper()
+	t.Cleanup(func() { goleak.VerifyNone(t) })
+	s, err := New(Config{Name: "p1", Node: "n1", HTTP: free(t), Echo: free(t)}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	local := func(a net.Addr) string {
+		return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), netip.MustParseAddrPort(a.String()).Port()).String()
+	}
+	return local(s.http.Addr()), local(s.tcp.Addr())
+}
+
+func free(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func TestServer(t *testing.T) {
+	web, echo := start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	got, err := Get(ctx, web+"/some/path")
+	if err != nil || !strings.HasPrefix(got, `p1 on n1: GET "/some/path" from 127.0.0.1:`) {
+		t.Errorf("Get: %q %v", got, err)
+	}
+	for _, network := range []string{"tcp", "udp"} {
+		if d, err := Echo(ctx, network, echo); err != nil || d <= 0 {
+			t.Errorf("Echo %s: %s %v", network, d, err)
+		}
+	}
+	if _, err := Echo(t.Context(), "tcp", echo); err == nil {
+		t.Error("Echo without a deadline")
+	}
+}
+
+func TestClientErrors(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	closed, err := net.ListenPacket("udp", "127.0.0.1:0") // never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = closed.Close() }()
+	if _, err := Echo(ctx, "udp", closed.LocalAddr().String()); err == nil {
+		t.Error("Echo without an answer")
+	}
+	if _, err := Get(ctx, "127.0.0.1:1/"); err == nil {
+		t.Error("Get without a server")
+	}
+}
+
+// A taken port is an error, and leaves no other socket open.
+func TestPortTaken(t *testing.T) {
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	web := free(t)
+	if _, err := New(Config{HTTP: web, Echo: l.Addr().(*net.TCPAddr).Port}, slog.Default()); err == nil {
+		t.Fatal("New on a taken port worked")
+	}
+	again, err := net.Listen("tcp", port(web))
+	if err != nil {
+		t.Fatalf("HTTP port was left open: %v", err)
+	}
+	_ = again.Close()
+}
