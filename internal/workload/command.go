@@ -83,7 +83,7 @@ func getCommand() *cobra.Command {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			body, err := Get(ctx, args[0])
-			cmd.Print(body)
+			_, _ = fmt.Fprint(cmd.OutOrStdout(), body)
 			return err
 		},
 	}
@@ -108,7 +108,7 @@ func echoCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cmd.Printf("echoed by %s in %s\n", args[1], d.Round(time.Microsecond))
+			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "echoed by %s in %s\n", args[1], d.Round(time.Microsecond))
 			return nil
 		},
 	}
