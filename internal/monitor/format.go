@@ -38,7 +38,7 @@ func Summary(e *model.Event, link func(ifindex uint32) string) string {
 			local, remote = e.SrcEndpoint, e.DstIdentity
 		}
 		return fmt.Sprintf("Policy verdict log: local EP ID %d, remote ID %d, proto %d, %s, action %s, match %s, rule %d, %s",
-			local, uint32(remote), e.Proto, Direction(e), Verdict(e), Match4(e.Reason), e.Rule, flow)
+			local, uint32(remote), e.Proto, Direction(e), Verdict(e), MatchType(e.Reason), e.Rule, flow)
 	default:
 		to := ""
 		if e.DstEndpoint != 0 {
@@ -66,7 +66,7 @@ func Fields(e *model.Event, link func(ifindex uint32) string) []Field {
 		add("state", Reason(e.Reason))
 	case model.EventPolicyVerdict:
 		add("verdict", Verdict(e))
-		add("match", Match4(e.Reason))
+		add("match", MatchType(e.Reason))
 	}
 	add("direction", Direction(e))
 	if e.Flags&model.EventReplyKnown != 0 {
@@ -200,7 +200,7 @@ func Reason(r uint8) string {
 	return pick([]string{"unknown", "new", "established", "reply", "related", "reopened"}, r)
 }
 
-// Match4 says how specific the deciding rule was.
-func Match4(m uint8) string {
+// MatchType says how specific the deciding rule was.
+func MatchType(m uint8) string {
 	return pick([]string{"none", "L3-Only", "L3-L4", "L4-Only", "all", "L3-Proto", "Proto-Only"}, m)
 }
