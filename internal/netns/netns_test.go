@@ -149,20 +149,19 @@ func TestVethRouteAndCommand(t *testing.T) {
 		t.Fatalf("MTU: %d %v", mtu, err)
 	}
 	for _, ip := range []string{"10.1.0.2", "10.9.0.1", "fd01::2"} {
-		var l net.Listener
-		if err := b.Do(func() (err error) { l, err = net.Listen("tcp", net.JoinHostPort(ip, "0")); return }); err != nil {
+		l, err := b.Listen("tcp", net.JoinHostPort(ip, "0"))
+		if err != nil {
 			t.Fatal(err)
 		}
-		if err := a.Do(func() error {
-			c, err := net.DialTimeout("tcp", l.Addr().String(), 2*time.Second)
-			if err != nil {
-				return err
-			}
-			return c.Close()
-		}); err != nil {
+		if c, err := a.DialContext(t.Context(), "tcp", l.Addr().String()); err != nil {
 			t.Errorf("%s: %v", ip, err)
+		} else {
+			_ = c.Close()
 		}
 		_ = l.Close()
+	}
+	if c, err := a.DialContext(t.Context(), "tcp", "localhost:1"); err == nil || !strings.Contains(err.Error(), "localhost") {
+		t.Errorf("dialled a name: %v %v", c, err)
 	}
 	out, err := a.Output(exec.Command("cat", "/proc/self/net/dev"))
 	if err != nil || !strings.Contains(out, "v0:") {

@@ -1,8 +1,11 @@
 package netns
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,6 +66,31 @@ func (n *NS) Output(cmd *exec.Cmd) (string, error) {
 			strings.TrimSpace(errOut.String()))
 	}
 	return out.String(), nil
+}
+
+// DialContext connects from inside the namespace. The address must hold an IP address: names would be looked up outside.
+func (n *NS) DialContext(ctx context.Context, network, addr string) (c net.Conn, err error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := netip.ParseAddr(host); err != nil {
+		return nil, fmt.Errorf("dial in network namespace %s: %w", n.name, err)
+	}
+	err = n.Do(func() (err error) { c, err = new(net.Dialer).DialContext(ctx, network, addr); return err })
+	return c, err
+}
+
+// Listen listens for streams inside the namespace.
+func (n *NS) Listen(network, addr string) (l net.Listener, err error) {
+	err = n.Do(func() (err error) { l, err = net.Listen(network, addr); return err })
+	return l, err
+}
+
+// ListenPacket listens for datagrams inside the namespace.
+func (n *NS) ListenPacket(network, addr string) (c net.PacketConn, err error) {
+	err = n.Do(func() (err error) { c, err = net.ListenPacket(network, addr); return err })
+	return c, err
 }
 
 // Sysctl writes a setting of the namespace; key is like "net.ipv4.ip_forward", its last part may hold dots when

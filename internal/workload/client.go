@@ -16,9 +16,22 @@ import (
 // maxBody bounds what Get reads of an answer.
 const maxBody = 1 << 20
 
+// Client asks workloads. The zero value dials from where it is.
+type Client struct {
+	// Dial connects, for example from inside a network namespace.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+func (c Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if c.Dial != nil {
+		return c.Dial(ctx, network, addr)
+	}
+	return new(net.Dialer).DialContext(ctx, network, addr)
+}
+
 // Get fetches a URL on a connection of its own and returns the body (its first MiB); "http://" may be left out. A
 // status other than 2xx is an error.
-func Get(ctx context.Context, url string) (string, error) {
+func (c Client) Get(ctx context.Context, url string) (string, error) {
 	if !strings.Contains(url, "://") {
 		url = "http://" + url
 	}
@@ -26,7 +39,7 @@ func Get(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("get: %w", err)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{}).DialContext}}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.dial}}
 	resp, err := client.Do(req)
 	if err != nil {
 		return "", err // names method and URL
@@ -44,27 +57,27 @@ func Get(ctx context.Context, url string) (string, error) {
 
 // Echo sends 16 random bytes to an echo service ("tcp" or "udp", host:port) and returns the time until they came back.
 // Lost datagrams are not sent again: ctx must have an end.
-func Echo(ctx context.Context, network, addr string) (time.Duration, error) {
+func (c Client) Echo(ctx context.Context, network, addr string) (time.Duration, error) {
 	if _, ok := ctx.Deadline(); !ok {
 		return 0, errors.New("echo: the context has no deadline")
 	}
 	begin := time.Now()
-	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	conn, err := c.dial(ctx, network, addr)
 	if err != nil {
 		return 0, err // names network and address
 	}
-	defer func() { _ = c.Close() }()
+	defer func() { _ = conn.Close() }()
 	if end, ok := ctx.Deadline(); ok {
-		_ = c.SetDeadline(end)
+		_ = conn.SetDeadline(end)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	var sent, got [16]byte
 	_, _ = rand.Read(sent[:]) // never fails
-	if _, err := c.Write(sent[:]); err != nil {
+	if _, err := conn.Write(sent[:]); err != nil {
 		return 0, fmt.Errorf("echo: %w", err)
 	}
-	if _, err := io.ReadFull(c, got[:]); err != nil {
+	if _, err := io.ReadFull(conn, got[:]); err != nil {
 		return 0, fmt.Errorf("echo: %w", err)
 	}
 	if !bytes.Equal(sent[:], got[:]) {

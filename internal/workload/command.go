@@ -82,7 +82,7 @@ func getCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			body, err := Get(ctx, args[0])
+			body, err := Client{}.Get(ctx, args[0])
 			_, _ = fmt.Fprint(cmd.OutOrStdout(), body)
 			return err
 		},
@@ -104,7 +104,7 @@ func echoCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			d, err := Echo(ctx, args[0], args[1])
+			d, err := Client{}.Echo(ctx, args[0], args[1])
 			if err != nil {
 				return err
 			}

@@ -50,16 +50,16 @@ func TestServer(t *testing.T) {
 	web, echo := start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	got, err := Get(ctx, web+"/some/path")
+	got, err := new(Client).Get(ctx, web+"/some/path")
 	if err != nil || !strings.HasPrefix(got, `p1 on n1: GET "/some/path" from 127.0.0.1:`) {
 		t.Errorf("Get: %q %v", got, err)
 	}
 	for _, network := range []string{"tcp", "udp"} {
-		if d, err := Echo(ctx, network, echo); err != nil || d <= 0 {
+		if d, err := new(Client).Echo(ctx, network, echo); err != nil || d <= 0 {
 			t.Errorf("Echo %s: %s %v", network, d, err)
 		}
 	}
-	if _, err := Echo(t.Context(), "tcp", echo); err == nil {
+	if _, err := new(Client).Echo(t.Context(), "tcp", echo); err == nil {
 		t.Error("Echo without a deadline")
 	}
 }
@@ -72,10 +72,10 @@ func TestClientErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = closed.Close() }()
-	if _, err := Echo(ctx, "udp", closed.LocalAddr().String()); err == nil {
+	if _, err := new(Client).Echo(ctx, "udp", closed.LocalAddr().String()); err == nil {
 		t.Error("Echo without an answer")
 	}
-	if _, err := Get(ctx, "127.0.0.1:1/"); err == nil {
+	if _, err := new(Client).Get(ctx, "127.0.0.1:1/"); err == nil {
 		t.Error("Get without a server")
 	}
 }
