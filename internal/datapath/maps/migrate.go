@@ -33,7 +33,7 @@ func (m *Maps) migrate(h *handle, have *ebpf.Map, spec *ebpf.MapSpec) (err error
 		}
 		return fmt.Errorf("resize map %s from %d to %d rows: %w", spec.Name, have.MaxEntries(), spec.MaxEntries, err)
 	}
-	tmp := h.pin + ".new"
+	tmp := h.pin + "_new" // bpffs allows no dot
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove left-over pin: %w", err)
 	}

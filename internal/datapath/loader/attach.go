@@ -1,0 +1,214 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/hypha-net/hypha/bpf/host"
+	"github.com/hypha-net/hypha/bpf/overlay"
+	"github.com/hypha-net/hypha/bpf/pod"
+)
+
+// Role is what a device is to the datapath: which programs belong on it.
+type Role string
+
+// The roles of devices.
+const (
+	Pod     Role = "pod"     // host side of a workload's pair
+	Overlay Role = "overlay" // the tunnel device
+	Device  Role = "device"  // outside device of the node
+)
+
+// hook is one side of a device.
+type hook struct {
+	name   string // in the pin's name
+	attach ebpf.AttachType
+}
+
+var hooks = [...]hook{{"ingress", ebpf.AttachTCXIngress}, {"egress", ebpf.AttachTCXEgress}}
+
+// program is the name of the program of a role on a hook, "" if there is none.
+func (r Role) program(h hook) string {
+	ingress := h.attach == ebpf.AttachTCXIngress
+	switch {
+	case r == Pod && ingress:
+		return pod.FromPod
+	case r == Pod:
+		return pod.ToPod
+	case r == Overlay && ingress:
+		return overlay.FromOverlay
+	case r == Overlay:
+		return overlay.ToOverlay
+	case r == Device && ingress:
+		return host.FromNetdev
+	}
+	return ""
+}
+
+// Attach puts the programs of a role onto a device, or makes sure that they are there in their newest form. An
+// attached program is replaced without a gap.
+func (l *Loader) Attach(r Role, ifindex int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.attach(r, ifindex)
+}
+
+// AttachPod attaches to the host side of a workload's pair. Do it before the device is up.
+func (l *Loader) AttachPod(ifindex int) error { return l.Attach(Pod, ifindex) }
+
+// AttachOverlay attaches to the tunnel device.
+func (l *Loader) AttachOverlay(ifindex int) error { return l.Attach(Overlay, ifindex) }
+
+// AttachDevice attaches to an outside device.
+func (l *Loader) AttachDevice(ifindex int) error { return l.Attach(Device, ifindex) }
+
+func (l *Loader) attach(r Role, ifindex int) error {
+	if l.progs == nil {
+		return fmt.Errorf("attach %s programs to device %d: loader is closed", r, ifindex)
+	}
+	for _, h := range hooks {
+		name := r.program(h)
+		if name == "" {
+			continue
+		}
+		prog := l.progs[name]
+		if prog == nil {
+			return fmt.Errorf("attach to device %d: there is no program %s", ifindex, name)
+		}
+		var err error
+		if l.tcx() {
+			err = l.attachTCX(r, ifindex, h, prog)
+		} else {
+			err = attachFilter(ifindex, h, name, prog)
+		}
+		if err != nil {
+			return fmt.Errorf("attach %s to device %d: %w", name, ifindex, err)
+		}
+	}
+	return nil
+}
+
+func (l *Loader) tcx() bool { return l.deps.Kernel.TCX && !l.cfg.Clsact }
+
+func (l *Loader) pin(r Role, ifindex int, h hook) string {
+	return filepath.Join(l.cfg.Links, fmt.Sprintf("%s-%d-%s", r, ifindex, h.name))
+}
+
+// attachTCX updates the pinned link, or makes one where there is none or its device is gone.
+func (l *Loader) attachTCX(r Role, ifindex int, h hook, prog *ebpf.Program) error {
+	pin := l.pin(r, ifindex, h)
+	have, err := link.LoadPinnedLink(pin, nil)
+	if err == nil {
+		defer have.Close()
+		if on, running := linked(have); on == ifindex {
+			if id := programID(prog); id != 0 && id == running {
+				return nil
+			}
+			return have.Update(prog)
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		l.deps.Log.Warn("Replacing a pinned link that does not open", "pin", pin, "error", err)
+	}
+	if err := removePin(pin); err != nil {
+		return err
+	}
+	next, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: h.attach, Anchor: link.Head()})
+	if err != nil {
+		return err
+	}
+	// Closing drops our reference: the pin holds the link. Where pinning failed, closing detaches.
+	return errors.Join(next.Pin(pin), next.Close())
+}
+
+// linked is where a tcx link sits (0 when its device is gone) and which program it runs.
+func linked(l link.Link) (ifindex int, prog ebpf.ProgramID) {
+	info, err := l.Info()
+	if err != nil || info.TCX() == nil {
+		return 0, 0
+	}
+	return int(info.TCX().Ifindex), info.Program
+}
+
+func programID(p *ebpf.Program) ebpf.ProgramID {
+	info, err := p.Info()
+	if err != nil {
+		return 0
+	}
+	id, _ := info.ID()
+	return id
+}
+
+func removePin(pin string) error {
+	if err := os.Remove(pin); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove pin: %w", err)
+	}
+	return nil
+}
+
+// ErrInUse says that a workload's device still exists: without programs it would be an ordinary device that nobody
+// polices, so it has to be deleted first.
+var ErrInUse = errors.New("device still exists, delete it first")
+
+// DetachPod forgets the attachment of a workload's device that has been deleted. Nothing attached is no error.
+func (l *Loader) DetachPod(ifindex int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range hooks {
+		if have, err := link.LoadPinnedLink(l.pin(Pod, ifindex, h), nil); err == nil {
+			on, _ := linked(have)
+			if err := have.Close(); err != nil {
+				return err
+			}
+			if on != 0 {
+				return fmt.Errorf("detach from device %d: %w", ifindex, ErrInUse)
+			}
+		}
+	}
+	return l.detach(Pod, ifindex)
+}
+
+// DetachDevice takes the program off an outside device. Nothing attached is no error.
+func (l *Loader) DetachDevice(ifindex int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.detach(Device, ifindex)
+}
+
+func (l *Loader) detach(r Role, ifindex int) error {
+	var failed error
+	for _, h := range hooks {
+		if r.program(h) == "" {
+			continue
+		}
+		failed = errors.Join(failed, unpinLink(l.pin(r, ifindex, h)))
+		if !l.tcx() {
+			failed = errors.Join(failed, detachFilter(ifindex, h))
+		}
+	}
+	return failed
+}
+
+// unpinLink detaches a pinned link, whoever else holds it, and removes its pin.
+func unpinLink(pin string) error {
+	have, err := link.LoadPinnedLink(pin, nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		if d, ok := have.(interface{ Detach() error }); ok {
+			if on, _ := linked(have); on != 0 {
+				err = d.Detach()
+			}
+		}
+		err = errors.Join(err, have.Close())
+	} else {
+		err = nil // not a link: the pin goes
+	}
+	return errors.Join(err, removePin(pin))
+}

@@ -1,0 +1,43 @@
+package loader
+
+import (
+	"net/netip"
+	"time"
+
+	layout "github.com/hypha-net/hypha/bpf/maps"
+)
+
+// Options are the constants of the node, compiled into the programs when they are loaded.
+type Options struct {
+	IPv4, IPv6     bool
+	Masq4, Masq6   bool   // workloads leave the cluster under the node's address
+	Overlay        bool   // workloads of other nodes are reached through the device TunnelIfIndex
+	TunnelIfIndex  int    // with Overlay
+	TunnelPort     uint16 // UDP; workloads may not send to it on nodes
+	Events, Trace  bool
+	ReportInterval time.Duration // between trace events of one direction of a connection
+	Accounting     bool          // packets and bytes per connection
+	MasqPortMin    uint16        // inclusive
+	MasqPortMax    uint16
+	Router4        netip.Addr // the workloads' gateway
+	Router6        netip.Addr
+}
+
+func (o Options) constants(peer bool) layout.Config {
+	c := layout.Config{TunnelIfindex: uint32(o.TunnelIfIndex), TunnelPort: uint32(o.TunnelPort),
+		ReportInterval: uint32(o.ReportInterval / time.Millisecond), MasqPortMin: o.MasqPortMin,
+		MasqPortMax: o.MasqPortMax, Router4: layout.AddrFrom(o.Router4), Router6: layout.AddrFrom(o.Router6)}
+	for _, f := range []struct {
+		on  bool
+		bit uint32
+	}{
+		{o.IPv4, layout.ConfigIPv4}, {o.IPv6, layout.ConfigIPv6}, {o.Overlay, layout.ConfigOverlay},
+		{o.Masq4, layout.ConfigMasq4}, {o.Masq6, layout.ConfigMasq6}, {o.Events, layout.ConfigEvents},
+		{o.Trace, layout.ConfigTrace}, {o.Accounting, layout.ConfigAccounting}, {peer, layout.ConfigRedirectPeer},
+	} {
+		if f.on {
+			c.Flags |= f.bit
+		}
+	}
+	return c
+}

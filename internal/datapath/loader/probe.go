@@ -1,0 +1,179 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/features"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// The oldest kernel supported.
+const minMajor, minMinor = 5, 10
+
+// Check is one thing that the datapath needs or can use.
+type Check struct {
+	Name     string
+	OK       bool
+	Required bool   // without it the agent does not start
+	Detail   string // what was found, or what is done without it
+	Remedy   string // what to do when it is missing and required
+}
+
+// Kernel is what Probe found.
+type Kernel struct {
+	Release string
+	Checks  []Check
+	TCX     bool // else clsact filters
+	Peer    bool // bpf_redirect_peer works
+	VXLAN   bool
+	Netkit  bool
+}
+
+// Err names everything required that is missing, with its remedy; nil if the datapath can run.
+func (k *Kernel) Err() error {
+	var failed error
+	for _, c := range k.Checks {
+		if c.Required && !c.OK {
+			failed = errors.Join(failed, fmt.Errorf("%s: %s: %s", c.Name, c.Detail, c.Remedy))
+		}
+	}
+	return failed
+}
+
+// Probe asks the kernel what it can do. It changes nothing that outlives it.
+func Probe() Kernel {
+	k := Kernel{}
+	if os.Geteuid() != 0 {
+		k.add(Check{Name: "privileges", Required: true, Detail: "not running as root", Remedy: "run as root"})
+		k.version()
+		return k
+	}
+	k.add(Check{Name: "privileges", OK: true, Required: true, Detail: "root"})
+	k.version()
+	kernelRemedy := fmt.Sprintf("boot Linux %d.%d or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF", minMajor, minMinor)
+	k.try("program type sched_cls", true, kernelRemedy, features.HaveProgramType(ebpf.SchedCLS))
+	for _, t := range []ebpf.MapType{ebpf.Hash, ebpf.Array, ebpf.PerCPUArray, ebpf.LRUHash, ebpf.LPMTrie,
+		ebpf.ArrayOfMaps, ebpf.RingBuf} {
+		k.try("map type "+strings.ToLower(t.String()), true, kernelRemedy, features.HaveMapType(t))
+	}
+	for _, f := range []asm.BuiltinFunc{asm.FnRedirect, asm.FnRedirectNeigh, asm.FnFibLookup, asm.FnSkbSetTunnelKey,
+		asm.FnSkbGetTunnelKey, asm.FnRingbufOutput, asm.FnSkcLookupTcp, asm.FnCsumDiff} {
+		k.try("helper "+strings.ToLower(strings.TrimPrefix(f.String(), "Fn")), true, kernelRemedy,
+			features.HaveProgramHelper(ebpf.SchedCLS, f))
+	}
+	k.Peer = k.try("helper redirectpeer", false, "", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnRedirectPeer))
+	_, err := link.QueryPrograms(link.QueryOptions{Target: loIndex, Attach: ebpf.AttachTCXIngress})
+	k.TCX = k.try("tcx", false, "without it clsact filters are used", err)
+	_, err = link.QueryPrograms(link.QueryOptions{Target: loIndex, Attach: ebpf.AttachNetkitPrimary})
+	if errors.Is(err, unix.ENXIO) { // knows netkit; lo is none
+		err = nil
+	}
+	k.Netkit = k.try("netkit", false, "without it workloads get veth pairs", err)
+	veth, vxlan, clsact := probeDevices()
+	k.try("veth", true, "load the module veth (CONFIG_VETH)", veth)
+	k.VXLAN = k.try("vxlan", false, "without it only routing-mode native works; load the module vxlan (CONFIG_VXLAN)", vxlan)
+	if !k.TCX {
+		k.try("clsact", true, "load the module sch_ingress (CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF)", clsact)
+	}
+	k.jit()
+	k.bpffs()
+	return k
+}
+
+// loIndex is the index of the loopback device, the first of every network namespace.
+const loIndex = 1
+
+func (k *Kernel) add(c Check) { k.Checks = append(k.Checks, c) }
+
+// try notes the outcome of a probe; hint is the remedy when required, else what happens without it.
+func (k *Kernel) try(name string, required bool, hint string, err error) bool {
+	c := Check{Name: name, OK: err == nil, Required: required, Detail: "available"}
+	if err != nil {
+		c.Detail = err.Error()
+		if required {
+			c.Remedy = hint
+		} else if hint != "" {
+			c.Detail += "; " + hint
+		}
+	}
+	k.add(c)
+	return c.OK
+}
+
+func (k *Kernel) version() {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		k.add(Check{Name: "kernel", Required: true, Detail: err.Error(), Remedy: "uname must work"})
+		return
+	}
+	k.Release = unix.ByteSliceToString(u.Release[:])
+	var major, minor int
+	_, err := fmt.Sscanf(k.Release, "%d.%d", &major, &minor)
+	k.add(Check{Name: "kernel", Required: true, Detail: k.Release,
+		OK:     err == nil && (major > minMajor || major == minMajor && minor >= minMinor),
+		Remedy: fmt.Sprintf("boot Linux %d.%d or newer", minMajor, minMinor)})
+}
+
+func (k *Kernel) jit() {
+	b, err := os.ReadFile("/proc/sys/net/core/bpf_jit_enable")
+	on := strings.TrimSpace(string(b))
+	c := Check{Name: "jit", OK: err == nil && on != "0", Detail: "net.core.bpf_jit_enable = " + on}
+	if err != nil { // only the initial network namespace has it
+		c = Check{Name: "jit", OK: true, Detail: "not visible from this network namespace"}
+	} else if !c.OK {
+		c.Detail += "; programs are interpreted, several times slower"
+	}
+	k.add(c)
+}
+
+func (k *Kernel) bpffs() {
+	ok, err := isBPFFS(bpffsPath)
+	c := Check{Name: "bpffs", OK: true, Detail: "mounted on " + bpffsPath}
+	if err != nil {
+		c = Check{Name: "bpffs", Required: true, Detail: err.Error(), Remedy: "mount sysfs on /sys"}
+	} else if !ok {
+		c.Detail = "not mounted on " + bpffsPath + "; the agent mounts it"
+	}
+	k.add(c)
+}
+
+// probeDevices makes devices in a network namespace of its own, on a thread that ends with it.
+func probeDevices() (veth, vxlan, clsact error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // never unlocked: the thread ends here, and the namespace with it
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			err = fmt.Errorf("make network namespace: %w", err)
+			veth, vxlan, clsact = err, err, err
+			return
+		}
+		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			veth, vxlan, clsact = err, err, err
+			return
+		}
+		defer h.Close()
+		a := netlink.NewLinkAttrs()
+		a.Name = "probe0"
+		veth = h.LinkAdd(&netlink.Veth{LinkAttrs: a, PeerName: "probe1", PeerTxQLen: -1})
+		a.Name = "probe2"
+		vxlan = h.LinkAdd(&netlink.Vxlan{LinkAttrs: a, FlowBased: true, Port: 8472})
+		if clsact = veth; clsact == nil {
+			var dev netlink.Link
+			if dev, clsact = h.LinkByName("probe0"); clsact == nil {
+				clsact = h.QdiscAdd(clsactQdisc(dev.Attrs().Index))
+			}
+		}
+	}()
+	<-done
+	return veth, vxlan, clsact
+}
