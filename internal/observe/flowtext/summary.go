@@ -142,3 +142,27 @@ func rcode(n uint32) string {
 	}
 	return fmt.Sprintf("%d", n)
 }
+
+// Protocol names the transport, or the IP version where there is none.
+func Protocol(f *flowpb.Flow) string {
+	switch f.GetL4().GetProtocol().(type) {
+	case *flowpb.Layer4_TCP:
+		return "TCP"
+	case *flowpb.Layer4_UDP:
+		return "UDP"
+	case *flowpb.Layer4_SCTP:
+		return "SCTP"
+	case *flowpb.Layer4_ICMPv4:
+		return "ICMPv4"
+	case *flowpb.Layer4_ICMPv6:
+		return "ICMPv6"
+	case *flowpb.Layer4_VRRP:
+		return "VRRP"
+	case *flowpb.Layer4_IGMP:
+		return "IGMP"
+	}
+	if v := f.GetIP().GetIpVersion(); v != flowpb.IPVersion_IP_NOT_USED {
+		return v.String()
+	}
+	return "Unknown"
+}
