@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hypha-net/hypha/internal/escape"
+	"github.com/hypha-net/hypha/internal/paths"
+)
+
+func (e *env) cleanup() *cobra.Command {
+	cmd := &cobra.Command{Use: "cleanup", Short: "Remove what a stopped agent left: devices, programs, maps and state", Args: need(0, 0, ""),
+		Long: "Remove what a stopped agent left on this node: its devices, pinned programs and maps, and its state. Workloads lose\n" +
+			"their network. Asks first; refuses while the agent runs."}
+	var force, keepState bool
+	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
+	cmd.Flags().BoolVar(&keepState, "keep-state", false, "keep the state directory (identities, policies, addresses)")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if e.socket != "" {
+			return usagef("cleanup goes by --state-dir and --node-name, not by --socket")
+		}
+		p, err := e.place()
+		if err != nil {
+			return err
+		}
+		if running(p) {
+			return fmt.Errorf("the agent in %s is running: stop it first", p.State)
+		}
+		if e.Cleanup == nil {
+			return errors.New("this program was built without the datapath's cleanup")
+		}
+		if !exists(p.State) && !exists(p.BPF) {
+			e.say("There is nothing of an agent in %s or %s.", escape.Text(p.State), escape.Text(p.BPF))
+			return nil
+		}
+		if !force {
+			what := p.BPF + " and its devices"
+			if !keepState {
+				what = p.State + ", " + what
+			}
+			if !e.StdinTTY {
+				return &usageError{what: "cleanup asks before it removes " + what + ", and there is no terminal to ask on", hint: "hypha cleanup --force"}
+			}
+			if !e.ask("Remove " + escape.Text(what) + "? Workloads lose their network.") {
+				e.say("Nothing was removed.")
+				return silent{ExitFailed}
+			}
+		}
+		removed, err := e.Cleanup(cmd.Context(), p)
+		for _, r := range removed {
+			fmt.Fprintf(e.Stdout, "removed %s\n", escape.Text(r))
+		}
+		if err != nil {
+			return fmt.Errorf("clean up the kernel: %w", err)
+		}
+		if keepState || !exists(p.State) {
+			return nil
+		}
+		if err := os.RemoveAll(p.State); err != nil {
+			return fmt.Errorf("remove state: %w", err)
+		}
+		_, err = fmt.Fprintf(e.Stdout, "removed %s\n", escape.Text(p.State))
+		return err
+	}
+	return cmd
+}
+
+// place is the one agent that cleanup is about: never one that was only found.
+func (e *env) place() (paths.Paths, error) {
+	node := or(e.nodeName, e.Getenv("HYPHA_NODE_NAME"))
+	if node == "" {
+		var err error
+		if node, err = os.Hostname(); err != nil {
+			return paths.Paths{}, usagef("this host has no name: say which agent with --node-name")
+		}
+	}
+	if node != filepath.Base(node) || node == "." || node == ".." {
+		return paths.Paths{}, usagef("%q is no node name", node)
+	}
+	return paths.For(or(or(e.stateDir, e.Getenv("HYPHA_STATE_DIR")), paths.StateDir), node), nil
+}
+
+// running says whether somebody listens on one of the agent's sockets.
+func running(p paths.Paths) bool {
+	for _, s := range []string{p.AdminSocket(), p.AgentSocket()} {
+		c, err := net.DialTimeout("unix", s, time.Second)
+		if err == nil {
+			_ = c.Close() // nothing was written
+			return true
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return true // cannot know; do no harm
+		}
+	}
+	return false
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}

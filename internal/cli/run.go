@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"github.com/hypha-net/hypha/internal/client"
+	"github.com/hypha-net/hypha/internal/escape"
+)
+
+// Exit codes.
+const (
+	ExitOK          = 0
+	ExitFailed      = 1 // or degraded
+	ExitUsage       = 2
+	ExitInterrupted = 130
+)
+
+// Run runs one command line, argv[0] included: its base name chooses the tree. The context ends when the user
+// interrupts.
+func Run(ctx context.Context, argv []string, d Deps) int {
+	name := "hypha"
+	if len(argv) > 0 {
+		name = strings.TrimSuffix(filepath.Base(argv[0]), ".exe")
+		argv = argv[1:]
+	}
+	root := tree(name, d)
+	root.SetArgs(argv)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return ExitOK
+	}
+	if ctx.Err() != nil {
+		return ExitInterrupted
+	}
+	var s silent
+	if errors.As(err, &s) {
+		return s.code
+	}
+	if isUsage(err) {
+		explainUsage(d.Stderr, cmd, err)
+		return ExitUsage
+	}
+	fmt.Fprintf(d.Stderr, "Error: %s\n", message(err))
+	return ExitFailed
+}
+
+// silent ends a command with a code after it has said everything itself. It also is the error that a command of another
+// package can return by implementing ExitCode.
+type silent struct{ code int }
+
+func (s silent) Error() string { return fmt.Sprintf("exit code %d", s.code) }
+
+// message is one line for people: what the agent said, without the RPC's prefix.
+func message(err error) string {
+	var no *client.NoAgentError
+	if errors.As(err, &no) {
+		return no.Error()
+	}
+	text := err.Error()
+	var ce *connect.Error
+	if errors.As(err, &ce) {
+		inner := client.Message(err)
+		var down *client.Error
+		if !errors.As(err, &down) && ce.Code() == connect.CodeUnimplemented {
+			inner = "this agent does not know the call; hypha and hypha-agent are of different versions (compare: hypha version)"
+		}
+		text = strings.Replace(text, ce.Error(), inner, 1)
+		if down != nil {
+			text = inner
+		}
+	}
+	return lines(text)
+}
+
+// lines escapes a message but keeps its line breaks.
+func lines(s string) string {
+	ls := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	return strings.Join(escape.Texts(ls), "\n")
+}
+
+// explainUsage says what was wrong and what to type instead, a line each.
+func explainUsage(w io.Writer, cmd *cobra.Command, err error) {
+	fmt.Fprintf(w, "Error: %s\n", lines(err.Error()))
+	var u *usageError
+	switch {
+	case errors.As(err, &u) && u.hint != "":
+		fmt.Fprintf(w, "Try:   %s\n", lines(u.hint))
+	default:
+		fmt.Fprintf(w, "Usage: %s   (more: %s --help)\n", useLine(cmd), cmd.CommandPath())
+	}
+}
+
+func useLine(cmd *cobra.Command) string {
+	line := cmd.UseLine()
+	if cmd.HasAvailableSubCommands() {
+		line = cmd.CommandPath() + " COMMAND"
+	}
+	return strings.TrimSuffix(line, " [flags]")
+}
