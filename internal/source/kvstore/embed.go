@@ -1,0 +1,263 @@
+package kvstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	"go.etcd.io/etcd/server/v3/embed"
+
+	"github.com/hypha-net/hypha/internal/source/file"
+)
+
+// server is an embedded etcd: one member, no peers.
+type server struct {
+	etcd   *embed.Etcd
+	pki    *PKI
+	hosts  []netip.Addr
+	lock   *os.File
+	socket string   // for this process
+	urls   []string // for people
+}
+
+const startTimeout = 20 * time.Second
+
+// startServer starts the embedded store. Data that etcd cannot open is set aside and a fresh store started; what the
+// agent caches (policies above all) then restores what it knew.
+func startServer(ctx context.Context, cfg Config, log *slog.Logger) (_ *server, err error) {
+	dir := cfg.Paths.Etcd()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("start embedded store: %w", err)
+	}
+	s := &server{socket: filepath.Join(dir, "client.sock")}
+	if len(s.socket) > 107 { // sun_path
+		return nil, fmt.Errorf("start embedded store: socket path %s is longer than 107 bytes: use a shorter state-dir", s.socket)
+	}
+	defer func() {
+		if err != nil {
+			s.stop()
+		}
+	}()
+	// etcd itself would wait for ever for a data directory in use.
+	if s.lock, err = lockFile(filepath.Join(dir, "lock")); err != nil {
+		return nil, fmt.Errorf("start embedded store: %s: %w", dir, err)
+	}
+	ecfg, err := s.config(cfg, log)
+	if err != nil {
+		return nil, fmt.Errorf("start embedded store: %w", err)
+	}
+	s.etcd, err = tryStart(ctx, ecfg)
+	var unusable *unusableError
+	if errors.As(err, &unusable) {
+		aside := file.SetAside(ecfg.Dir, unusable.err)
+		log.Error("embedded store set aside, starting with an empty one", "err", aside)
+		s.etcd, err = tryStart(ctx, ecfg)
+	}
+	if err != nil {
+		return nil, explain(err, cfg)
+	}
+	return s, nil
+}
+
+func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
+	client := url.URL{Scheme: "unix", Path: s.socket}
+	peer := url.URL{Scheme: "unix", Path: filepath.Join(filepath.Dir(s.socket), "peer.sock")}
+	for _, u := range []url.URL{client, peer} {
+		if err := os.Remove(u.Path); err != nil && !errors.Is(err, os.ErrNotExist) { // a killed process leaves them
+			return nil, err
+		}
+	}
+	e := embed.NewConfig()
+	e.Name = "hypha"
+	e.Dir = filepath.Join(cfg.Paths.Etcd(), "data")
+	e.ListenClientUrls = []url.URL{client}
+	e.AdvertiseClientUrls = []url.URL{client}
+	e.ListenPeerUrls = []url.URL{peer}
+	e.AdvertisePeerUrls = []url.URL{peer}
+	e.InitialCluster = e.InitialClusterFromName(e.Name)
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(quiet(log))
+	e.EnableGRPCGateway = false
+	e.TickMs, e.ElectionMs = 50, 500 // there is nobody to elect against
+	e.QuotaBackendBytes = defaultQuota
+	e.MaxTxnOps = embeddedTxnOps
+	e.MaxRequestBytes = 4 * maxRequest
+	e.AutoCompactionMode = embed.CompactorModePeriodic
+	e.AutoCompactionRetention = "15m"
+	e.SnapshotCount = 10000
+
+	listen := cfg.Listen
+	if cfg.Local != "" {
+		listen = append([]string{"https://" + cfg.Local}, listen...)
+	}
+	if len(listen) == 0 {
+		s.urls = []string{client.String()}
+		return e, nil
+	}
+	for _, l := range listen {
+		u, err := url.Parse(l)
+		if err != nil {
+			return nil, err
+		}
+		e.ListenClientUrls = append(e.ListenClientUrls, *u)
+		s.urls = append(s.urls, l)
+	}
+	var err error
+	if s.hosts, err = listenHosts(listen); err != nil {
+		return nil, err
+	}
+	if s.pki, err = OpenPKI(cfg.Paths.PKI()); err != nil {
+		return nil, err
+	}
+	if _, err := s.pki.Renew(s.hosts); err != nil {
+		return nil, err
+	}
+	e.ClientTLSInfo = transport.TLSInfo{ // etcd reads the pair again for every handshake
+		CertFile: s.pki.path("server.crt"), KeyFile: s.pki.path("server.key"),
+		TrustedCAFile: s.pki.path("ca.crt"), ClientCertAuth: true,
+	}
+	return e, nil
+}
+
+// listenHosts are the addresses a server certificate has to name: those listened on; for "any", all the node has.
+func listenHosts(listen []string) ([]netip.Addr, error) {
+	hosts := []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	for _, l := range listen {
+		u, err := url.Parse(l)
+		if err != nil {
+			return nil, err
+		}
+		ap, err := netip.ParseAddrPort(u.Host)
+		if err != nil {
+			return nil, err
+		}
+		if !ap.Addr().IsUnspecified() {
+			hosts = append(hosts, ap.Addr().WithZone(""))
+			continue
+		}
+		own, err := net.InterfaceAddrs()
+		if err != nil {
+			return nil, fmt.Errorf("list own addresses: %w", err)
+		}
+		for _, a := range own {
+			if p, err := netip.ParsePrefix(a.String()); err == nil {
+				hosts = append(hosts, p.Addr())
+			}
+		}
+	}
+	return hosts, nil
+}
+
+// unusableError says that etcd could not make sense of its data.
+type unusableError struct{ err error }
+
+func (e *unusableError) Error() string { return fmt.Sprintf("data unusable: %v", e.err) }
+func (e *unusableError) Unwrap() error { return e.err }
+
+// tryStart starts etcd and waits until it serves. etcd panics over damaged data.
+func tryStart(ctx context.Context, cfg *embed.Config) (etcd *embed.Etcd, err error) {
+	fresh := true
+	if _, serr := os.Stat(filepath.Join(cfg.Dir, "member")); serr == nil {
+		fresh = false
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			etcd, err = nil, fmt.Errorf("etcd: %v", p)
+			if !fresh {
+				err = &unusableError{err}
+			}
+		}
+	}()
+	etcd, err = embed.StartEtcd(cfg)
+	if err != nil {
+		var serr syscall.Errno
+		if !fresh && !errors.As(err, &serr) && !errors.Is(err, os.ErrPermission) {
+			err = &unusableError{err}
+		}
+		return nil, err
+	}
+	wait := time.NewTimer(startTimeout)
+	defer wait.Stop()
+	select {
+	case <-etcd.Server.ReadyNotify():
+		return etcd, nil
+	case err = <-etcd.Err():
+	case <-etcd.Server.StopNotify():
+		err = errors.New("stopped while starting")
+	case <-wait.C:
+		err = fmt.Errorf("not ready after %v", startTimeout)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	etcd.Close()
+	return nil, err
+}
+
+// explain says what to do about a failed start.
+func explain(err error, cfg Config) error {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Addr == nil {
+		return fmt.Errorf("start embedded store: %w", err)
+	}
+	set := "etcd-listen"
+	if op.Addr.String() == cfg.Local {
+		set = "etcd-local-address"
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("start embedded store: %s is in use by another process: set %s to a free port, or etcd-endpoints to use the store there: %w", op.Addr, set, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("start embedded store: %s is no address of this node: correct %s: %w", op.Addr, set, err)
+	}
+	return fmt.Errorf("start embedded store: listen on %s (%s): %w", op.Addr, set, err)
+}
+
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errors.New("another agent uses this data: give each agent its own state-dir or node-name")
+		}
+		return nil, fmt.Errorf("lock: %w", err)
+	}
+	return f, nil
+}
+
+// renewCerts keeps the certificates valid until ctx ends.
+func (s *server) renewCerts(ctx context.Context, log *slog.Logger) {
+	tick := time.NewTicker(12 * time.Hour)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if renewed, err := s.pki.Renew(s.hosts); err != nil {
+			log.Error("certificates of the embedded store not renewed", "err", err)
+		} else if renewed {
+			log.Info("certificates of the embedded store renewed")
+		}
+	}
+}
+
+func (s *server) stop() {
+	if s.etcd != nil {
+		s.etcd.Close()
+	}
+	if s.lock != nil {
+		_ = s.lock.Close() // releases the lock
+	}
+}
