@@ -35,18 +35,14 @@ func (l *Loader) Adopt() ([]Attachment, error) {
 	return kept, nil
 }
 
-// Prune takes the programs off devices that are not wanted, and forgets those whose device is gone. Workloads' devices
-// keep theirs as long as they exist: see ErrInUse.
-func (l *Loader) Prune(want []Attachment) error {
+// Prune takes the programs off devices that keep does not want, and forgets those whose device is gone. Workloads'
+// devices keep theirs as long as they exist: see ErrInUse.
+func (l *Loader) Prune(keep func(Attachment) bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	keep := map[Attachment]bool{}
-	for _, a := range want {
-		keep[a] = true
-	}
 	all, err := l.list()
 	for _, a := range all {
-		if !keep[a] && a.Role != Pod {
+		if a.Role != Pod && !keep(a) {
 			err = errors.Join(err, l.detach(a.Role, a.IfIndex))
 		}
 	}

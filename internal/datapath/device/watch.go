@@ -1,0 +1,146 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/hypha-net/hypha/internal/table"
+)
+
+// Table is what a Watcher fills: outside devices by index.
+type Table = table.Table[uint32, Device]
+
+// NewTable makes an empty table.
+func NewTable() *Table { return table.New[uint32, Device]("devices", table.Uint[uint32]) }
+
+// Config says which devices count.
+type Config struct {
+	Patterns  []string     // names, trailing "+" is a wildcard; none: those with a default route or a node address
+	NodeAddrs []netip.Addr // of this node on the underlay
+}
+
+// Deps are what a Watcher needs from others.
+type Deps struct {
+	Log   *slog.Logger
+	Table *Table
+}
+
+// settle is how long the watcher waits for more changes before it looks, so that a burst costs one look.
+const settle = 50 * time.Millisecond
+
+// Watcher keeps a table of the outside devices of one network namespace.
+type Watcher struct {
+	cfg  Config
+	deps Deps
+	h    *netlink.Handle
+	sub  *nl.NetlinkSocket
+}
+
+// New subscribes to changes in the calling thread's network namespace and fills the table for the first time.
+func New(cfg Config, deps Deps) (*Watcher, error) {
+	sub, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to device changes: %w", err)
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		sub.Close()
+		return nil, fmt.Errorf("open netlink socket: %w", err)
+	}
+	w := &Watcher{cfg: cfg, deps: deps, h: h, sub: sub}
+	if err := w.look(); err != nil {
+		w.Close()
+		return nil, err
+	}
+	deps.Table.SetComplete()
+	return w, nil
+}
+
+// Close ends the subscription. It must not be called while Run runs.
+func (w *Watcher) Close() {
+	w.sub.Close()
+	w.h.Close()
+}
+
+// Run follows changes until ctx ends and returns nil then.
+func (w *Watcher) Run(ctx context.Context) error {
+	dirty := make(chan struct{}, 1)
+	failed := make(chan error, 1)
+	go func() { failed <- w.listen(ctx, dirty) }()
+	for {
+		select {
+		case <-ctx.Done():
+			return <-failed
+		case err := <-failed:
+			return err
+		case <-dirty:
+		}
+		select {
+		case <-ctx.Done():
+			return <-failed
+		case <-time.After(settle):
+		}
+		if err := w.look(); err != nil {
+			w.deps.Log.Warn("Could not look at the devices; trying again", "error", err)
+			mark(dirty)
+		}
+	}
+}
+
+// listen marks dirty for every message, and for every message lost: then the kernel says ENOBUFS once and goes on.
+func (w *Watcher) listen(ctx context.Context, dirty chan<- struct{}) error {
+	if err := w.sub.SetReceiveTimeout(&unix.Timeval{Usec: 200_000}); err != nil {
+		return fmt.Errorf("listen to device changes: %w", err)
+	}
+	for ctx.Err() == nil {
+		_, _, err := w.sub.Receive()
+		switch {
+		case err == nil, errors.Is(err, unix.ENOBUFS):
+			mark(dirty)
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR): // no news
+		default:
+			return fmt.Errorf("listen to device changes: %w", err)
+		}
+	}
+	return nil
+}
+
+func mark(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// look brings the table in line with the kernel.
+func (w *Watcher) look() error {
+	devs, err := read(w.h)
+	if err != nil {
+		return err
+	}
+	want := choose(devs, w.cfg.Patterns, w.cfg.NodeAddrs)
+	have := w.deps.Table.Snapshot()
+	w.deps.Table.Update(func(x *table.Txn[uint32, Device]) {
+		for _, d := range want {
+			if old, ok := have.Get(uint32(d.Index)); !ok || old != d {
+				x.Set(uint32(d.Index), d)
+			}
+		}
+		for k := range have.All() {
+			if !slices.ContainsFunc(want, func(d Device) bool { return uint32(d.Index) == k }) {
+				x.Delete(k)
+			}
+		}
+	})
+	return nil
+}
