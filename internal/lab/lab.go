@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -71,8 +72,10 @@ func UnmountBPF() error {
 	if err != nil {
 		return fmt.Errorf("unmount bpffs: %w", err)
 	}
-	if len(left) > 0 {
-		return nil
+	for _, e := range left {
+		if !strings.HasSuffix(e.Name(), ".debug") { // the kernel puts maps.debug and progs.debug into each bpffs
+			return nil
+		}
 	}
 	if err := unix.Unmount(paths.BPFFS, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("unmount bpffs: %w", err)

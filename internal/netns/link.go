@@ -43,21 +43,37 @@ func (n *NS) Bridge(name string, ports ...string) error {
 		if err := netlink.LinkAdd(b); err != nil {
 			return err
 		}
-		for _, p := range ports {
-			l, err := netlink.LinkByName(p)
-			if err != nil {
-				return fmt.Errorf("port %s: %w", p, err)
-			}
-			if err := netlink.LinkSetMaster(l, b); err != nil {
-				return fmt.Errorf("port %s: %w", p, err)
-			}
-		}
 		return up(name)
 	})
 	if err != nil {
 		return fmt.Errorf("make bridge %s in %s: %w", name, n.name, err)
 	}
+	for _, p := range ports {
+		if err := n.SetMaster(p, name); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// SetMaster makes a device a port of a bridge.
+func (n *NS) SetMaster(dev, bridge string) error {
+	return n.withLink(dev, func(l netlink.Link) error {
+		b, err := netlink.LinkByName(bridge)
+		if err != nil {
+			return fmt.Errorf("bridge %s: %w", bridge, err)
+		}
+		return netlink.LinkSetMaster(l, b)
+	})
+}
+
+// DeleteLink deletes a device, with its peer if it is one of a pair; nil when there is none.
+func (n *NS) DeleteLink(dev string) error {
+	err := n.withLink(dev, netlink.LinkDel)
+	if notFound := (netlink.LinkNotFoundError{}); errors.As(err, &notFound) {
+		return nil
+	}
+	return err
 }
 
 // AddAddr gives a device addresses ("10.0.0.1/24"), usable at once: IPv6 ones without duplicate address detection.
@@ -114,7 +130,7 @@ func (n *NS) SetMTU(dev string, mtu int) error {
 
 // SetUp brings a device up.
 func (n *NS) SetUp(dev string) error {
-	return n.withLink(dev, func(l netlink.Link) error { return netlink.LinkSetUp(l) })
+	return n.withLink(dev, netlink.LinkSetUp)
 }
 
 // MTU is a device's MTU in bytes.
