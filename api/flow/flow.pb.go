@@ -223,12 +223,10 @@ const (
 	TraceReason_ESTABLISHED          TraceReason = 2
 	TraceReason_REPLY                TraceReason = 3
 	TraceReason_RELATED              TraceReason = 4
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	TraceReason_REOPENED   TraceReason = 5
-	TraceReason_SRV6_ENCAP TraceReason = 6
-	TraceReason_SRV6_DECAP TraceReason = 7
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	TraceReason_ENCRYPT_OVERLAY TraceReason = 8
+	TraceReason_REOPENED             TraceReason = 5
+	TraceReason_SRV6_ENCAP           TraceReason = 6
+	TraceReason_SRV6_DECAP           TraceReason = 7
+	TraceReason_ENCRYPT_OVERLAY      TraceReason = 8
 )
 
 // Enum value maps for TraceReason.
@@ -514,35 +512,29 @@ func (Verdict) EnumDescriptor() ([]byte, []int) {
 type DropReason int32
 
 const (
-	DropReason_DROP_REASON_UNKNOWN DropReason = 0
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	DropReason_INVALID_SOURCE_MAC DropReason = 130
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	DropReason_INVALID_DESTINATION_MAC        DropReason = 131
-	DropReason_INVALID_SOURCE_IP              DropReason = 132
-	DropReason_POLICY_DENIED                  DropReason = 133
-	DropReason_INVALID_PACKET_DROPPED         DropReason = 134
-	DropReason_CT_TRUNCATED_OR_INVALID_HEADER DropReason = 135
-	DropReason_CT_MISSING_TCP_ACK_FLAG        DropReason = 136
-	DropReason_CT_UNKNOWN_L4_PROTOCOL         DropReason = 137
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	DropReason_CT_CANNOT_CREATE_ENTRY_FROM_PACKET DropReason = 138
-	DropReason_UNSUPPORTED_L3_PROTOCOL            DropReason = 139
-	DropReason_MISSED_TAIL_CALL                   DropReason = 140
-	DropReason_ERROR_WRITING_TO_PACKET            DropReason = 141
-	DropReason_UNKNOWN_L4_PROTOCOL                DropReason = 142
-	DropReason_UNKNOWN_ICMPV4_CODE                DropReason = 143
-	DropReason_UNKNOWN_ICMPV4_TYPE                DropReason = 144
-	DropReason_UNKNOWN_ICMPV6_CODE                DropReason = 145
-	DropReason_UNKNOWN_ICMPV6_TYPE                DropReason = 146
-	DropReason_ERROR_RETRIEVING_TUNNEL_KEY        DropReason = 147
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	DropReason_ERROR_RETRIEVING_TUNNEL_OPTIONS DropReason = 148
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	DropReason_INVALID_GENEVE_OPTION     DropReason = 149
-	DropReason_UNKNOWN_L3_TARGET_ADDRESS DropReason = 150
-	DropReason_STALE_OR_UNROUTABLE_IP    DropReason = 151
-	// Deprecated: Marked as deprecated in flow/flow.proto.
+	DropReason_DROP_REASON_UNKNOWN                                   DropReason = 0
+	DropReason_INVALID_SOURCE_MAC                                    DropReason = 130
+	DropReason_INVALID_DESTINATION_MAC                               DropReason = 131
+	DropReason_INVALID_SOURCE_IP                                     DropReason = 132
+	DropReason_POLICY_DENIED                                         DropReason = 133
+	DropReason_INVALID_PACKET_DROPPED                                DropReason = 134
+	DropReason_CT_TRUNCATED_OR_INVALID_HEADER                        DropReason = 135
+	DropReason_CT_MISSING_TCP_ACK_FLAG                               DropReason = 136
+	DropReason_CT_UNKNOWN_L4_PROTOCOL                                DropReason = 137
+	DropReason_CT_CANNOT_CREATE_ENTRY_FROM_PACKET                    DropReason = 138
+	DropReason_UNSUPPORTED_L3_PROTOCOL                               DropReason = 139
+	DropReason_MISSED_TAIL_CALL                                      DropReason = 140
+	DropReason_ERROR_WRITING_TO_PACKET                               DropReason = 141
+	DropReason_UNKNOWN_L4_PROTOCOL                                   DropReason = 142
+	DropReason_UNKNOWN_ICMPV4_CODE                                   DropReason = 143
+	DropReason_UNKNOWN_ICMPV4_TYPE                                   DropReason = 144
+	DropReason_UNKNOWN_ICMPV6_CODE                                   DropReason = 145
+	DropReason_UNKNOWN_ICMPV6_TYPE                                   DropReason = 146
+	DropReason_ERROR_RETRIEVING_TUNNEL_KEY                           DropReason = 147
+	DropReason_ERROR_RETRIEVING_TUNNEL_OPTIONS                       DropReason = 148
+	DropReason_INVALID_GENEVE_OPTION                                 DropReason = 149
+	DropReason_UNKNOWN_L3_TARGET_ADDRESS                             DropReason = 150
+	DropReason_STALE_OR_UNROUTABLE_IP                                DropReason = 151
 	DropReason_NO_MATCHING_LOCAL_CONTAINER_FOUND                     DropReason = 152
 	DropReason_ERROR_WHILE_CORRECTING_L3_CHECKSUM                    DropReason = 153
 	DropReason_ERROR_WHILE_CORRECTING_L4_CHECKSUM                    DropReason = 154
@@ -576,27 +568,26 @@ const (
 	DropReason_INVALID_VNI                                           DropReason = 183
 	DropReason_INVALID_TC_BUFFER                                     DropReason = 184
 	DropReason_NO_SID                                                DropReason = 185
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	DropReason_MISSING_SRV6_STATE                 DropReason = 186
-	DropReason_NAT46                              DropReason = 187
-	DropReason_NAT64                              DropReason = 188
-	DropReason_AUTH_REQUIRED                      DropReason = 189
-	DropReason_CT_NO_MAP_FOUND                    DropReason = 190
-	DropReason_SNAT_NO_MAP_FOUND                  DropReason = 191
-	DropReason_INVALID_CLUSTER_ID                 DropReason = 192
-	DropReason_UNSUPPORTED_PROTOCOL_FOR_DSR_ENCAP DropReason = 193
-	DropReason_NO_EGRESS_GATEWAY                  DropReason = 194
-	DropReason_UNENCRYPTED_TRAFFIC                DropReason = 195
-	DropReason_TTL_EXCEEDED                       DropReason = 196
-	DropReason_NO_NODE_ID                         DropReason = 197
-	DropReason_DROP_RATE_LIMITED                  DropReason = 198
-	DropReason_IGMP_HANDLED                       DropReason = 199
-	DropReason_IGMP_SUBSCRIBED                    DropReason = 200
-	DropReason_MULTICAST_HANDLED                  DropReason = 201
-	DropReason_DROP_HOST_NOT_READY                DropReason = 202
-	DropReason_DROP_EP_NOT_READY                  DropReason = 203
-	DropReason_DROP_NO_EGRESS_IP                  DropReason = 204
-	DropReason_DROP_PUNT_PROXY                    DropReason = 205
+	DropReason_MISSING_SRV6_STATE                                    DropReason = 186
+	DropReason_NAT46                                                 DropReason = 187
+	DropReason_NAT64                                                 DropReason = 188
+	DropReason_AUTH_REQUIRED                                         DropReason = 189
+	DropReason_CT_NO_MAP_FOUND                                       DropReason = 190
+	DropReason_SNAT_NO_MAP_FOUND                                     DropReason = 191
+	DropReason_INVALID_CLUSTER_ID                                    DropReason = 192
+	DropReason_UNSUPPORTED_PROTOCOL_FOR_DSR_ENCAP                    DropReason = 193
+	DropReason_NO_EGRESS_GATEWAY                                     DropReason = 194
+	DropReason_UNENCRYPTED_TRAFFIC                                   DropReason = 195
+	DropReason_TTL_EXCEEDED                                          DropReason = 196
+	DropReason_NO_NODE_ID                                            DropReason = 197
+	DropReason_DROP_RATE_LIMITED                                     DropReason = 198
+	DropReason_IGMP_HANDLED                                          DropReason = 199
+	DropReason_IGMP_SUBSCRIBED                                       DropReason = 200
+	DropReason_MULTICAST_HANDLED                                     DropReason = 201
+	DropReason_DROP_HOST_NOT_READY                                   DropReason = 202
+	DropReason_DROP_EP_NOT_READY                                     DropReason = 203
+	DropReason_DROP_NO_EGRESS_IP                                     DropReason = 204
+	DropReason_DROP_PUNT_PROXY                                       DropReason = 205
 )
 
 // Enum value maps for DropReason.
@@ -1421,23 +1412,21 @@ func (Tunnel_Protocol) EnumDescriptor() ([]byte, []int) {
 
 // Flow is one observation of a packet, message or connection.
 type Flow struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Time    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	Verdict Verdict                `protobuf:"varint,2,opt,name=verdict,proto3,enum=flow.Verdict" json:"verdict,omitempty"`
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	DropReason       uint32    `protobuf:"varint,3,opt,name=drop_reason,json=dropReason,proto3" json:"drop_reason,omitempty"` // the same number as drop_reason_desc
-	Ethernet         *Ethernet `protobuf:"bytes,4,opt,name=ethernet,proto3" json:"ethernet,omitempty"`
-	IP               *IP       `protobuf:"bytes,5,opt,name=IP,proto3" json:"IP,omitempty"`
-	L4               *Layer4   `protobuf:"bytes,6,opt,name=l4,proto3" json:"l4,omitempty"`
-	Source           *Endpoint `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
-	Destination      *Endpoint `protobuf:"bytes,9,opt,name=destination,proto3" json:"destination,omitempty"`
-	Type             FlowType  `protobuf:"varint,10,opt,name=Type,proto3,enum=flow.FlowType" json:"Type,omitempty"`
-	NodeName         string    `protobuf:"bytes,11,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`          // [cluster/]node that saw it
-	SourceNames      []string  `protobuf:"bytes,13,rep,name=source_names,json=sourceNames,proto3" json:"source_names,omitempty"` // DNS names of the address, as the other end knows it
-	DestinationNames []string  `protobuf:"bytes,14,rep,name=destination_names,json=destinationNames,proto3" json:"destination_names,omitempty"`
-	L7               *Layer7   `protobuf:"bytes,15,opt,name=l7,proto3" json:"l7,omitempty"` // only with Type L7
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	Reply                 bool                   `protobuf:"varint,16,opt,name=reply,proto3" json:"reply,omitempty"` // cannot say "unknown": see is_reply
+	state                 protoimpl.MessageState `protogen:"open.v1"`
+	Time                  *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	Verdict               Verdict                `protobuf:"varint,2,opt,name=verdict,proto3,enum=flow.Verdict" json:"verdict,omitempty"`
+	DropReason            uint32                 `protobuf:"varint,3,opt,name=drop_reason,json=dropReason,proto3" json:"drop_reason,omitempty"` // old: the same number as drop_reason_desc
+	Ethernet              *Ethernet              `protobuf:"bytes,4,opt,name=ethernet,proto3" json:"ethernet,omitempty"`
+	IP                    *IP                    `protobuf:"bytes,5,opt,name=IP,proto3" json:"IP,omitempty"`
+	L4                    *Layer4                `protobuf:"bytes,6,opt,name=l4,proto3" json:"l4,omitempty"`
+	Source                *Endpoint              `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
+	Destination           *Endpoint              `protobuf:"bytes,9,opt,name=destination,proto3" json:"destination,omitempty"`
+	Type                  FlowType               `protobuf:"varint,10,opt,name=Type,proto3,enum=flow.FlowType" json:"Type,omitempty"`
+	NodeName              string                 `protobuf:"bytes,11,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`          // [cluster/]node that saw it
+	SourceNames           []string               `protobuf:"bytes,13,rep,name=source_names,json=sourceNames,proto3" json:"source_names,omitempty"` // DNS names of the address, as the other end knows it
+	DestinationNames      []string               `protobuf:"bytes,14,rep,name=destination_names,json=destinationNames,proto3" json:"destination_names,omitempty"`
+	L7                    *Layer7                `protobuf:"bytes,15,opt,name=l7,proto3" json:"l7,omitempty"`        // only with Type L7
+	Reply                 bool                   `protobuf:"varint,16,opt,name=reply,proto3" json:"reply,omitempty"` // old: cannot say "unknown": see is_reply
 	EventType             *CiliumEventType       `protobuf:"bytes,19,opt,name=event_type,json=eventType,proto3" json:"event_type,omitempty"`
 	SourceService         *Service               `protobuf:"bytes,20,opt,name=source_service,json=sourceService,proto3" json:"source_service,omitempty"`
 	DestinationService    *Service               `protobuf:"bytes,21,opt,name=destination_service,json=destinationService,proto3" json:"destination_service,omitempty"`
@@ -1468,11 +1457,10 @@ type Flow struct {
 	IngressDeniedBy  []*Policy  `protobuf:"bytes,21005,rep,name=ingress_denied_by,json=ingressDeniedBy,proto3" json:"ingress_denied_by,omitempty"`
 	PolicyLog        []string   `protobuf:"bytes,21006,rep,name=policy_log,json=policyLog,proto3" json:"policy_log,omitempty"` // one line for people for each rule that took part
 	Aggregate        *Aggregate `protobuf:"bytes,21007,opt,name=aggregate,proto3" json:"aggregate,omitempty"`                  // exporters: how many flows this one stands for
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	Summary       string     `protobuf:"bytes,100000,opt,name=Summary,proto3" json:"Summary,omitempty"`
-	Extensions    *anypb.Any `protobuf:"bytes,150000,opt,name=extensions,proto3" json:"extensions,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Summary          string     `protobuf:"bytes,100000,opt,name=Summary,proto3" json:"Summary,omitempty"`                     // what clients show for the packet or message, with the rule that denied it
+	Extensions       *anypb.Any `protobuf:"bytes,150000,opt,name=extensions,proto3" json:"extensions,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Flow) Reset() {
@@ -1519,7 +1507,6 @@ func (x *Flow) GetVerdict() Verdict {
 	return Verdict_VERDICT_UNKNOWN
 }
 
-// Deprecated: Marked as deprecated in flow/flow.proto.
 func (x *Flow) GetDropReason() uint32 {
 	if x != nil {
 		return x.DropReason
@@ -1597,7 +1584,6 @@ func (x *Flow) GetL7() *Layer7 {
 	return nil
 }
 
-// Deprecated: Marked as deprecated in flow/flow.proto.
 func (x *Flow) GetReply() bool {
 	if x != nil {
 		return x.Reply
@@ -1808,7 +1794,6 @@ func (x *Flow) GetAggregate() *Aggregate {
 	return nil
 }
 
-// Deprecated: Marked as deprecated in flow/flow.proto.
 func (x *Flow) GetSummary() string {
 	if x != nil {
 		return x.Summary
@@ -2068,7 +2053,6 @@ func (x *Layer7) GetHttp() *HTTP {
 	return nil
 }
 
-// Deprecated: Marked as deprecated in flow/flow.proto.
 func (x *Layer7) GetKafka() *Kafka {
 	if x != nil {
 		if x, ok := x.Record.(*Layer7_Kafka); ok {
@@ -2091,7 +2075,6 @@ type Layer7_Http struct {
 }
 
 type Layer7_Kafka struct {
-	// Deprecated: Marked as deprecated in flow/flow.proto.
 	Kafka *Kafka `protobuf:"bytes,102,opt,name=kafka,proto3,oneof"`
 }
 
@@ -4650,12 +4633,11 @@ type ServiceUpsertNotification struct {
 	FrontendAddress  *ServiceUpsertNotificationAddr   `protobuf:"bytes,2,opt,name=frontend_address,json=frontendAddress,proto3" json:"frontend_address,omitempty"`
 	BackendAddresses []*ServiceUpsertNotificationAddr `protobuf:"bytes,3,rep,name=backend_addresses,json=backendAddresses,proto3" json:"backend_addresses,omitempty"`
 	Type             string                           `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	// Deprecated: Marked as deprecated in flow/flow.proto.
-	TrafficPolicy    string `protobuf:"bytes,5,opt,name=traffic_policy,json=trafficPolicy,proto3" json:"traffic_policy,omitempty"`
-	Name             string `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
-	Namespace        string `protobuf:"bytes,7,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	ExtTrafficPolicy string `protobuf:"bytes,8,opt,name=ext_traffic_policy,json=extTrafficPolicy,proto3" json:"ext_traffic_policy,omitempty"`
-	IntTrafficPolicy string `protobuf:"bytes,9,opt,name=int_traffic_policy,json=intTrafficPolicy,proto3" json:"int_traffic_policy,omitempty"`
+	TrafficPolicy    string                           `protobuf:"bytes,5,opt,name=traffic_policy,json=trafficPolicy,proto3" json:"traffic_policy,omitempty"`
+	Name             string                           `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	Namespace        string                           `protobuf:"bytes,7,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	ExtTrafficPolicy string                           `protobuf:"bytes,8,opt,name=ext_traffic_policy,json=extTrafficPolicy,proto3" json:"ext_traffic_policy,omitempty"`
+	IntTrafficPolicy string                           `protobuf:"bytes,9,opt,name=int_traffic_policy,json=intTrafficPolicy,proto3" json:"int_traffic_policy,omitempty"`
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -4718,7 +4700,6 @@ func (x *ServiceUpsertNotification) GetType() string {
 	return ""
 }
 
-// Deprecated: Marked as deprecated in flow/flow.proto.
 func (x *ServiceUpsertNotification) GetTrafficPolicy() string {
 	if x != nil {
 		return x.TrafficPolicy
@@ -5215,11 +5196,11 @@ var File_flow_flow_proto protoreflect.FileDescriptor
 
 const file_flow_flow_proto_rawDesc = "" +
 	"\n" +
-	"\x0fflow/flow.proto\x12\x04flow\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xbf\x10\n" +
+	"\x0fflow/flow.proto\x12\x04flow\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1egoogle/protobuf/wrappers.proto\"\xb3\x10\n" +
 	"\x04Flow\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12'\n" +
-	"\averdict\x18\x02 \x01(\x0e2\r.flow.VerdictR\averdict\x12#\n" +
-	"\vdrop_reason\x18\x03 \x01(\rB\x02\x18\x01R\n" +
+	"\averdict\x18\x02 \x01(\x0e2\r.flow.VerdictR\averdict\x12\x1f\n" +
+	"\vdrop_reason\x18\x03 \x01(\rR\n" +
 	"dropReason\x12*\n" +
 	"\bethernet\x18\x04 \x01(\v2\x0e.flow.EthernetR\bethernet\x12\x18\n" +
 	"\x02IP\x18\x05 \x01(\v2\b.flow.IPR\x02IP\x12\x1c\n" +
@@ -5231,8 +5212,8 @@ const file_flow_flow_proto_rawDesc = "" +
 	"\tnode_name\x18\v \x01(\tR\bnodeName\x12!\n" +
 	"\fsource_names\x18\r \x03(\tR\vsourceNames\x12+\n" +
 	"\x11destination_names\x18\x0e \x03(\tR\x10destinationNames\x12\x1c\n" +
-	"\x02l7\x18\x0f \x01(\v2\f.flow.Layer7R\x02l7\x12\x18\n" +
-	"\x05reply\x18\x10 \x01(\bB\x02\x18\x01R\x05reply\x124\n" +
+	"\x02l7\x18\x0f \x01(\v2\f.flow.Layer7R\x02l7\x12\x14\n" +
+	"\x05reply\x18\x10 \x01(\bR\x05reply\x124\n" +
 	"\n" +
 	"event_type\x18\x13 \x01(\v2\x15.flow.CiliumEventTypeR\teventType\x124\n" +
 	"\x0esource_service\x18\x14 \x01(\v2\r.flow.ServiceR\rsourceService\x12>\n" +
@@ -5265,8 +5246,8 @@ const file_flow_flow_proto_rawDesc = "" +
 	"\x11ingress_denied_by\x18\x8d\xa4\x01 \x03(\v2\f.flow.PolicyR\x0fingressDeniedBy\x12\x1f\n" +
 	"\n" +
 	"policy_log\x18\x8e\xa4\x01 \x03(\tR\tpolicyLog\x12/\n" +
-	"\taggregate\x18\x8f\xa4\x01 \x01(\v2\x0f.flow.AggregateR\taggregate\x12\x1e\n" +
-	"\aSummary\x18\xa0\x8d\x06 \x01(\tB\x02\x18\x01R\aSummary\x126\n" +
+	"\taggregate\x18\x8f\xa4\x01 \x01(\v2\x0f.flow.AggregateR\taggregate\x12\x1a\n" +
+	"\aSummary\x18\xa0\x8d\x06 \x01(\tR\aSummary\x126\n" +
 	"\n" +
 	"extensions\x18\xf0\x93\t \x01(\v2\x14.google.protobuf.AnyR\n" +
 	"extensionsJ\x04\b\a\x10\bJ\x04\b\f\x10\rJ\x04\b\x11\x10\x12J\x04\b\x12\x10\x13\"\x88\x02\n" +
@@ -5282,15 +5263,15 @@ const file_flow_flow_proto_rawDesc = "" +
 	"\x04IGMP\x18\a \x01(\v2\n" +
 	".flow.IGMPH\x00R\x04IGMPB\n" +
 	"\n" +
-	"\bprotocol\"\xc1\x01\n" +
+	"\bprotocol\"\xbd\x01\n" +
 	"\x06Layer7\x12$\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x10.flow.L7FlowTypeR\x04type\x12\x1d\n" +
 	"\n" +
 	"latency_ns\x18\x02 \x01(\x04R\tlatencyNs\x12\x1d\n" +
 	"\x03dns\x18d \x01(\v2\t.flow.DNSH\x00R\x03dns\x12 \n" +
 	"\x04http\x18e \x01(\v2\n" +
-	".flow.HTTPH\x00R\x04http\x12'\n" +
-	"\x05kafka\x18f \x01(\v2\v.flow.KafkaB\x02\x18\x01H\x00R\x05kafkaB\b\n" +
+	".flow.HTTPH\x00R\x04http\x12#\n" +
+	"\x05kafka\x18f \x01(\v2\v.flow.KafkaH\x00R\x05kafkaB\b\n" +
 	"\x06record\"9\n" +
 	"\fTraceContext\x12)\n" +
 	"\x06parent\x18\x01 \x01(\v2\x11.flow.TraceParentR\x06parent\"(\n" +
@@ -5512,13 +5493,13 @@ const file_flow_flow_proto_rawDesc = "" +
 	"\bpod_name\x18\b \x01(\tR\apodName\"C\n" +
 	"\x1dServiceUpsertNotificationAddr\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
-	"\x04port\x18\x02 \x01(\rR\x04port\"\x9a\x03\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"\x96\x03\n" +
 	"\x19ServiceUpsertNotification\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12N\n" +
 	"\x10frontend_address\x18\x02 \x01(\v2#.flow.ServiceUpsertNotificationAddrR\x0ffrontendAddress\x12P\n" +
 	"\x11backend_addresses\x18\x03 \x03(\v2#.flow.ServiceUpsertNotificationAddrR\x10backendAddresses\x12\x12\n" +
-	"\x04type\x18\x04 \x01(\tR\x04type\x12)\n" +
-	"\x0etraffic_policy\x18\x05 \x01(\tB\x02\x18\x01R\rtrafficPolicy\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x12%\n" +
+	"\x0etraffic_policy\x18\x05 \x01(\tR\rtrafficPolicy\x12\x12\n" +
 	"\x04name\x18\x06 \x01(\tR\x04name\x12\x1c\n" +
 	"\tnamespace\x18\a \x01(\tR\tnamespace\x12,\n" +
 	"\x12ext_traffic_policy\x18\b \x01(\tR\x10extTrafficPolicy\x12,\n" +
@@ -5580,19 +5561,19 @@ const file_flow_flow_proto_rawDesc = "" +
 	"TO_NETWORK\x10\v\x12\x0f\n" +
 	"\vFROM_CRYPTO\x10\f\x12\r\n" +
 	"\tTO_CRYPTO\x10\r\x12\x0f\n" +
-	"\vTO_ENDPOINT\x10e*\xa4\x01\n" +
+	"\vTO_ENDPOINT\x10e*\x9c\x01\n" +
 	"\vTraceReason\x12\x18\n" +
 	"\x14TRACE_REASON_UNKNOWN\x10\x00\x12\a\n" +
 	"\x03NEW\x10\x01\x12\x0f\n" +
 	"\vESTABLISHED\x10\x02\x12\t\n" +
 	"\x05REPLY\x10\x03\x12\v\n" +
-	"\aRELATED\x10\x04\x12\x10\n" +
-	"\bREOPENED\x10\x05\x1a\x02\b\x01\x12\x0e\n" +
+	"\aRELATED\x10\x04\x12\f\n" +
+	"\bREOPENED\x10\x05\x12\x0e\n" +
 	"\n" +
 	"SRV6_ENCAP\x10\x06\x12\x0e\n" +
 	"\n" +
-	"SRV6_DECAP\x10\a\x12\x17\n" +
-	"\x0fENCRYPT_OVERLAY\x10\b\x1a\x02\b\x01*H\n" +
+	"SRV6_DECAP\x10\a\x12\x13\n" +
+	"\x0fENCRYPT_OVERLAY\x10\b*H\n" +
 	"\n" +
 	"L7FlowType\x12\x13\n" +
 	"\x0fUNKNOWN_L7_TYPE\x10\x00\x12\v\n" +
@@ -5623,19 +5604,19 @@ const file_flow_flow_proto_rawDesc = "" +
 	"\n" +
 	"\x06TRACED\x10\x06\x12\x0e\n" +
 	"\n" +
-	"TRANSLATED\x10\a*\xc5\x11\n" +
+	"TRANSLATED\x10\a*\xa9\x11\n" +
 	"\n" +
 	"DropReason\x12\x17\n" +
-	"\x13DROP_REASON_UNKNOWN\x10\x00\x12\x1b\n" +
-	"\x12INVALID_SOURCE_MAC\x10\x82\x01\x1a\x02\b\x01\x12 \n" +
-	"\x17INVALID_DESTINATION_MAC\x10\x83\x01\x1a\x02\b\x01\x12\x16\n" +
+	"\x13DROP_REASON_UNKNOWN\x10\x00\x12\x17\n" +
+	"\x12INVALID_SOURCE_MAC\x10\x82\x01\x12\x1c\n" +
+	"\x17INVALID_DESTINATION_MAC\x10\x83\x01\x12\x16\n" +
 	"\x11INVALID_SOURCE_IP\x10\x84\x01\x12\x12\n" +
 	"\rPOLICY_DENIED\x10\x85\x01\x12\x1b\n" +
 	"\x16INVALID_PACKET_DROPPED\x10\x86\x01\x12#\n" +
 	"\x1eCT_TRUNCATED_OR_INVALID_HEADER\x10\x87\x01\x12\x1c\n" +
 	"\x17CT_MISSING_TCP_ACK_FLAG\x10\x88\x01\x12\x1b\n" +
-	"\x16CT_UNKNOWN_L4_PROTOCOL\x10\x89\x01\x12+\n" +
-	"\"CT_CANNOT_CREATE_ENTRY_FROM_PACKET\x10\x8a\x01\x1a\x02\b\x01\x12\x1c\n" +
+	"\x16CT_UNKNOWN_L4_PROTOCOL\x10\x89\x01\x12'\n" +
+	"\"CT_CANNOT_CREATE_ENTRY_FROM_PACKET\x10\x8a\x01\x12\x1c\n" +
 	"\x17UNSUPPORTED_L3_PROTOCOL\x10\x8b\x01\x12\x15\n" +
 	"\x10MISSED_TAIL_CALL\x10\x8c\x01\x12\x1c\n" +
 	"\x17ERROR_WRITING_TO_PACKET\x10\x8d\x01\x12\x18\n" +
@@ -5644,12 +5625,12 @@ const file_flow_flow_proto_rawDesc = "" +
 	"\x13UNKNOWN_ICMPV4_TYPE\x10\x90\x01\x12\x18\n" +
 	"\x13UNKNOWN_ICMPV6_CODE\x10\x91\x01\x12\x18\n" +
 	"\x13UNKNOWN_ICMPV6_TYPE\x10\x92\x01\x12 \n" +
-	"\x1bERROR_RETRIEVING_TUNNEL_KEY\x10\x93\x01\x12(\n" +
-	"\x1fERROR_RETRIEVING_TUNNEL_OPTIONS\x10\x94\x01\x1a\x02\b\x01\x12\x1e\n" +
-	"\x15INVALID_GENEVE_OPTION\x10\x95\x01\x1a\x02\b\x01\x12\x1e\n" +
+	"\x1bERROR_RETRIEVING_TUNNEL_KEY\x10\x93\x01\x12$\n" +
+	"\x1fERROR_RETRIEVING_TUNNEL_OPTIONS\x10\x94\x01\x12\x1a\n" +
+	"\x15INVALID_GENEVE_OPTION\x10\x95\x01\x12\x1e\n" +
 	"\x19UNKNOWN_L3_TARGET_ADDRESS\x10\x96\x01\x12\x1b\n" +
-	"\x16STALE_OR_UNROUTABLE_IP\x10\x97\x01\x12*\n" +
-	"!NO_MATCHING_LOCAL_CONTAINER_FOUND\x10\x98\x01\x1a\x02\b\x01\x12'\n" +
+	"\x16STALE_OR_UNROUTABLE_IP\x10\x97\x01\x12&\n" +
+	"!NO_MATCHING_LOCAL_CONTAINER_FOUND\x10\x98\x01\x12'\n" +
 	"\"ERROR_WHILE_CORRECTING_L3_CHECKSUM\x10\x99\x01\x12'\n" +
 	"\"ERROR_WHILE_CORRECTING_L4_CHECKSUM\x10\x9a\x01\x12\x1c\n" +
 	"\x17CT_MAP_INSERTION_FAILED\x10\x9b\x01\x12\"\n" +
@@ -5681,8 +5662,8 @@ const file_flow_flow_proto_rawDesc = "" +
 	"\rVLAN_FILTERED\x10\xb6\x01\x12\x10\n" +
 	"\vINVALID_VNI\x10\xb7\x01\x12\x16\n" +
 	"\x11INVALID_TC_BUFFER\x10\xb8\x01\x12\v\n" +
-	"\x06NO_SID\x10\xb9\x01\x12\x1b\n" +
-	"\x12MISSING_SRV6_STATE\x10\xba\x01\x1a\x02\b\x01\x12\n" +
+	"\x06NO_SID\x10\xb9\x01\x12\x17\n" +
+	"\x12MISSING_SRV6_STATE\x10\xba\x01\x12\n" +
 	"\n" +
 	"\x05NAT46\x10\xbb\x01\x12\n" +
 	"\n" +

@@ -1597,9 +1597,8 @@ func (*ExportEvent_AgentEvent) isExportEvent_ResponseTypes() {}
 func (*ExportEvent_DebugEvent) isExportEvent_ResponseTypes() {}
 
 type GetFlowsRequest_Experimental struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Deprecated: Marked as deprecated in observer/observer.proto.
-	FieldMask     *fieldmaskpb.FieldMask `protobuf:"bytes,1,opt,name=field_mask,json=fieldMask,proto3" json:"field_mask,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FieldMask     *fieldmaskpb.FieldMask `protobuf:"bytes,1,opt,name=field_mask,json=fieldMask,proto3" json:"field_mask,omitempty"` // old place of GetFlowsRequest.field_mask
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1634,7 +1633,6 @@ func (*GetFlowsRequest_Experimental) Descriptor() ([]byte, []int) {
 	return file_observer_observer_proto_rawDescGZIP(), []int{2, 0}
 }
 
-// Deprecated: Marked as deprecated in observer/observer.proto.
 func (x *GetFlowsRequest_Experimental) GetFieldMask() *fieldmaskpb.FieldMask {
 	if x != nil {
 		return x.FieldMask
@@ -1659,7 +1657,7 @@ const file_observer_observer_proto_rawDesc = "" +
 	"\x11unavailable_nodes\x18\a \x03(\tR\x10unavailableNodes\x12\x18\n" +
 	"\aversion\x18\b \x01(\tR\aversion\x12\x1d\n" +
 	"\n" +
-	"flows_rate\x18\t \x01(\x01R\tflowsRate\"\xb0\x04\n" +
+	"flows_rate\x18\t \x01(\x01R\tflowsRate\"\xac\x04\n" +
 	"\x0fGetFlowsRequest\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x16\n" +
 	"\x06follow\x18\x03 \x01(\bR\x06follow\x12.\n" +
@@ -1674,10 +1672,10 @@ const file_observer_observer_proto_rawDesc = "" +
 	"\fexperimental\x18\xe7\a \x01(\v2&.observer.GetFlowsRequest.ExperimentalR\fexperimental\x126\n" +
 	"\n" +
 	"extensions\x18\xf0\x93\t \x01(\v2\x14.google.protobuf.AnyR\n" +
-	"extensions\x1aM\n" +
-	"\fExperimental\x12=\n" +
+	"extensions\x1aI\n" +
+	"\fExperimental\x129\n" +
 	"\n" +
-	"field_mask\x18\x01 \x01(\v2\x1a.google.protobuf.FieldMaskB\x02\x18\x01R\tfieldMaskJ\x04\b\x02\x10\x03\"\x84\x02\n" +
+	"field_mask\x18\x01 \x01(\v2\x1a.google.protobuf.FieldMaskR\tfieldMaskJ\x04\b\x02\x10\x03\"\x84\x02\n" +
 	"\x10GetFlowsResponse\x12 \n" +
 	"\x04flow\x18\x01 \x01(\v2\n" +
 	".flow.FlowH\x00R\x04flow\x129\n" +
