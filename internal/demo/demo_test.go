@@ -117,7 +117,7 @@ func TestExecFlags(t *testing.T) {
 	}
 }
 
-// lab makes a demo of its own, beside whatever runs on the machine.
+// newDemo makes a demo of its own, beside whatever runs on the machine.
 func newDemo(t *testing.T) (*Demo, *bytes.Buffer) {
 	t.Helper()
 	if os.Geteuid() != 0 {

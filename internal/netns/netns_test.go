@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hypha-net/hypha/internal/process"
 )
 
 func testName(t *testing.T, s string) string {
@@ -200,4 +202,40 @@ func check(got, want string, err error) error {
 		err = fmt.Errorf("got %q, want %q", got, want)
 	}
 	return err
+}
+
+func TestSweep(t *testing.T) {
+	testName(t, "root")
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	dead, err := process.Of(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	mine, err := Temp("mine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = mine.Remove() }()
+	left, err := Create(fmt.Sprintf("%s%s-1-left", TempPrefix, dead))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sleep := exec.Command("sleep", "60")
+	if err := left.Start(sleep); err != nil {
+		t.Fatal(err)
+	}
+	if err := Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	_ = sleep.Wait()
+	if Exists(left.Name()) {
+		t.Error("namespace of a dead process is still there")
+	}
+	if !Exists(mine.Name()) {
+		t.Error("own namespace was swept")
+	}
 }

@@ -12,13 +12,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	ns "github.com/hypha-net/hypha/internal/netns"
-	"github.com/hypha-net/hypha/internal/process"
 )
 
 // NS is a network namespace of a test. Its methods that return nothing fail the test on errors; those of the embedded
@@ -27,9 +25,6 @@ type NS struct {
 	*ns.NS
 	t testing.TB
 }
-
-// prefix begins the names of all namespaces of tests; then come the test process, a number and the wished name.
-const prefix = "hypha-t-"
 
 // runTimeout bounds a command of Run.
 const runTimeout = 30 * time.Second
@@ -42,27 +37,19 @@ func Require(t testing.TB) {
 	}
 }
 
-// counter makes names unique in this process.
-var counter atomic.Uint32
-
 // New makes a namespace with loopback up. At the end of the test, what still runs in it is killed and it is deleted.
 func New(t testing.TB, name string) *NS {
 	t.Helper()
 	Require(t)
-	self, err := process.Of(os.Getpid())
-	if err != nil {
+	if err := ns.Sweep(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Sweep(); err != nil {
-		t.Fatal(err)
-	}
-	full := fmt.Sprintf("%s%s-%d-%s", prefix, self, counter.Add(1), name)
-	n, err := ns.Create(full)
+	n, err := ns.Temp(name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := remove(full); err != nil {
+		if err := n.Remove(); err != nil {
 			t.Error(err)
 		}
 	})
@@ -169,41 +156,4 @@ func (n *NS) must(err error) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-}
-
-// Sweep deletes the namespaces of test processes that run no more, with what still runs in them.
-func Sweep() error {
-	names, err := ns.List(prefix)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		owner, _, _ := strings.Cut(strings.TrimPrefix(name, prefix), "-")
-		id, err := process.ParseID(owner)
-		if err != nil || id.Alive() {
-			continue
-		}
-		if err := remove(name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// remove ends what runs in a namespace of a test and deletes it.
-func remove(name string) error {
-	if n, err := ns.Open(name); err == nil {
-		pids, err := n.Processes()
-		if err != nil {
-			return err
-		}
-		for _, pid := range pids {
-			if id, err := process.Of(pid); err == nil && pid != os.Getpid() {
-				if err := id.Stop(0); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return ns.Delete(name)
 }

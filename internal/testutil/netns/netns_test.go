@@ -2,11 +2,8 @@ package netns
 
 import (
 	"errors"
-	"fmt"
 	"net"
-	"os"
 	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -66,32 +63,5 @@ func TestCleanup(t *testing.T) {
 	})
 	if ns.Exists(name) || pid.Alive() {
 		t.Fatalf("left behind: namespace %v, process %v", ns.Exists(name), pid.Alive())
-	}
-}
-
-func TestSweep(t *testing.T) {
-	Require(t)
-	cmd := exec.Command("true")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	dead, err := process.Of(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait()
-	mine := New(t, "mine")
-	left, err := ns.Create(fmt.Sprintf("%s%s-1-left", prefix, dead))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := Sweep(); err != nil {
-		t.Fatal(err)
-	}
-	if ns.Exists(left.Name()) {
-		t.Error("namespace of a dead test process is still there")
-	}
-	if !ns.Exists(mine.Name()) || !strings.Contains(mine.Name(), fmt.Sprint(os.Getpid())) {
-		t.Error("own namespace was swept")
 	}
 }
