@@ -40,8 +40,9 @@ type Maps struct {
 	class, ct, devices, endpoints, eventCount, events, frag *handle
 	ipExact, ipLPM, metrics, nat, overflow, policy, state   *handle
 
-	stateMu sync.Mutex                             // one change of state_v1 at a time
-	long    map[layoutKey]map[overflowKey]struct{} // rows of policy_overflow_v1 by list
+	stateMu    sync.Mutex                             // one change of state_v1 at a time
+	endpointMu sync.Mutex                             // one writer of endpoints_v1 at a time
+	long       map[layoutKey]map[overflowKey]struct{} // rows of policy_overflow_v1 by list
 }
 
 // Open adopts the maps pinned under cfg.Dir and creates those that are missing. A map whose size is to change is

@@ -1,0 +1,90 @@
+// Package endpoint writes the kernel's rows about local workloads and attaches programs to their devices. It implements
+// what the attachment of workloads asks of the datapath; order and retries are its caller's.
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/hypha-net/hypha/internal/datapath/loader"
+	"github.com/hypha-net/hypha/internal/datapath/maps"
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+// Target is the datapath of workloads. All methods are idempotent.
+type Target struct {
+	Maps   *maps.Maps
+	Loader *loader.Loader
+}
+
+// UpsertEndpoint writes the rows of endpoints_v1, one for each address.
+func (t *Target) UpsertEndpoint(_ context.Context, e model.Endpoint) error {
+	row, err := rowOf(&e)
+	if err != nil {
+		return fmt.Errorf("write endpoint %d: %w", e.ID, err)
+	}
+	for _, a := range e.Addrs() {
+		if err := t.Maps.PutEndpoint(a, row); err != nil {
+			return fmt.Errorf("write endpoint %d: %w", e.ID, err)
+		}
+	}
+	return nil
+}
+
+func rowOf(e *model.Endpoint) (maps.Endpoint, error) {
+	row := maps.Endpoint{ID: e.ID, IfIndex: uint32(e.HostIfIndex), Identity: e.Identity, Set: model.SetID(e.PolicySet), Audit: e.Audit}
+	for _, m := range []struct {
+		text string
+		to   *[6]byte
+	}{{e.MAC, &row.MAC}, {e.HostMAC, &row.HostMAC}} {
+		mac, err := net.ParseMAC(m.text)
+		if err != nil || len(mac) != len(m.to) {
+			return row, fmt.Errorf("MAC address %q: want six bytes", m.text)
+		}
+		copy(m.to[:], mac)
+	}
+	if e.ID == 0 || e.HostIfIndex <= 0 {
+		return row, errors.New("it has no number or no device yet")
+	}
+	return row, nil
+}
+
+// DeleteEndpoint removes the rows. Rows that are another endpoint's by now stay.
+func (t *Target) DeleteEndpoint(_ context.Context, e model.Endpoint) error {
+	var failed error
+	for _, a := range e.Addrs() {
+		failed = errors.Join(failed, t.Maps.DeleteEndpoint(a, e.ID))
+	}
+	return failed
+}
+
+// Attach puts the programs on the host side, or brings those that are there up to date.
+func (t *Target) Attach(_ context.Context, e model.Endpoint) error {
+	return t.Loader.AttachPod(e.HostIfIndex)
+}
+
+// Detach removes what Attach left. It is called when the device is gone.
+func (t *Target) Detach(_ context.Context, e model.Endpoint) error {
+	return t.Loader.DetachPod(e.HostIfIndex)
+}
+
+// Prune removes rows and pins of endpoints that are not in keep. Rows of those that are stay as they are.
+func (t *Target) Prune(_ context.Context, keep []model.Endpoint) error {
+	want := map[netip.Addr]uint16{}
+	for i := range keep {
+		for _, a := range keep[i].Addrs() {
+			want[a] = keep[i].ID
+		}
+	}
+	rows, err := t.Maps.Endpoints()
+	for a, row := range rows {
+		if id, ok := want[a]; !ok || id != row.ID {
+			err = errors.Join(err, t.Maps.DeleteEndpoint(a, row.ID))
+		}
+	}
+	// Devices that exist keep their programs; this forgets those that do not.
+	return errors.Join(err, t.Loader.Prune(func(loader.Attachment) bool { return true }))
+}
