@@ -79,9 +79,6 @@ type Agent struct {
 	Prometheus     string   `koanf:"prometheus-serve-addr"`
 }
 
-// Runtime are the options that `hypha config set` changes without a restart.
-var Runtime = map[string]bool{"policy-audit-mode": true, "enable-policy": true, "debug": true}
-
 // Paths are the agent's places.
 func (a *Agent) Paths() paths.Paths { return paths.For(a.StateDir, a.NodeName) }
 

@@ -94,3 +94,23 @@ func TestRefused(t *testing.T) {
 		})
 	}
 }
+
+func TestRuntimeValue(t *testing.T) {
+	for in, want := range map[[2]string]string{
+		{"policy-audit-mode", "true"}:   "policy-audit-mode=true",
+		{"PolicyAuditMode", "Enabled"}:  "policy-audit-mode=true",
+		{"PolicyEnforcement", "always"}: "enable-policy=always",
+		{"enable-policy", "sometimes"}:  "none of default",
+		{"node-name", "x"}:              "these can: debug, enable-policy, policy-audit-mode",
+		{"debug", "perhaps"}:            "neither true nor false",
+	} {
+		o, err := RuntimeValue(in[0], in[1])
+		got := o.Name + "=" + o.Value
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%v: got %s, want %s", in, got, want)
+		}
+	}
+}
