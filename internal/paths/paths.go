@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"path/filepath"
+	"strings"
 )
 
 // Defaults.
@@ -30,7 +31,7 @@ func For(stateDir, nodeName string) Paths {
 	sum := sha256.Sum256([]byte(abs))
 	return Paths{
 		State: filepath.Join(abs, nodeName),
-		BPF:   filepath.Join(BPFFS, "hypha", nodeName+"-"+hex.EncodeToString(sum[:4])),
+		BPF:   filepath.Join(BPFFS, "hypha", bpfName(nodeName)+"-"+hex.EncodeToString(sum[:4])),
 	}
 }
 
@@ -55,6 +56,9 @@ func (p Paths) Etcd() string { return filepath.Join(p.State, "etcd") }
 // PKI holds certificates the agent made for itself.
 func (p Paths) PKI() string { return filepath.Join(p.State, "pki") }
 
+// HostRecord notes the node's settings as they were before the agent changed them.
+func (p Paths) HostRecord() string { return filepath.Join(p.State, "host.json") }
+
 // Maps holds the pinned maps.
 func (p Paths) Maps() string { return filepath.Join(p.BPF, "maps") }
 
@@ -66,3 +70,6 @@ func HostIf(containerID, ifName string) string {
 	sum := sha256.Sum256([]byte(containerID + "\x00" + ifName))
 	return "hy" + hex.EncodeToString(sum[:5])
 }
+
+// bpfName is a node name as bpffs takes it: it allows no dot in names.
+func bpfName(nodeName string) string { return strings.ReplaceAll(nodeName, ".", ":") }

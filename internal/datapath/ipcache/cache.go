@@ -134,9 +134,8 @@ func (c *Cache) DeletePolicyPrefixes(gone []netip.Prefix) error {
 	defer c.mu.Unlock()
 	for _, p := range gone {
 		p = p.Masked()
-		id := c.policy[p]
 		delete(c.policy, p)
-		if r, ok := c.restored[p]; ok && r.Identity == id {
+		if r, ok := c.restored[p]; ok && r.Identity&model.IdentityScopeMask == model.IdentityScopeLocal {
 			delete(c.restored, p)
 		}
 	}
