@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
@@ -172,7 +173,7 @@ func (e *env) policyWait() *cobra.Command {
 		defer cancel()
 		resp, err := r.WaitPolicy(ctx, req(&agentv1.WaitPolicyRequest{Revision: rev}))
 		if err != nil {
-			if ctx.Err() != nil && cmd.Context().Err() == nil {
+			if connect.CodeOf(err) == connect.CodeDeadlineExceeded && cmd.Context().Err() == nil {
 				return fmt.Errorf("revision %d is not in force after %s: `hypha endpoint list` shows which endpoints are not ready", rev, *patience)
 			}
 			return err

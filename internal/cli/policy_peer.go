@@ -18,6 +18,11 @@ type peerFlags struct {
 	any      string // --from, --to or an argument
 }
 
+// named says whether a flag names the end.
+func (p *peerFlags) named() bool {
+	return len(p.labels) > 0 || p.identity != "" || p.endpoint != "" || p.pod != "" || p.ip != "" || p.any != ""
+}
+
 // peer reads the one way that was used; side is "source" or "destination".
 func (p *peerFlags) peer(side, example string) (*agentv1.Peer, error) {
 	var found []*agentv1.Peer

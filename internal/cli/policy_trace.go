@@ -46,14 +46,14 @@ func (e *env) policyTrace() *cobra.Command {
 	o := e.output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			if src.any == "" {
+			if !src.named() {
 				src.any, args = args[0], args[1:]
 			}
-			if len(args) > 0 && dst.any == "" {
+			if len(args) > 0 && !dst.named() {
 				dst.any, args = args[0], args[1:]
 			}
 			if len(args) > 0 {
-				return usagef("%q is one end too many", args[0])
+				return usagef("%q is one end too many: the source and the destination are named already", args[0])
 			}
 		}
 		from, err := src.peer("source", traceExample)

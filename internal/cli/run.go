@@ -44,16 +44,23 @@ func Run(ctx context.Context, argv []string, d Deps) int {
 	if errors.As(err, &s) {
 		return s.code
 	}
-	if isUsage(err) {
-		explainUsage(d.Stderr, cmd, err)
-		return ExitUsage
+	code := ExitFailed
+	var coded interface{ ExitCode() int } // errors of other packages' commands
+	switch {
+	case isUsage(err):
+		code = ExitUsage
+	case errors.As(err, &coded):
+		code = coded.ExitCode()
 	}
-	fmt.Fprintf(d.Stderr, "Error: %s\n", message(err))
-	return ExitFailed
+	if code == ExitUsage {
+		explainUsage(d.Stderr, cmd, err)
+	} else {
+		fmt.Fprintf(d.Stderr, "Error: %s\n", message(err))
+	}
+	return code
 }
 
-// silent ends a command with a code after it has said everything itself. It also is the error that a command of another
-// package can return by implementing ExitCode.
+// silent ends a command with a code after it has said everything itself.
 type silent struct{ code int }
 
 func (s silent) Error() string { return fmt.Sprintf("exit code %d", s.code) }
@@ -69,7 +76,7 @@ func message(err error) string {
 	if errors.As(err, &ce) {
 		inner := client.Message(err)
 		var down *client.Error
-		if !errors.As(err, &down) && ce.Code() == connect.CodeUnimplemented {
+		if errors.As(err, &down); ce.Code() == connect.CodeUnimplemented && (down == nil || strings.HasSuffix(ce.Message(), "is not implemented")) {
 			inner = "this agent does not know the call; hypha and hypha-agent are of different versions (compare: hypha version)"
 		}
 		text = strings.Replace(text, ce.Error(), inner, 1)

@@ -88,6 +88,8 @@ func wrapArgs(cmd *cobra.Command) {
 			switch {
 			case err == nil || isUsage(err):
 				return err
+			case len(args) > 0 && c.HasAvailableSubCommands():
+				return unknownCommand(c, args[0])
 			case len(args) > 0 && strings.HasPrefix(err.Error(), "unknown command"):
 				return usagef("%s takes no argument %q", c.CommandPath(), args[0])
 			}
