@@ -1,0 +1,367 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/hypha-net/hypha/internal/control/policy/parse"
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+// Apply takes a batch in and answers with the steps that bring the kernel in line. On error nothing has changed.
+func (e *Engine) Apply(c Changes) (model.PolicyPlan, error) {
+	b, err := e.check(c)
+	if err != nil {
+		return model.PolicyPlan{}, fmt.Errorf("apply policy changes: %w", err)
+	}
+	e.take(c, b)
+	return model.PolicyPlan{Steps: e.plan(), Revision: c.Revision}, nil
+}
+
+// batch is a checked Changes.
+type batch struct {
+	cfg      Config
+	groups   map[string]parse.CIDRGroup
+	compiled []*compiled
+}
+
+// check does all that may fail.
+func (e *Engine) check(c Changes) (*batch, error) {
+	b := &batch{cfg: e.cfg, groups: e.groups}
+	if c.Config != nil {
+		cfg, err := c.Config.withDefaults()
+		if err != nil {
+			return nil, err
+		}
+		b.cfg = cfg
+	}
+	known := map[model.IdentityID]bool{}
+	for _, id := range c.Identities {
+		if id.ID == model.IdentityUnknown || id.ID&model.IdentityScopeMask == model.IdentityScopeLocal {
+			return nil, fmt.Errorf("identity %d: the number is not for others to use", id.ID)
+		}
+		known[id.ID] = true
+	}
+	for _, s := range c.Subjects {
+		if _, ok := e.index.all[s.Identity]; s.Endpoint == 0 || !ok && !known[s.Identity] {
+			return nil, fmt.Errorf("endpoint %d: identity %d is not known", s.Endpoint, s.Identity)
+		}
+	}
+	if len(c.CIDRGroups)+len(c.DeleteCIDRGroups) > 0 {
+		b.groups = make(map[string]parse.CIDRGroup, len(e.groups)+len(c.CIDRGroups))
+		for n, g := range e.groups {
+			b.groups[n] = g
+		}
+		for _, n := range c.DeleteCIDRGroups {
+			delete(b.groups, n)
+		}
+		for _, g := range c.CIDRGroups {
+			b.groups[g.Name] = g
+		}
+	}
+	return b, e.compileAll(c, b)
+}
+
+// compileAll compiles new policies, and those that name groups when groups change.
+func (e *Engine) compileAll(c Changes, b *batch) error {
+	todo := map[string]parse.Policy{}
+	if len(c.CIDRGroups)+len(c.DeleteCIDRGroups) > 0 {
+		for k, p := range e.policies {
+			if p.byGroups {
+				todo[k] = p.policy
+			}
+		}
+	}
+	for _, k := range c.DeletePolicies {
+		delete(todo, k)
+	}
+	for _, p := range c.Policies {
+		todo[p.Key] = p
+	}
+	keys := make([]string, 0, len(todo))
+	for k := range todo {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	cc := compiler{groups: b.groups, ids: e.ids}
+	for _, k := range keys {
+		p, err := cc.compile(todo[k])
+		if err != nil {
+			for _, done := range b.compiled {
+				e.releasePolicy(done)
+			}
+			return err
+		}
+		b.compiled = append(b.compiled, p)
+	}
+	return nil
+}
+
+// take changes the engine's inputs and notes what that touches.
+func (e *Engine) take(c Changes, b *batch) {
+	var changed []*rule
+	drop := func(key string) {
+		if old := e.policies[key]; old != nil {
+			changed = append(changed, old.rules...)
+			for _, r := range old.rules {
+				e.subjects.remove(r.subject, r)
+			}
+			e.releasePolicy(old)
+			delete(e.policies, key)
+		}
+	}
+	for _, k := range c.DeletePolicies {
+		drop(k)
+	}
+	for _, p := range b.compiled {
+		drop(p.policy.Key)
+		e.policies[p.policy.Key] = p
+		changed = append(changed, p.rules...)
+		for _, r := range p.rules {
+			e.subjects.add(r.subject, r)
+		}
+	}
+	e.groups = b.groups
+	for _, s := range e.local {
+		if slices.ContainsFunc(changed, func(r *rule) bool { return matchAll(r.subject, s.labels) }) {
+			e.pending.local[s.Endpoint] = s
+		}
+	}
+	e.takeIdentities(c)
+	e.takeSubjects(c)
+	if b.cfg != e.cfg {
+		e.cfg = b.cfg
+		e.reset()
+	}
+}
+
+func (e *Engine) takeIdentities(c Changes) {
+	reserved := map[model.IdentityID]model.Identity{}
+	for _, id := range model.ReservedIdentities() {
+		reserved[id.ID] = id
+	}
+	for _, n := range c.DeleteIdentities {
+		if r, ok := reserved[n]; ok {
+			e.setIdentity(Identity{Identity: r})
+			continue
+		}
+		if old := e.index.all[n]; old != nil && n&model.IdentityScopeMask != model.IdentityScopeLocal {
+			e.unplace(old)
+			e.index.remove(old)
+			delete(e.pending.ids, n)
+			e.pending.gone[n] = true
+		}
+	}
+	for _, id := range c.Identities {
+		if r, ok := reserved[id.ID]; ok {
+			id.Labels = model.NewLabels(slices.Concat(r.Labels, id.Labels)...)
+		}
+		e.setIdentity(id)
+	}
+}
+
+func (e *Engine) setIdentity(in Identity) {
+	id := newIdentity(e.cfg, in.ID, in.Labels, in.NamedPorts, in.ID.Local())
+	if delete(e.pending.gone, in.ID); e.kernel.classes[in.ID] != 0 {
+		e.pending.mutated[in.ID] = true
+	}
+	if old := e.index.all[in.ID]; old != nil {
+		if old.labels.Equal(id.labels) && slices.Equal(old.ports, id.ports) {
+			return
+		}
+		e.index.remove(old)
+		e.unplace(old)
+		for _, s := range e.local {
+			if s.Identity == in.ID && !s.labels.Equal(id.labels) {
+				s.labels = id.labels
+				e.pending.local[s.Endpoint] = s
+			}
+		}
+	}
+	e.index.add(id)
+	e.pending.ids[in.ID] = id
+}
+
+func (e *Engine) takeSubjects(c Changes) {
+	for _, n := range c.DeleteSubjects {
+		s := e.local[n]
+		if s == nil {
+			continue
+		}
+		delete(e.local, n)
+		delete(e.pending.local, n)
+		delete(e.kernel.endpoints, n)
+		e.leave(s)
+	}
+	for _, in := range c.Subjects {
+		s := e.local[in.Endpoint]
+		if s == nil {
+			s = &subject{}
+			e.local[in.Endpoint] = s
+		}
+		labels := e.index.all[in.Identity].labels
+		if s.set != nil && s.Identity == in.Identity && s.Audit == in.Audit && s.labels.Equal(labels) &&
+			slices.Equal(sortedPorts(s.NamedPorts), sortedPorts(in.NamedPorts)) {
+			continue
+		}
+		s.Subject, s.labels = in, labels
+		e.pending.local[in.Endpoint] = s
+	}
+}
+
+// leave takes a workload out of its set.
+func (e *Engine) leave(s *subject) {
+	if s.set == nil {
+		return
+	}
+	if s.set.refs--; s.set.refs == 0 {
+		e.pending.dying = append(e.pending.dying, s.set)
+	}
+	s.set = nil
+}
+
+func (e *Engine) releasePolicy(p *compiled) {
+	for _, r := range p.rules {
+		for _, en := range r.entries {
+			e.ids.release(en.rule)
+		}
+	}
+}
+
+func (e *Engine) releaseRules(s *set) {
+	for _, id := range s.implicit {
+		e.ids.release(id)
+	}
+	s.implicit = nil
+}
+
+// regroup gives every touched workload its set, and takes selectors, names and prefixes in and out of use.
+func (e *Engine) regroup() {
+	touched := make([]uint16, 0, len(e.pending.local))
+	for n := range e.pending.local {
+		touched = append(touched, n)
+	}
+	slices.Sort(touched)
+	made := map[string]*set{} // by what makes them, so that alike workloads are compiled once
+	for _, n := range touched {
+		s := e.pending.local[n]
+		what := fmt.Sprintf("%s|%s|%t", s.labels.Key(), portsKey(sortedPorts(s.NamedPorts)), s.Audit)
+		want := made[what]
+		if want == nil {
+			want = e.newSet(subjectOf{labels: s.labels, ports: s.NamedPorts, audit: s.Audit})
+			if have := e.sets[want.key]; have != nil {
+				e.releaseRules(want)
+				want = have
+			} else {
+				e.attach(want)
+			}
+			made[what] = want
+		}
+		if want != s.set {
+			e.leave(s)
+			want.refs++
+			s.set = want
+		}
+	}
+	clear(e.pending.local)
+	dying := e.pending.dying
+	e.pending.dying = nil
+	for _, s := range dying {
+		if s.refs == 0 && e.sets[s.key] == s {
+			e.detach(s)
+		}
+	}
+}
+
+// attach takes a set's selectors, names and prefixes into use.
+func (e *Engine) attach(s *set) {
+	e.sets[s.key] = s
+	for _, sd := range s.sides {
+		sd.bySel = map[uint32][]int{}
+		for i, en := range sd.entries {
+			if sd.dir == model.Egress {
+				for _, p := range en.ports {
+					if p.name != "" {
+						s.names = append(s.names, p.name)
+					}
+				}
+			}
+			if en.peers == nil {
+				continue
+			}
+			e.usePrefixes(en.peers, 1) // first, so that a fresh selector finds their identities
+			sel, fresh := e.live.acquire(en.peers)
+			s.sels = append(s.sels, sel)
+			sd.bySel[sel.id] = append(sd.bySel[sel.id], i)
+			if fresh {
+				e.index.matching(en.peers, func(id *identity) { e.pending.ids[id.id] = id })
+			}
+		}
+	}
+	for _, n := range s.names {
+		if e.live.names[n]++; e.live.names[n] == 1 {
+			e.touchNamed(n)
+		}
+	}
+}
+
+func (e *Engine) detach(s *set) {
+	delete(e.sets, s.key)
+	e.releaseRules(s)
+	for _, sel := range s.sels {
+		e.usePrefixes(sel.peers, -1)
+		if e.live.release(sel) {
+			e.index.matching(sel.peers, func(id *identity) { e.pending.ids[id.id] = id })
+		}
+	}
+	for _, n := range s.names {
+		if e.live.names[n]--; e.live.names[n] == 0 {
+			delete(e.live.names, n)
+			e.touchNamed(n)
+		}
+	}
+}
+
+func (e *Engine) touchNamed(name string) {
+	for n, id := range e.index.all {
+		if slices.ContainsFunc(id.ports, func(p model.NamedPort) bool { return lower(p.Name) == name }) {
+			e.pending.ids[n] = id
+		}
+	}
+}
+
+// usePrefixes counts the users of the prefixes that peers name. The whole world is no prefix of its own: the datapath
+// has rows for it already.
+func (e *Engine) usePrefixes(p *peers, by int) {
+	for i := range p.terms {
+		t := &p.terms[i]
+		if t.kind != termCIDR {
+			continue
+		}
+		for _, pre := range append([]netip.Prefix{t.prefix}, t.except...) {
+			if pre.Bits() == 0 {
+				continue
+			}
+			x := e.prefixes[pre]
+			if x == nil {
+				x = e.addPrefix(pre, e.freeID())
+			}
+			x.refs += by
+		}
+	}
+}
+
+// freeID is a number that no prefix holds, in rising order so that one is not used again soon.
+func (e *Engine) freeID() model.IdentityID {
+	for {
+		if e.nextID&model.IdentityScopeMask != model.IdentityScopeLocal {
+			e.nextID = model.IdentityScopeLocal + 1
+		}
+		id := e.nextID
+		e.nextID++
+		if e.index.all[id] == nil {
+			return id
+		}
+	}
+}

@@ -1,0 +1,66 @@
+package policy
+
+import (
+	"encoding/binary"
+	"strconv"
+	"strings"
+
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+// cell is what the sets in use cannot tell apart: identities that match the same live selectors and have the same
+// ports behind the names in use.
+type cell struct {
+	sig     string
+	sels    []uint32
+	named   []model.NamedPort
+	class   model.ClassID // 0: none yet
+	members map[model.IdentityID]*identity
+}
+
+func lower(s string) string { return strings.ToLower(s) }
+
+func signature(sels []uint32, named []model.NamedPort) string {
+	b := make([]byte, 0, 4*len(sels)+1)
+	for _, s := range sels {
+		b = binary.BigEndian.AppendUint32(b, s)
+	}
+	return string(b) + "|" + portsKey(named)
+}
+
+func portsKey(named []model.NamedPort) string {
+	var b strings.Builder
+	for _, p := range named {
+		b.WriteString(lower(p.Name) + " " + strconv.Itoa(int(p.Proto)) + " " + strconv.Itoa(int(p.Port)) + ";")
+	}
+	return b.String()
+}
+
+// place puts an identity into the cell where it belongs now.
+func (e *Engine) place(id *identity) {
+	id.sels = e.live.of(id)
+	named := e.live.named(id)
+	sig := signature(id.sels, named)
+	if id.cell != nil && id.cell.sig == sig {
+		return
+	}
+	e.unplace(id)
+	c := e.cells[sig]
+	if c == nil {
+		c = &cell{sig: sig, sels: id.sels, named: named, members: map[model.IdentityID]*identity{}}
+		e.cells[sig] = c
+	}
+	c.members[id.id] = id
+	id.cell = c
+}
+
+func (e *Engine) unplace(id *identity) {
+	c := id.cell
+	if c == nil {
+		return
+	}
+	id.cell = nil
+	if delete(c.members, id.id); len(c.members) == 0 {
+		delete(e.cells, c.sig)
+	}
+}

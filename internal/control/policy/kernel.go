@@ -1,0 +1,72 @@
+package policy
+
+import (
+	"net/netip"
+
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+// kernel is what the kernel holds once all plans so far are applied.
+type kernel struct {
+	rows      map[model.SetID]map[model.ClassID][2]*model.PolicyList
+	classes   map[model.IdentityID]model.ClassID
+	members   map[model.ClassID]map[model.IdentityID]bool // the inverse of classes; no empty ones
+	prefixes  map[netip.Prefix]model.IdentityID
+	endpoints map[uint16]model.SetID
+
+	lastSet   model.SetID // highest number ever seen
+	lastClass model.ClassID
+}
+
+func newKernel(s model.PolicyState) *kernel {
+	k := &kernel{rows: map[model.SetID]map[model.ClassID][2]*model.PolicyList{}, classes: map[model.IdentityID]model.ClassID{},
+		members: map[model.ClassID]map[model.IdentityID]bool{}, prefixes: map[netip.Prefix]model.IdentityID{},
+		endpoints: map[uint16]model.SetID{}}
+	for key, l := range s.Lists {
+		if key.Dir <= model.Egress {
+			k.setList(key, &l)
+		}
+	}
+	for id, c := range s.Classes {
+		k.setClass(id, c)
+	}
+	for p, id := range s.Prefixes {
+		k.prefixes[p] = id
+	}
+	for e, s := range s.EndpointSets {
+		k.endpoints[e] = s
+		k.lastSet = max(k.lastSet, s)
+	}
+	return k
+}
+
+func (k *kernel) setList(key model.PolicyKey, l *model.PolicyList) {
+	if k.rows[key.Set] == nil {
+		k.rows[key.Set] = map[model.ClassID][2]*model.PolicyList{}
+	}
+	row := k.rows[key.Set][key.Class]
+	row[key.Dir] = l
+	k.rows[key.Set][key.Class] = row
+	k.lastSet, k.lastClass = max(k.lastSet, key.Set), max(k.lastClass, key.Class)
+}
+
+func (k *kernel) setClass(id model.IdentityID, c model.ClassID) {
+	k.dropClass(id)
+	k.classes[id] = c
+	if k.members[c] == nil {
+		k.members[c] = map[model.IdentityID]bool{}
+	}
+	k.members[c][id] = true
+	k.lastClass = max(k.lastClass, c)
+}
+
+func (k *kernel) dropClass(id model.IdentityID) {
+	c, ok := k.classes[id]
+	if !ok {
+		return
+	}
+	delete(k.classes, id)
+	if delete(k.members[c], id); len(k.members[c]) == 0 {
+		delete(k.members, c)
+	}
+}

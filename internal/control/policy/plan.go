@@ -1,0 +1,207 @@
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+// planner leads from what the kernel holds to what is wanted. Every step is taken over into Engine.kernel as it is made.
+//
+//	forget  identities that are gone lose their class
+//	split   classes whose members part ways: the movers get a copy of the rows they had
+//	swap    prefixes and new sets are written, endpoints flip to them
+//	settle  new and changed identities get their class, cells that became alike merge, leftovers go
+type planner struct {
+	e     *Engine
+	k     *kernel
+	steps []model.PolicyStep
+
+	fresh    []*set                     // numbered in this plan
+	flips    map[uint16]model.SetID     // endpoints to their new sets
+	entering map[netip.Prefix]*identity // prefixes not in the kernel yet
+	retiring map[model.IdentityID]bool  // identities of prefixes that no set names any more
+	lost     map[model.ClassID]bool     // classes that lost a member
+}
+
+func (e *Engine) plan() []model.PolicyStep {
+	e.regroup()
+	p := &planner{e: e, k: e.kernel, flips: map[uint16]model.SetID{}, entering: map[netip.Prefix]*identity{},
+		retiring: map[model.IdentityID]bool{}, lost: map[model.ClassID]bool{}}
+	for _, n := range slices.Sorted(maps.Keys(e.pending.ids)) {
+		e.place(e.pending.ids[n])
+	}
+	p.forget()
+	for pre, x := range e.prefixes {
+		if x.refs == 0 {
+			p.retiring[x.id.id] = true
+		} else if id, ok := p.k.prefixes[pre]; !ok || id != x.id.id {
+			p.entering[pre] = x.id
+		}
+	}
+	p.number()
+	if len(p.fresh)+len(p.entering) > 0 {
+		p.split()
+	}
+	p.swap()
+	p.settle()
+	e.pending = newPending()
+	e.adopt = false
+	return p.steps
+}
+
+// step adds a step unless it says nothing.
+func (p *planner) step(s model.PolicyStep) {
+	if len(s.Lists)+len(s.Classes)+len(s.Prefixes)+len(s.EndpointSets)+len(s.DeletePrefixes)+len(s.DeleteClasses)+
+		len(s.DeleteLists) > 0 || s.BumpEpoch {
+		p.steps = append(p.steps, s)
+	}
+}
+
+// list writes one list into a step and the kernel.
+func (p *planner) list(s *model.PolicyStep, key model.PolicyKey, l *model.PolicyList) {
+	if s.Lists == nil {
+		s.Lists = map[model.PolicyKey]model.PolicyList{}
+	}
+	s.Lists[key] = *l
+	p.k.setList(key, l)
+}
+
+func (p *planner) rows(s *model.PolicyStep, set model.SetID, class model.ClassID, row [2]*model.PolicyList) {
+	for dir, l := range row {
+		if l != nil {
+			p.list(s, model.PolicyKey{Set: set, Class: class, Dir: model.Direction(dir)}, l)
+		}
+	}
+}
+
+func (p *planner) class(s *model.PolicyStep, id model.IdentityID, c model.ClassID) {
+	if s.Classes == nil {
+		s.Classes = map[model.IdentityID]model.ClassID{}
+	}
+	if old, ok := p.k.classes[id]; ok {
+		p.lost[old] = true
+	}
+	s.Classes[id] = c
+	p.k.setClass(id, c)
+}
+
+func (p *planner) dropClass(s *model.PolicyStep, id model.IdentityID) {
+	if c, ok := p.k.classes[id]; ok {
+		p.lost[c] = true
+		s.DeleteClasses = append(s.DeleteClasses, id)
+		p.k.dropClass(id)
+	}
+}
+
+func (p *planner) newClass() model.ClassID {
+	p.k.lastClass++
+	return p.k.lastClass
+}
+
+// forget comes first, because an identity that is gone must not see the policy to come.
+func (p *planner) forget() {
+	var s model.PolicyStep
+	gone := maps.Clone(p.e.pending.gone)
+	if p.e.adopt {
+		for id := range p.k.classes {
+			if p.e.index.all[id] == nil {
+				gone[id] = true
+			}
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(gone)) {
+		p.dropClass(&s, id)
+	}
+	p.step(s)
+}
+
+// number gives every set its number: the one the kernel has for the same content, or a new one.
+func (p *planner) number() {
+	var todo []*set
+	for _, s := range p.e.sets {
+		if s.num == 0 {
+			todo = append(todo, s)
+		}
+	}
+	slices.SortFunc(todo, func(a, b *set) int { return cmp.Compare(a.key, b.key) })
+	if p.e.adopt {
+		p.adoptSets(todo)
+	}
+	for _, s := range todo {
+		if s.num == 0 {
+			p.k.lastSet++
+			s.num = p.k.lastSet
+			p.fresh = append(p.fresh, s)
+		}
+	}
+	for n, sub := range p.e.local {
+		if have, ok := p.k.endpoints[n]; !ok || have != sub.set.num {
+			p.flips[n] = sub.set.num
+		}
+	}
+}
+
+// adoptSets finds sets that the kernel holds already, among those that their endpoints have.
+func (p *planner) adoptSets(todo []*set) {
+	type pair struct {
+		class model.ClassID
+		cell  *cell
+	}
+	pairs := map[pair]bool{}
+	for id, c := range p.k.classes {
+		pairs[pair{c, p.e.index.all[id].cell}] = true
+	}
+	candidates := map[*set][]model.SetID{}
+	for n, sub := range p.e.local {
+		if num, ok := p.k.endpoints[n]; ok {
+			candidates[sub.set] = append(candidates[sub.set], num)
+		}
+	}
+	taken := map[model.SetID]bool{}
+	for _, s := range todo {
+		slices.Sort(candidates[s])
+		for _, num := range slices.Compact(candidates[s]) {
+			rows := p.k.rows[num]
+			same := num != 0 && !taken[num] && rows != nil && equalRow(rows[0], s.anyRow())
+			for pr := range pairs {
+				same = same && equalRow(rows[pr.class], s.row(pr.cell))
+			}
+			if same {
+				s.num, taken[num] = num, true
+				break
+			}
+		}
+	}
+}
+
+func equalRow(a, b [2]*model.PolicyList) bool { return equalList(a[0], b[0]) && equalList(a[1], b[1]) }
+
+// swap writes what the new sets need and flips the endpoints.
+func (p *planner) swap() {
+	var s model.PolicyStep
+	for _, set := range p.fresh {
+		p.rows(&s, set.num, 0, set.anyRow())
+		for c, members := range p.k.members {
+			for id := range members { // all are of one cell after split
+				p.rows(&s, set.num, c, set.row(p.e.index.all[id].cell))
+				break
+			}
+		}
+	}
+	for pre, id := range p.entering {
+		if s.Prefixes == nil {
+			s.Prefixes = map[netip.Prefix]model.IdentityID{}
+		}
+		s.Prefixes[pre] = id.id
+		p.k.prefixes[pre] = id.id
+	}
+	if len(p.flips) > 0 {
+		s.EndpointSets, s.BumpEpoch = p.flips, true
+		maps.Copy(p.k.endpoints, p.flips)
+	}
+	p.step(s)
+}

@@ -1,0 +1,182 @@
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+// settle gives every touched cell one class, moves its identities there, and deletes what nothing refers to. A class is
+// joined only if its rows are right in every set, so the move of an identity is one write and shows nothing between.
+func (p *planner) settle() {
+	var s model.PolicyStep
+	touched := map[*cell]bool{}
+	for id := range p.e.pending.ids {
+		if !p.retiring[id] {
+			touched[p.e.index.all[id].cell] = true
+		}
+	}
+	cells := slices.SortedFunc(maps.Keys(touched), func(a, b *cell) int { return cmp.Compare(a.sig, b.sig) })
+	if len(p.fresh)+len(p.entering) > 0 {
+		for _, c := range cells {
+			p.confirm(c)
+		}
+	}
+	for _, c := range cells {
+		if c.class == 0 {
+			p.choose(&s, c)
+			for _, id := range slices.Sorted(maps.Keys(c.members)) {
+				p.join(&s, id, c.class)
+			}
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(p.e.pending.ids)) {
+		p.join(&s, n, p.e.index.all[n].cell.class)
+	}
+	p.retire(&s)
+	p.sweep(&s)
+	p.step(s)
+}
+
+// confirm keeps a cell's class only if the class is really what the new sets were written for.
+func (p *planner) confirm(c *cell) {
+	if c.class == 0 {
+		return
+	}
+	for id := range p.k.members[c.class] {
+		if p.e.index.all[id].cell == c {
+			return
+		}
+		break
+	}
+	delete(p.e.owners, c.class)
+	c.class = 0
+}
+
+// choose picks the class with the most members among those that are all in the cell and have the right rows, else makes
+// one.
+func (p *planner) choose(s *model.PolicyStep, c *cell) {
+	count := map[model.ClassID]int{}
+	for id := range c.members {
+		if class, ok := p.k.classes[id]; ok {
+			count[class]++
+		}
+	}
+	best := model.ClassID(0)
+	for class, n := range count {
+		if n == len(p.k.members[class]) && class != 0 && (best == 0 || n > count[best] || n == count[best] && class < best) &&
+			p.unowned(class) && p.right(class, c) {
+			best = class
+		}
+	}
+	if best == 0 {
+		best = p.newClass()
+		for _, set := range p.e.sets {
+			p.rows(s, set.num, best, set.row(c))
+		}
+	}
+	c.class = best
+	p.e.owners[best] = c
+}
+
+func (p *planner) unowned(class model.ClassID) bool {
+	o := p.e.owners[class]
+	return o == nil || o.class != class || p.e.cells[o.sig] != o
+}
+
+// right says whether the rows of a class are what a cell wants. They are, unless labels or ports changed under all its
+// members, or the kernel's content is yet to be trusted.
+func (p *planner) right(class model.ClassID, c *cell) bool {
+	if !p.e.adopt {
+		for id := range p.k.members[class] {
+			if !p.e.pending.mutated[id] {
+				return true
+			}
+		}
+	}
+	for _, set := range p.e.sets {
+		if !equalRow(p.k.rows[set.num][class], set.row(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *planner) join(s *model.PolicyStep, id model.IdentityID, class model.ClassID) {
+	have, ok := p.k.classes[id]
+	if p.retiring[id] || ok && have == class {
+		return
+	}
+	if ok && (p.e.pending.mutated[id] || p.e.adopt) {
+		s.BumpEpoch = true
+	}
+	p.class(s, id, class)
+}
+
+// retire deletes prefixes that no set names; their addresses fall to what covers them, which no set tells apart.
+func (p *planner) retire(s *model.PolicyStep) {
+	for pre, x := range p.e.prefixes {
+		if x.refs > 0 {
+			continue
+		}
+		p.e.unplace(x.id)
+		p.e.index.remove(x.id)
+		delete(p.e.prefixes, pre)
+		p.dropClass(s, x.id.id)
+	}
+	for pre := range p.k.prefixes {
+		if p.e.prefixes[pre] == nil {
+			s.DeletePrefixes = append(s.DeletePrefixes, pre)
+			delete(p.k.prefixes, pre)
+		}
+	}
+	slices.SortFunc(s.DeletePrefixes, comparePrefix)
+	slices.Sort(s.DeleteClasses)
+}
+
+// sweep deletes the lists of sets without endpoints and of classes without members.
+func (p *planner) sweep(s *model.PolicyStep) {
+	nums := map[model.SetID]bool{}
+	for _, set := range p.e.sets {
+		nums[set.num] = true
+	}
+	drop := func(set model.SetID, class model.ClassID) {
+		for dir, l := range p.k.rows[set][class] {
+			if l != nil {
+				s.DeleteLists = append(s.DeleteLists, model.PolicyKey{Set: set, Class: class, Dir: model.Direction(dir)})
+			}
+		}
+		delete(p.k.rows[set], class)
+	}
+	for set, rows := range p.k.rows {
+		if !nums[set] {
+			for class := range rows {
+				drop(set, class)
+			}
+			delete(p.k.rows, set)
+			continue
+		}
+		dead := p.lost
+		if p.e.adopt {
+			dead = map[model.ClassID]bool{}
+			for class := range rows {
+				dead[class] = true
+			}
+		}
+		for class := range dead {
+			if class != 0 && p.k.members[class] == nil {
+				drop(set, class)
+			}
+		}
+	}
+	for class := range p.lost {
+		if p.k.members[class] == nil {
+			delete(p.e.owners, class)
+		}
+	}
+	slices.SortFunc(s.DeleteLists, func(a, b model.PolicyKey) int {
+		return cmp.Or(cmp.Compare(a.Set, b.Set), cmp.Compare(a.Class, b.Class), cmp.Compare(a.Dir, b.Dir))
+	})
+}

@@ -1,0 +1,119 @@
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+// part is the members of one class that go to the same cell.
+type part struct {
+	cell    *cell
+	members []model.IdentityID // sorted
+	real    int                // those that have the class now; the others only behave like it until their prefix enters
+}
+
+// split makes every class hold identities of one cell only. A prefix that enters behaves like what covers it now.
+func (p *planner) split() {
+	touched := map[model.ClassID]bool{}
+	entering := map[model.ClassID][]*identity{}
+	for id := range p.e.pending.ids {
+		if c, ok := p.k.classes[id]; ok {
+			touched[c] = true
+		}
+	}
+	for pre, id := range p.entering {
+		if _, ok := p.k.classes[id.id]; ok {
+			continue
+		}
+		if c, ok := p.k.classes[p.covering(pre)]; ok {
+			touched[c] = true
+			entering[c] = append(entering[c], id)
+		}
+	}
+	sets := map[model.SetID]bool{}
+	for _, n := range p.k.endpoints {
+		sets[n] = true
+	}
+	var s model.PolicyStep
+	for _, c := range slices.Sorted(maps.Keys(touched)) {
+		parts := p.parts(c, entering[c])
+		keep := p.keeper(c, parts)
+		for i, pt := range parts {
+			class := c
+			if i != keep {
+				class = p.newClass()
+				for n := range sets {
+					p.rows(&s, n, class, p.k.rows[n][c])
+				}
+			}
+			for _, id := range pt.members {
+				if have, ok := p.k.classes[id]; !ok || have != class {
+					p.class(&s, id, class)
+				}
+			}
+		}
+	}
+	p.step(s)
+}
+
+func (p *planner) parts(c model.ClassID, entering []*identity) []*part {
+	byCell := map[*cell]*part{}
+	add := func(id model.IdentityID, real int) {
+		cl := p.e.index.all[id].cell
+		if byCell[cl] == nil {
+			byCell[cl] = &part{cell: cl}
+		}
+		byCell[cl].members = append(byCell[cl].members, id)
+		byCell[cl].real += real
+	}
+	for id := range p.k.members[c] {
+		add(id, 1)
+	}
+	for _, id := range entering {
+		add(id.id, 0)
+	}
+	out := slices.Collect(maps.Values(byCell))
+	for _, pt := range out {
+		slices.Sort(pt.members)
+	}
+	slices.SortFunc(out, func(a, b *part) int { return cmp.Compare(a.members[0], b.members[0]) })
+	return out
+}
+
+// keeper is the part that keeps the class: the cell it belongs to, else the largest.
+func (p *planner) keeper(c model.ClassID, parts []*part) int {
+	best := 0
+	for i, pt := range parts {
+		if pt.cell.class == c && pt.real > 0 {
+			return i
+		}
+		if pt.real > parts[best].real {
+			best = i
+		}
+	}
+	return best
+}
+
+// covering is the identity that the addresses of a prefix have as long as the prefix is not there.
+func (p *planner) covering(pre netip.Prefix) model.IdentityID {
+	best, bits := model.IdentityUnknown, -1
+	for q, id := range p.k.prefixes {
+		if q != pre && within(pre, q) && q.Bits() > bits {
+			best, bits = id, q.Bits()
+		}
+	}
+	if bits >= 0 {
+		return best
+	}
+	switch cfg := p.e.cfg; {
+	case !cfg.IPv4 || !cfg.IPv6:
+		return model.IdentityWorld
+	case pre.Addr().Is4():
+		return model.IdentityWorldIPv4
+	}
+	return model.IdentityWorldIPv6
+}

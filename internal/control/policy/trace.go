@@ -1,0 +1,183 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+// Peer is one end of a connection. The first of Endpoint, Identity, Addr and Labels that is set counts.
+type Peer struct {
+	Endpoint   uint16           // a local workload
+	Identity   model.IdentityID // one the engine knows
+	Addr       netip.Addr       // an address outside, of no workload and no node
+	Labels     model.Labels     // of a workload that need not exist
+	NamedPorts []model.NamedPort
+}
+
+// Query asks what would become of a connection's first packet.
+type Query struct {
+	Source, Destination Peer
+	Proto               uint8
+	Port                uint16 // ICMP: the type
+	PortName            string // instead of Port: a named port of the destination
+}
+
+// Judgement is the verdict of one direction.
+type Judgement struct {
+	Verdict uint8 // model.VerdictAllow, VerdictDeny, VerdictDeny|VerdictAudit
+	Rule    model.RuleRef
+	Log     []string // the steps that led there
+}
+
+// Passes says whether the packet goes through.
+func (j *Judgement) Passes() bool { return j == nil || j.Verdict != model.VerdictDeny }
+
+// TraceResult answers a Query.
+type TraceResult struct {
+	// Verdict of both directions together: a denial, else an audited one, else allowed.
+	Verdict uint8
+	// Egress is that of the source, Ingress that of the destination; nil where that end is no workload, so that no
+	// policy is asked.
+	Egress, Ingress *Judgement
+	Source          model.Labels
+	Destination     model.Labels
+	Port            uint16
+}
+
+// Trace answers from the lists that the datapath has; for ends that do not live here it compiles them in the same way.
+func (e *Engine) Trace(q Query) (TraceResult, error) {
+	src, srcSub, err := e.peer(q.Source)
+	if err != nil {
+		return TraceResult{}, fmt.Errorf("trace policy: source: %w", err)
+	}
+	dst, dstSub, err := e.peer(q.Destination)
+	if err != nil {
+		return TraceResult{}, fmt.Errorf("trace policy: destination: %w", err)
+	}
+	out := TraceResult{Verdict: model.VerdictAllow, Source: src.labels, Destination: dst.labels, Port: q.Port}
+	if q.PortName != "" {
+		ports := dst.ports
+		if dstSub != nil {
+			ports = dstSub.NamedPorts
+		}
+		i := slices.IndexFunc(ports, func(p model.NamedPort) bool {
+			return p.Proto == q.Proto && strings.EqualFold(p.Name, q.PortName)
+		})
+		if i < 0 {
+			return out, fmt.Errorf("trace policy: the destination has no port named %q with protocol %d", q.PortName, q.Proto)
+		}
+		out.Port = ports[i].Port
+	}
+	if srcSub != nil || src.workload() {
+		out.Egress = e.judge(model.Egress, src, srcSub, dst, q.Proto, out.Port)
+	}
+	if dstSub != nil || dst.workload() {
+		out.Ingress = e.judge(model.Ingress, dst, dstSub, src, q.Proto, out.Port)
+	}
+	for _, j := range []*Judgement{out.Egress, out.Ingress} {
+		switch {
+		case j == nil || j.Verdict == model.VerdictAllow || out.Verdict == model.VerdictDeny:
+		default:
+			out.Verdict = j.Verdict
+		}
+	}
+	return out, nil
+}
+
+// workload says whether policy can select it.
+func (id *identity) workload() bool {
+	if id.prefix.IsValid() || id.world4 || id.world6 || id.node {
+		return false
+	}
+	for _, k := range []string{"host", "world", "unmanaged", "kube-apiserver"} {
+		if hasReserved(id.labels, k) {
+			return false
+		}
+	}
+	return true
+}
+
+func (e *Engine) peer(p Peer) (*identity, *subject, error) {
+	switch {
+	case p.Endpoint != 0:
+		s := e.local[p.Endpoint]
+		if s == nil {
+			return nil, nil, fmt.Errorf("endpoint %d is not known here", p.Endpoint)
+		}
+		if id := e.index.all[s.Identity]; id != nil {
+			return id, s, nil
+		}
+		return newIdentity(e.cfg, s.Identity, s.labels, s.NamedPorts, false), s, nil
+	case p.Identity != 0:
+		id := e.index.all[p.Identity]
+		if id == nil {
+			return nil, nil, fmt.Errorf("identity %d is not known", p.Identity)
+		}
+		return id, nil, nil
+	case p.Addr.IsValid():
+		a := p.Addr.Unmap()
+		return newIdentity(e.cfg, 0, cidrLabels(e.cfg, netip.PrefixFrom(a, a.BitLen())), nil, true), nil, nil
+	}
+	return newIdentity(e.cfg, 0, p.Labels, p.NamedPorts, true), nil, nil
+}
+
+func (e *Engine) judge(dir model.Direction, self *identity, sub *subject, other *identity, proto uint8, port uint16) *Judgement {
+	var s *set
+	if sub != nil && sub.set != nil {
+		s = sub.set
+	} else {
+		s = e.newSet(subjectOf{labels: self.labels, ports: self.ports})
+		e.releaseRules(s)
+	}
+	sd := s.sides[dir]
+	list := sd.forPeer(other)
+	if class, ok := e.kernel.classes[other.id]; ok && sub != nil && s.num != 0 {
+		if list = e.kernel.rows[s.num][class][dir]; list == nil {
+			list = e.kernel.rows[s.num][0][dir]
+		}
+	}
+	j := &Judgement{}
+	var id model.RuleID
+	var how string
+	j.Verdict, id, how = lookup(list, proto, port)
+	j.Rule, _ = e.Rule(id)
+	j.Log = append(j.Log, fmt.Sprintf("%s policy of %v, peer %v", dir, self.labels.Strings(), other.labels.Strings()))
+	for _, en := range sd.entries {
+		ref, _ := e.Rule(en.rule)
+		what := "does not match the peer"
+		if en.peers == nil || en.peers.matches(other) {
+			what = "matches the peer"
+		}
+		j.Log = append(j.Log, fmt.Sprintf("%s: %s", ref.Text, what))
+	}
+	fb, _ := e.Rule(sd.fallback.rule)
+	j.Log = append(j.Log, "default: "+fb.Text, fmt.Sprintf("%s: %s: %s", how, verdictName(j.Verdict), j.Rule.Text))
+	return j
+}
+
+// lookup does what the datapath does: the first entry that matches decides, else the default.
+func lookup(l *model.PolicyList, proto uint8, port uint16) (verdict uint8, rule model.RuleID, how string) {
+	for _, en := range l.Entries {
+		if en.Proto == 0 {
+			return en.Verdict, en.Rule, "every protocol"
+		}
+		if en.Proto == proto && en.PortLo <= port && port <= en.PortHi {
+			return en.Verdict, en.Rule, fmt.Sprintf("protocol %d, ports %d to %d", en.Proto, en.PortLo, en.PortHi)
+		}
+	}
+	return l.DefaultVerdict, l.DefaultRule, "no entry matches"
+}
+
+func verdictName(v uint8) string {
+	switch v {
+	case model.VerdictAllow:
+		return "allowed"
+	case model.VerdictDeny:
+		return "denied"
+	}
+	return "audit"
+}
