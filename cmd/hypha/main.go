@@ -8,12 +8,9 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/hypha-net/hypha/internal/cli"
-	"github.com/hypha-net/hypha/internal/datapath/loader"
-	"github.com/hypha-net/hypha/internal/doctor"
 )
 
 func main() {
@@ -23,28 +20,15 @@ func main() {
 		stop()
 	}()
 	os.Exit(cli.Run(ctx, os.Args, cli.Deps{
-		Stdin:     os.Stdin,
-		Stdout:    os.Stdout,
-		Stderr:    os.Stderr,
-		StdinTTY:  term.IsTerminal(int(os.Stdin.Fd())),
-		StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
-		Getenv:    os.Getenv,
-		Probe:     probe,
-		Commands:  commands,
+		Stdin:       os.Stdin,
+		Stdout:      os.Stdout,
+		Stderr:      os.Stderr,
+		StdinTTY:    term.IsTerminal(int(os.Stdin.Fd())),
+		StdoutTTY:   term.IsTerminal(int(os.Stdout.Fd())),
+		Getenv:      os.Getenv,
+		Probe:       probe,
+		ParsePolicy: parsePolicy,
+		Cleanup:     removeDatapath,
+		Commands:    commands,
 	}))
-}
-
-// commands are the parts of the tree that live in packages of their own.
-func commands() []*cobra.Command {
-	return []*cobra.Command{}
-}
-
-// probe asks the kernel through the datapath's loader.
-func probe() []doctor.Check {
-	k := loader.Probe()
-	out := make([]doctor.Check, len(k.Checks))
-	for i, c := range k.Checks {
-		out[i] = doctor.Check{Name: c.Name, OK: c.OK, Required: c.Required, Detail: c.Detail, Remedy: c.Remedy}
-	}
-	return out
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/hypha-net/hypha/internal/escape"
 	"github.com/hypha-net/hypha/internal/paths"
@@ -30,13 +31,13 @@ func (e *env) cleanup() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if running(p) {
-			return fmt.Errorf("the agent in %s is running: stop it first", p.State)
+		if at := e.running(p); at != "" {
+			return fmt.Errorf("the agent in %s is running: stop it first", at)
 		}
 		if e.Cleanup == nil {
 			return errors.New("this program was built without the datapath's cleanup")
 		}
-		if !exists(p.State) && !exists(p.BPF) {
+		if !exists(p.State) && !exists(p.BPF) && !exists("/sys/class/net/hypha_vxlan") {
 			e.say("There is nothing of an agent in %s or %s.", escape.Text(p.State), escape.Text(p.BPF))
 			return nil
 		}
@@ -53,13 +54,10 @@ func (e *env) cleanup() *cobra.Command {
 				return silent{ExitFailed}
 			}
 		}
-		removed, err := e.Cleanup(cmd.Context(), p)
-		for _, r := range removed {
-			fmt.Fprintf(e.Stdout, "removed %s\n", escape.Text(r))
-		}
-		if err != nil {
+		if err := e.Cleanup(cmd.Context(), p); err != nil {
 			return fmt.Errorf("clean up the kernel: %w", err)
 		}
+		fmt.Fprintf(e.Stdout, "removed the devices, programs and maps of %s\n", escape.Text(p.BPF))
 		if keepState || !exists(p.State) {
 			return nil
 		}
@@ -87,19 +85,53 @@ func (e *env) place() (paths.Paths, error) {
 	return paths.For(or(or(e.stateDir, e.Getenv("HYPHA_STATE_DIR")), paths.StateDir), node), nil
 }
 
-// running says whether somebody listens on one of the agent's sockets.
-func running(p paths.Paths) bool {
+// running is the directory of an agent that cleanup would hurt, "" if there is none: the one that is meant, or another one in
+// this network namespace, since devices belong to the namespace.
+func (e *env) running(p paths.Paths) string {
 	for _, s := range []string{p.AdminSocket(), p.AgentSocket()} {
 		c, err := net.DialTimeout("unix", s, time.Second)
 		if err == nil {
 			_ = c.Close() // nothing was written
-			return true
+			return p.State
 		}
 		if errors.Is(err, fs.ErrPermission) {
-			return true // cannot know; do no harm
+			return p.State // cannot know; do no harm
 		}
 	}
-	return false
+	for _, dir := range []string{filepath.Dir(p.State), paths.StateDir} {
+		others, _ := filepath.Glob(filepath.Join(dir, "*", filepath.Base(p.AdminSocket()))) // the pattern is well formed
+		for _, s := range others {
+			if sameNetwork(s) {
+				return filepath.Dir(s)
+			}
+		}
+	}
+	return ""
+}
+
+// sameNetwork says whether who listens on the socket lives in this process's network namespace.
+func sameNetwork(socket string) bool {
+	c, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return true // it lives, and that is all that is known
+	}
+	var peer *unix.Ucred
+	var perr error
+	err = raw.Control(func(fd uintptr) { peer, perr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err != nil || perr != nil {
+		return true
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", peer.Pid))
+	if err != nil {
+		return true
+	}
+	ours, err := os.Readlink("/proc/self/ns/net")
+	return err != nil || ours == theirs
 }
 
 func exists(path string) bool {

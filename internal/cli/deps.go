@@ -23,8 +23,8 @@ type Deps struct {
 	Probe doctor.Probe
 	// ParsePolicy reads a policy document as the agent would and counts its rules; errors name file, path and reason.
 	ParsePolicy func(filename string, doc []byte) (rules int, err error)
-	// Cleanup removes what an agent left in the kernel; nil where it cannot.
-	Cleanup func(context.Context, paths.Paths) ([]string, error)
+	// Cleanup removes what a stopped agent left in the kernel; nil where it cannot.
+	Cleanup func(context.Context, paths.Paths) error
 	// Commands are further commands of the tree (observe, demo), made anew for each call.
 	Commands func() []*cobra.Command
 	// Hubble is the tree for the name `hubble`.

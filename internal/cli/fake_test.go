@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -84,8 +86,11 @@ func (f *fakeAgent) note(m proto.Message) {
 		panic(err)
 	}
 	defer w.Close()
-	// protojson puts in a space at random
-	fmt.Fprintf(w, "%s %s\n", m.ProtoReflect().Descriptor().Name(), strings.ReplaceAll(strings.ReplaceAll(string(b), `, "`, `,"`), `": `, `":`))
+	var c bytes.Buffer // protojson puts in spaces at random
+	if err := json.Compact(&c, b); err != nil {
+		panic(err)
+	}
+	fmt.Fprintf(w, "%s %s\n", m.ProtoReflect().Descriptor().Name(), c.Bytes())
 }
 
 // reply notes a request and wraps its answer.

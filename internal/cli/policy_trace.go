@@ -155,7 +155,7 @@ func (e *env) printVerdict(b *strings.Builder, dir string, v *agentv1.TraceVerdi
 	}
 	b.WriteString(head + e.color.Paint(verdictStyle(v.GetVerdict()), escape.Text(v.GetVerdict())))
 	if t := v.GetRuleText(); t != "" {
-		b.WriteString(" by " + escape.Text(t))
+		b.WriteString(": " + escape.Text(t))
 	}
 	b.WriteByte('\n')
 	pad := strings.Repeat(" ", 9)

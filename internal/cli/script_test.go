@@ -44,13 +44,20 @@ func testDeps() Deps {
 			}
 			return 1, nil
 		},
-		Cleanup: func(_ context.Context, p paths.Paths) ([]string, error) { return []string{"device hypha_vxlan", p.BPF}, nil },
+		Cleanup: func(_ context.Context, p paths.Paths) error {
+			if os.Getenv("TEST_STUCK") != "" {
+				return errors.New("delete device hypha_vxlan: device or resource busy")
+			}
+			return nil
+		},
 		Commands: func() []*cobra.Command {
 			g := &cobra.Command{Use: "demo", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 			g.AddCommand(&cobra.Command{Use: "exec", RunE: func(*cobra.Command, []string) error { return codeError{} }})
 			return []*cobra.Command{g}
 		},
-		Hubble: func() *cobra.Command { return group("hubble", "See flows", &cobra.Command{Use: "observe", Run: func(*cobra.Command, []string) {}}) },
+		Hubble: func() *cobra.Command {
+			return group("hubble", "See flows", &cobra.Command{Use: "observe", Run: func(*cobra.Command, []string) {}})
+		},
 	}
 }
 

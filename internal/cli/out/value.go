@@ -43,11 +43,11 @@ func (o Object) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		k, err := json.Marshal(f.Key)
+		k, err := encode(f.Key)
 		if err != nil {
 			return nil, err
 		}
-		v, err := json.Marshal(f.Value)
+		v, err := encode(f.Value)
 		if err != nil {
 			return nil, err
 		}

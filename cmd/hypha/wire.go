@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hypha-net/hypha/internal/control/policy/parse"
+	"github.com/hypha-net/hypha/internal/datapath/cleanup"
+	"github.com/hypha-net/hypha/internal/datapath/loader"
+	"github.com/hypha-net/hypha/internal/demo"
+	"github.com/hypha-net/hypha/internal/doctor"
+	"github.com/hypha-net/hypha/internal/paths"
+	"github.com/hypha-net/hypha/internal/workload"
+)
+
+// commands are the parts of the tree that live in packages of their own.
+func commands() []*cobra.Command {
+	return []*cobra.Command{demo.NewCommand(), workload.NewCommand()}
+}
+
+// probe asks the kernel through the datapath's loader.
+func probe() []doctor.Check {
+	k := loader.Probe()
+	out := make([]doctor.Check, len(k.Checks))
+	for i, c := range k.Checks {
+		out[i] = doctor.Check{Name: c.Name, OK: c.OK, Required: c.Required, Detail: c.Detail, Remedy: c.Remedy}
+	}
+	return out
+}
+
+// parsePolicy counts the rules of a document, read as the agent reads it. CIDR groups count as one each.
+func parsePolicy(filename string, doc []byte) (int, error) {
+	policies, groups, err := parse.Parse(filename, doc)
+	if err != nil {
+		return 0, err
+	}
+	n := len(groups)
+	for _, p := range policies {
+		n += len(p.Rules)
+	}
+	return n, nil
+}
+
+// removeDatapath takes what a stopped agent left out of the kernel.
+func removeDatapath(ctx context.Context, p paths.Paths) error {
+	return cleanup.Run(ctx, p, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+}
