@@ -13,6 +13,9 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/hypha-net/hypha/internal/datapath/bpffs"
+	"github.com/hypha-net/hypha/internal/paths"
 )
 
 // The oldest kernel supported.
@@ -135,12 +138,12 @@ func (k *Kernel) jit() {
 }
 
 func (k *Kernel) bpffs() {
-	ok, err := isBPFFS(bpffsPath)
-	c := Check{Name: "bpffs", OK: true, Detail: "mounted on " + bpffsPath}
+	ok, err := bpffs.Mounted()
+	c := Check{Name: "bpffs", OK: true, Detail: "mounted on " + paths.BPFFS}
 	if err != nil {
 		c = Check{Name: "bpffs", Required: true, Detail: err.Error(), Remedy: "mount sysfs on /sys"}
 	} else if !ok {
-		c.Detail = "not mounted on " + bpffsPath + "; the agent mounts it"
+		c.Detail = "not mounted on " + paths.BPFFS + "; the agent mounts it"
 	}
 	k.add(c)
 }

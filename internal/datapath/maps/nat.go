@@ -69,15 +69,20 @@ func connectionOf(k *layout.NATKey, v *layout.NATValue) layout.CTKey {
 	if k.Dir == layout.NATReverse {
 		pod, podPort, peer, peerPort = v.Addr, v.Port, k.Src, k.Sport
 	}
+	high := bytes.Compare(pod.B[:], peer.B[:]) > 0
+	var asker uint8
 	switch k.Proto {
-	case protoICMP:
+	case protoICMP, protoICMP6:
 		peerPort = be16(echo4)
-	case protoICMP6:
-		peerPort = be16(echo6)
+		if k.Proto == protoICMP6 {
+			peerPort = be16(echo6)
+		}
+		if high {
+			asker = 1
+		}
 	}
-	c := layout.CTKey{Addr: [2]layout.Addr{pod, peer}, Port: [2]uint16{podPort, peerPort}, Proto: k.Proto}
-	d := bytes.Compare(pod.B[:], peer.B[:])
-	if d > 0 || d == 0 && be16(podPort) > be16(peerPort) {
+	c := layout.CTKey{Addr: [2]layout.Addr{pod, peer}, Port: [2]uint16{podPort, peerPort}, Proto: k.Proto, Asker: asker}
+	if high {
 		c.Addr[0], c.Addr[1] = c.Addr[1], c.Addr[0]
 		c.Port[0], c.Port[1] = c.Port[1], c.Port[0]
 	}
