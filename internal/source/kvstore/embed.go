@@ -10,11 +10,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/hypha-net/hypha/internal/source/file"
 )
@@ -22,6 +24,7 @@ import (
 // server is an embedded etcd: one member, no peers.
 type server struct {
 	etcd   *embed.Etcd
+	grpc   []*grpc.Server
 	pki    *PKI
 	hosts  []netip.Addr
 	lock   *os.File
@@ -70,9 +73,10 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger) (_ *server, 
 
 func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
 	client := url.URL{Scheme: "unix", Path: s.socket}
-	peer := url.URL{Scheme: "unix", Path: filepath.Join(filepath.Dir(s.socket), "peer.sock")}
-	for _, u := range []url.URL{client, peer} {
-		if err := os.Remove(u.Path); err != nil && !errors.Is(err, os.ErrNotExist) { // a killed process leaves them
+	// The peers' listener takes its path from Host; without one it would be an abstract socket, open to everybody here.
+	peer := url.URL{Scheme: "unix", Host: filepath.Join(filepath.Dir(s.socket), "peer.sock")}
+	for _, path := range []string{s.socket, peer.Host} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // a killed process leaves them
 			return nil, err
 		}
 	}
@@ -82,10 +86,16 @@ func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
 	e.ListenClientUrls = []url.URL{client}
 	e.AdvertiseClientUrls = []url.URL{client}
 	e.ListenPeerUrls = []url.URL{peer}
-	e.AdvertisePeerUrls = []url.URL{peer}
+	e.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:1"}} // there are no peers to dial it
 	e.InitialCluster = e.InitialClusterFromName(e.Name)
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(quiet(log))
 	e.EnableGRPCGateway = false
+	var mu sync.Mutex
+	e.ServiceRegister = func(g *grpc.Server) {
+		mu.Lock()
+		defer mu.Unlock()
+		s.grpc = append(s.grpc, g)
+	}
 	e.TickMs, e.ElectionMs = 50, 500 // there is nobody to elect against
 	e.QuotaBackendBytes = defaultQuota
 	e.MaxTxnOps = embeddedTxnOps
@@ -255,7 +265,11 @@ func (s *server) renewCerts(ctx context.Context, log *slog.Logger) {
 
 func (s *server) stop() {
 	if s.etcd != nil {
+		for _, g := range s.grpc { // else etcd waits for other nodes to end their watches, and they do not
+			g.Stop()
+		}
 		s.etcd.Close()
+		s.etcd = nil
 	}
 	if s.lock != nil {
 		_ = s.lock.Close() // releases the lock

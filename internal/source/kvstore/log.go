@@ -8,8 +8,9 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// quiet is a zap logger for etcd's code that passes on to log what is at least a warning: warnings, which etcd gives
-// freely, as debug messages. A fatal message panics instead of ending the process under the agent's feet.
+// quiet is a zap logger for etcd's code. Warnings and errors, which etcd gives freely (each restart logs four), become
+// debug messages: what matters of them comes back as an error. A fatal message is passed on, and panics instead of
+// ending the process under the agent's feet.
 func quiet(log *slog.Logger) *zap.Logger {
 	return zap.New(&slogCore{log: log}, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
@@ -34,8 +35,8 @@ func (c *slogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Che
 
 func (c *slogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	level := slog.LevelDebug
-	if e.Level > zapcore.WarnLevel {
-		level = slog.LevelWarn
+	if e.Level > zapcore.ErrorLevel {
+		level = slog.LevelError
 	}
 	ctx := context.Background()
 	if !c.log.Enabled(ctx, level) {

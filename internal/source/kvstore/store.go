@@ -29,6 +29,7 @@ type Store struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
+	closed sync.Once
 	wg     sync.WaitGroup // followers, cache writers, checks
 	leases *leaser
 	health *health
@@ -104,16 +105,17 @@ func (s *Store) start(fn func(context.Context)) { s.wg.Go(func() { fn(s.ctx) }) 
 
 // Close stops following and publishing, writes the caches and, when embedded, stops the store. What this node published
 // stays until its lease runs out, so that an agent that restarts finds its cluster unchanged.
-func (s *Store) Close() error {
-	s.cancel()
-	s.wg.Wait()
-	err := s.cli.Close()
-	if errors.Is(err, context.Canceled) {
-		err = nil
-	}
-	if s.srv != nil {
-		s.srv.stop()
-	}
+func (s *Store) Close() (err error) {
+	s.closed.Do(func() {
+		s.cancel()
+		s.wg.Wait()
+		if err = s.cli.Close(); errors.Is(err, context.Canceled) {
+			err = nil
+		}
+		if s.srv != nil {
+			s.srv.stop()
+		}
+	})
 	if err != nil {
 		return fmt.Errorf("close kvstore: %w", err)
 	}

@@ -1,0 +1,102 @@
+package kvstore
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+)
+
+// proxy passes TCP connections on to a store; held, it accepts everything and passes on nothing: a black hole.
+type proxy struct {
+	l      net.Listener
+	target string
+
+	mu   sync.Mutex
+	open chan struct{} // closed while not held
+	all  []net.Conn
+}
+
+func newProxy(t testing.TB, target string) *proxy {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{l: l, target: target, open: make(chan struct{})}
+	close(p.open)
+	t.Cleanup(p.close)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.serve(c)
+		}
+	}()
+	return p
+}
+
+func (p *proxy) addr() string { return p.l.Addr().String() }
+
+func (p *proxy) serve(c net.Conn) {
+	d, err := net.Dial("tcp", p.target)
+	if err != nil {
+		_ = c.Close()
+		return
+	}
+	p.mu.Lock()
+	p.all = append(p.all, c, d)
+	p.mu.Unlock()
+	go p.copy(d, c)
+	p.copy(c, d)
+}
+
+func (p *proxy) copy(to, from net.Conn) {
+	defer to.Close()
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			if err != io.EOF {
+				_ = from.Close()
+			}
+			return
+		}
+		p.mu.Lock()
+		open := p.open
+		p.mu.Unlock()
+		<-open
+		if _, err := to.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// hold starts the black hole, release ends it.
+func (p *proxy) hold() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open = make(chan struct{})
+}
+
+func (p *proxy) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.open)
+}
+
+func (p *proxy) close() {
+	_ = p.l.Close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.all {
+		_ = c.Close()
+	}
+	select {
+	case <-p.open:
+	default:
+		close(p.open)
+	}
+}
