@@ -1,0 +1,110 @@
+package main
+
+import (
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hypha-net/hypha/internal/testutil/netns"
+	"github.com/hypha-net/hypha/test/bench/arm"
+	"github.com/hypha-net/hypha/test/bench/load"
+)
+
+// TestMain lets the test binary be the load process.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "load" {
+		exit(load.Main(os.Args[2:], os.Stdout))
+	}
+	os.Exit(m.Run())
+}
+
+func TestMedian(t *testing.T) {
+	for _, c := range []struct {
+		in   []float64
+		want float64
+	}{{[]float64{3}, 3}, {[]float64{3, 1, 2}, 2}, {[]float64{4, 1, 3, 2}, 2.5}} {
+		if got := median(c.in); got != c.want {
+			t.Errorf("median(%v) = %v", c.in, got)
+		}
+	}
+	if !math.IsNaN(median(nil)) {
+		t.Error("median of nothing")
+	}
+}
+
+func TestReplaceBetween(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "doc.md")
+	if err := os.WriteFile(path, []byte("# Title\n"+markBegin+"\nold\n"+markEnd+"\nrest\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := replaceBetween(path, "\nnew\n\n"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if want := "# Title\n" + markBegin + "\nnew\n" + markEnd + "\nrest\n"; err != nil || string(got) != want {
+		t.Errorf("%q %v", got, err)
+	}
+	if err := os.WriteFile(path, []byte("no markers"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := replaceBetween(path, "x"); err == nil {
+		t.Error("a document without markers was taken")
+	}
+}
+
+func TestPick(t *testing.T) {
+	name := func(s string) string { return s }
+	got, err := pick([]string{"a", "b", "c"}, name, "c,a")
+	if err != nil || strings.Join(got, "") != "ac" {
+		t.Errorf("%v %v", got, err)
+	}
+	if got, err := pick([]string{"a"}, name, "a,x"); err == nil || len(got) != 1 {
+		t.Errorf("%v %v", got, err)
+	}
+}
+
+// Targets name tests that exist, so that none is silently never looked at.
+func TestTargets(t *testing.T) {
+	for _, x := range targets {
+		found := false
+		for _, y := range tests {
+			found = found || y.name == x.test
+		}
+		if !found || x.least == 0 && !x.cpu {
+			t.Errorf("target %+v", x)
+		}
+	}
+}
+
+// TestRound measures one short round of the plain arms: the tool works, its figures are figures.
+func TestRound(t *testing.T) {
+	netns.Require(t)
+	chosen, err := pick(tests, func(t test) string { return t.name }, "rr1,crr32")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	p := plan{arms: arm.Kernel()[:2], base: "A1", tests: chosen, rounds: 1, most: 1, duration: 100 * time.Millisecond, drift: math.Inf(1), log: &log}
+	reports, err := group(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range reports {
+		if r.good != 1 || len(r.arms) != 2 {
+			t.Fatalf("%+v", r)
+		}
+		for _, o := range r.arms {
+			if s := o.samples[0]; s.rate < 100 || s.p50 <= 0 || s.p99 < s.p50 || s.cpu < 0 || o.ratios[0] <= 0 {
+				t.Errorf("%s on %s: %+v", r.test.name, o.arm.Name(), s)
+			}
+		}
+	}
+	var doc strings.Builder
+	write(&doc, reports)
+	if !strings.Contains(doc.String(), "| A1 |") {
+		t.Errorf("no line for A1:\n%s", doc.String())
+	}
+}
