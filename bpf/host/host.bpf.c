@@ -2,26 +2,116 @@
 
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
+/* The node's devices to the outside. What is not for a workload is the node's own and passes untouched, understood
+ * or not. */
 #include "../lib/bpf.h"
-#include <linux/pkt_cls.h>
-#include "../lib/cfg.h"
-#include "../maps/ct.h"
-#include "../maps/endpoint.h"
-#include "../maps/event.h"
-#include "../maps/frag.h"
-#include "../maps/ipcache.h"
-#include "../maps/nat.h"
-#include "../maps/node.h"
-#include "../maps/policy.h"
+#include "../lib/conn.h"
+#include "../lib/deliver.h"
+#include "../lib/frag.h"
+#include "../lib/demasq.h"
+#include "../lib/quote.h"
+
+enum {
+	NOT_OURS = 1,
+};
+
+/* Who claims to send from outside: not this node, nor anybody who lives on it or behind the overlay. */
+static __always_inline int check_sender(struct pkt *p)
+{
+	struct ipcache_value *v = ipcache_find(&p->t.src);
+
+	if (addr_multicast(&p->t.src) || addr_own_host(&p->t.src) || endpoint_find(&p->t.src))
+		return fail(p, DROP_SOURCE_IP, FILE_HOST, __LINE__);
+	if (v && (v->identity == IDENTITY_HOST || v->flags & (IPC_F_LOCAL_CIDR | IPC_F_TUNNEL)))
+		return fail(p, DROP_SOURCE_IP, FILE_HOST, __LINE__);
+	who_remote(&p->from, v ? v->identity : IDENTITY_UNKNOWN);
+	return 0;
+}
+
+/* Ports of fragments and quoted packets, before the address changes. */
+static __always_inline int look_inside(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = 0;
+
+	if (frag_is(p))
+		err = frag_follow(p);
+	if (!err && p->flags & PKT_F_ERROR)
+		err = quote_parse(skb, p);
+	return err;
+}
+
+/* To a workload's own address: native routing. */
+static __always_inline int routed_to_pod(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = check_sender(p);
+
+	return err ? err : look_inside(skb, p);
+}
+
+/* To the node: perhaps the answer to what a workload sent under the node's address. */
+static __always_inline int masqueraded_to_pod(struct __sk_buff *skb, struct pkt *p)
+{
+	int err;
+
+	if (!(cfg.flags & (pkt_v6(p) ? CFG_MASQ6 : CFG_MASQ4)))
+		return NOT_OURS;
+	/* Only what could be: the node's own fragments do not crowd the table of first fragments. */
+	if (p->flags & PKT_F_FIRST && proto_has_ports(p->t.proto) && !nat_in_range(p->t.dport))
+		return NOT_OURS;
+	if (look_inside(skb, p))
+		return NOT_OURS; /* whatever it is, no row of ours speaks of it */
+	err = nat_reverse(skb, p);
+	if (err <= 0)
+		return err ? err : NOT_OURS;
+	/* A row that outlived its connection opens no way in. */
+	p->flags |= PKT_F_ANSWER;
+	return check_sender(p);
+}
+
+static __always_inline int deliver_from_outside(struct __sk_buff *skb, struct pkt *p)
+{
+	int err;
+
+	if (p->hop <= 1)
+		return fail(p, DROP_TTL, FILE_HOST, __LINE__);
+	err = rewrite_hop(skb, p);
+	return err ? err : deliver_local(skb, p);
+}
+
+static __always_inline int handle_from_netdev(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = parse(skb, p);
+	struct endpoint *dst = endpoint_find(&p->t.dst);
+
+	if (dst) {
+		if (!err)
+			err = routed_to_pod(skb, p);
+	} else {
+		if (err)
+			return TC_ACT_OK;
+		err = masqueraded_to_pod(skb, p);
+		if (err == NOT_OURS)
+			return TC_ACT_OK;
+		dst = endpoint_find(&p->t.dst);
+		if (!dst)
+			return fail(p, DROP_UNROUTABLE, FILE_HOST, __LINE__);
+	}
+	dest_local(p, dst);
+	if (!err)
+		err = conn_admit(skb, p);
+	return err ? err : deliver_from_outside(skb, p);
+}
 
 SEC("tc")
 int from_netdev(struct __sk_buff *skb)
 {
-	__u32 key = skb->ifindex;
+	struct pkt *p = pkt_new(PKT_F_INGRESS);
+	int verdict;
 
-	if (!(cfg.flags & (CFG_IPV4 | CFG_IPV6)))
+	if (!p)
 		return TC_ACT_SHOT;
-	return bpf_map_lookup_elem(&devices_v1, &key) ? TC_ACT_OK : TC_ACT_SHOT;
+	verdict = handle_from_netdev(skb, p);
+	return verdict < 0 ? drop(skb, p, verdict) : verdict;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -29,6 +29,7 @@ const (
 	rawMapNatV1            = "nat_v1"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
 	rawMapPolicyV1         = "policy_v1"
+	rawMapScratchV1        = "scratch_v1"
 	rawMapStateV1          = "state_v1"
 	rawProgFromNetdev      = "from_netdev"
 	rawVarCfg              = "cfg"
@@ -96,6 +97,7 @@ type rawMapSpecs struct {
 	NatV1            *ebpf.MapSpec `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.MapSpec `ebpf:"policy_v1"`
+	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
 	StateV1          *ebpf.MapSpec `ebpf:"state_v1"`
 }
 
@@ -139,6 +141,7 @@ type rawMaps struct {
 	NatV1            *ebpf.Map `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.Map `ebpf:"policy_v1"`
+	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
 	StateV1          *ebpf.Map `ebpf:"state_v1"`
 }
 
@@ -157,6 +160,7 @@ func (m *rawMaps) Close() error {
 		m.NatV1,
 		m.PolicyOverflowV1,
 		m.PolicyV1,
+		m.ScratchV1,
 		m.StateV1,
 	)
 }

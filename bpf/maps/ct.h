@@ -9,9 +9,11 @@
 
 struct ct_key {
 	struct addr addr[2]; /* lower address first (memcmp); ports break a tie */
-	__be16 port[2];      /* ICMP echo: the id on the requester's side, the request type on the other */
+	__be16 port[2];      /* ICMP echo: the id on the requester's side, the request type on the other;
+			      * other ICMP: type << 8 | code on the sender's side */
 	__u8 proto;
-	__u8 pad[3];
+	__u8 asker;          /* ICMP: which address asked, so that an id reused the other way is another row */
+	__u8 pad[2];
 };
 
 enum ct_flags {

@@ -101,3 +101,75 @@ const (
 	ReasonRelated     = uint8(rawTraceReasonREASON_RELATED)
 	ReasonReopened    = uint8(rawTraceReasonREASON_REOPENED)
 )
+
+// Event.Code of a drop: the numbers of the flow API.
+const (
+	DropSourceMAC       = uint8(rawDropReasonDROP_SOURCE_MAC)
+	DropSourceIP        = uint8(rawDropReasonDROP_SOURCE_IP)
+	DropPolicy          = uint8(rawDropReasonDROP_POLICY)
+	DropInvalid         = uint8(rawDropReasonDROP_INVALID)
+	DropTruncated       = uint8(rawDropReasonDROP_TRUNCATED)
+	DropL4Protocol      = uint8(rawDropReasonDROP_L4PROTOCOL)
+	DropL3Protocol      = uint8(rawDropReasonDROP_L3PROTOCOL)
+	DropWrite           = uint8(rawDropReasonDROP_WRITE)
+	DropTunnelKey       = uint8(rawDropReasonDROP_TUNNEL_KEY)
+	DropL3Target        = uint8(rawDropReasonDROP_L3TARGET)
+	DropUnroutable      = uint8(rawDropReasonDROP_UNROUTABLE)
+	DropCTFull          = uint8(rawDropReasonDROP_CT_FULL)
+	DropExtensionHeader = uint8(rawDropReasonDROP_EXTENSION_HEADER)
+	DropFragment        = uint8(rawDropReasonDROP_FRAGMENT)
+	DropNoTunnel        = uint8(rawDropReasonDROP_NO_TUNNEL)
+	DropCTState         = uint8(rawDropReasonDROP_CT_STATE)
+	DropNoPolicy        = uint8(rawDropReasonDROP_NO_POLICY)
+	DropNATNoMapping    = uint8(rawDropReasonDROP_NAT_NO_MAPPING)
+	DropNATProtocol     = uint8(rawDropReasonDROP_NAT_PROTOCOL)
+	DropFIB             = uint8(rawDropReasonDROP_FIB)
+	DropEncapsulation   = uint8(rawDropReasonDROP_ENCAPSULATION)
+	DropIdentity        = uint8(rawDropReasonDROP_IDENTITY)
+	DropUnknownSender   = uint8(rawDropReasonDROP_UNKNOWN_SENDER)
+	DropFirstFragment   = uint8(rawDropReasonDROP_FIRST_FRAGMENT)
+	DropICMPv6Forbidden = uint8(rawDropReasonDROP_ICMPV6FORBIDDEN)
+	DropProxy           = uint8(rawDropReasonDROP_PROXY)
+	DropPolicyDeny      = uint8(rawDropReasonDROP_POLICY_DENY)
+	DropVLAN            = uint8(rawDropReasonDROP_VLAN)
+	DropAuth            = uint8(rawDropReasonDROP_AUTH)
+	DropTTL             = uint8(rawDropReasonDROP_TTL)
+	DropMulticast       = uint8(rawDropReasonDROP_MULTICAST)
+)
+
+// SourceFile names Event.File: the header or program, under bpf/, that dropped the packet.
+func SourceFile(n uint8) string {
+	switch rawSourceFile(n) {
+	case rawSourceFileFILE_POD:
+		return "pod/pod.bpf.c"
+	case rawSourceFileFILE_OVERLAY:
+		return "overlay/overlay.bpf.c"
+	case rawSourceFileFILE_HOST:
+		return "host/host.bpf.c"
+	case rawSourceFileFILE_PARSE:
+		return "lib/parse.h"
+	case rawSourceFileFILE_EXT:
+		return "lib/ext.h"
+	case rawSourceFileFILE_FRAG:
+		return "lib/frag.h"
+	case rawSourceFileFILE_QUOTE:
+		return "lib/quote.h"
+	case rawSourceFileFILE_CONN:
+		return "lib/conn.h"
+	case rawSourceFileFILE_POLICY:
+		return "lib/policy.h"
+	case rawSourceFileFILE_DELIVER:
+		return "lib/deliver.h"
+	case rawSourceFileFILE_NAT:
+		return "lib/masq.h"
+	case rawSourceFileFILE_REWRITE:
+		return "lib/rewrite.h"
+	case rawSourceFileFILE_NEIGH:
+		return "lib/arp.h, lib/ndp.h"
+	case rawSourceFileFILE_OUTSIDE:
+		return "lib/outside.h"
+	case rawSourceFileFILE_TUNNEL:
+		return "lib/tunnel.h"
+	}
+	return ""
+}

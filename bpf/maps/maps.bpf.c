@@ -5,6 +5,7 @@
 /* Every shared map, and the types that user space needs. No programs: the loader creates these maps once, pins them,
  * and gives them to the program objects by name. */
 #include "../lib/config.h"
+#include "../lib/reason.h"
 #include "ct.h"
 #include "endpoint.h"
 #include "event.h"
@@ -13,6 +14,7 @@
 #include "nat.h"
 #include "node.h"
 #include "policy.h"
+#include "scratch.h"
 
 /* Types that no map mentions reach the object's BTF through this function's argument. It is never loaded. */
 struct exported_types {
@@ -20,6 +22,7 @@ struct exported_types {
 	struct event event;
 	enum config_flags config_flags;
 	enum ct_flags ct_flags;
+	enum drop_reason drop_reason;
 	enum device_flags device_flags;
 	enum endpoint_flags endpoint_flags;
 	enum event_flags event_flags;
@@ -29,6 +32,7 @@ struct exported_types {
 	enum policy_dir policy_dir;
 	enum policy_flags policy_flags;
 	enum policy_verdict policy_verdict;
+	enum source_file source_file;
 	enum state_flags state_flags;
 	enum trace_point trace_point;
 	enum trace_reason trace_reason;

@@ -62,7 +62,8 @@ type rawCtKey struct {
 	Addr  [2]rawAddr
 	Port  [2]uint16
 	Proto uint8
-	Pad   [3]uint8
+	Asker uint8
+	Pad   [2]uint8
 }
 
 type rawCtValue struct {
@@ -91,6 +92,42 @@ type rawDeviceFlags uint32
 
 const (
 	rawDeviceFlagsDEV_F_L3 rawDeviceFlags = 1
+)
+
+type rawDropReason uint32
+
+const (
+	rawDropReasonDROP_SOURCE_MAC       rawDropReason = 130
+	rawDropReasonDROP_SOURCE_IP        rawDropReason = 132
+	rawDropReasonDROP_POLICY           rawDropReason = 133
+	rawDropReasonDROP_INVALID          rawDropReason = 134
+	rawDropReasonDROP_TRUNCATED        rawDropReason = 135
+	rawDropReasonDROP_L4PROTOCOL       rawDropReason = 137
+	rawDropReasonDROP_L3PROTOCOL       rawDropReason = 139
+	rawDropReasonDROP_WRITE            rawDropReason = 141
+	rawDropReasonDROP_TUNNEL_KEY       rawDropReason = 147
+	rawDropReasonDROP_L3TARGET         rawDropReason = 150
+	rawDropReasonDROP_UNROUTABLE       rawDropReason = 151
+	rawDropReasonDROP_CT_FULL          rawDropReason = 155
+	rawDropReasonDROP_EXTENSION_HEADER rawDropReason = 156
+	rawDropReasonDROP_FRAGMENT         rawDropReason = 157
+	rawDropReasonDROP_NO_TUNNEL        rawDropReason = 160
+	rawDropReasonDROP_CT_STATE         rawDropReason = 163
+	rawDropReasonDROP_NO_POLICY        rawDropReason = 165
+	rawDropReasonDROP_NAT_NO_MAPPING   rawDropReason = 167
+	rawDropReasonDROP_NAT_PROTOCOL     rawDropReason = 168
+	rawDropReasonDROP_FIB              rawDropReason = 169
+	rawDropReasonDROP_ENCAPSULATION    rawDropReason = 170
+	rawDropReasonDROP_IDENTITY         rawDropReason = 171
+	rawDropReasonDROP_UNKNOWN_SENDER   rawDropReason = 172
+	rawDropReasonDROP_FIRST_FRAGMENT   rawDropReason = 175
+	rawDropReasonDROP_ICMPV6FORBIDDEN  rawDropReason = 176
+	rawDropReasonDROP_PROXY            rawDropReason = 180
+	rawDropReasonDROP_POLICY_DENY      rawDropReason = 181
+	rawDropReasonDROP_VLAN             rawDropReason = 182
+	rawDropReasonDROP_AUTH             rawDropReason = 189
+	rawDropReasonDROP_TTL              rawDropReason = 196
+	rawDropReasonDROP_MULTICAST        rawDropReason = 201
 )
 
 type rawEndpoint struct {
@@ -300,6 +337,31 @@ const (
 	rawPolicyVerdictVERDICT_F_AUDIT  rawPolicyVerdict = 128
 )
 
+type rawScratch struct {
+	_    structs.HostLayout
+	Word [48]uint64
+}
+
+type rawSourceFile uint32
+
+const (
+	rawSourceFileFILE_POD     rawSourceFile = 1
+	rawSourceFileFILE_OVERLAY rawSourceFile = 2
+	rawSourceFileFILE_HOST    rawSourceFile = 3
+	rawSourceFileFILE_PARSE   rawSourceFile = 4
+	rawSourceFileFILE_EXT     rawSourceFile = 5
+	rawSourceFileFILE_FRAG    rawSourceFile = 6
+	rawSourceFileFILE_QUOTE   rawSourceFile = 7
+	rawSourceFileFILE_CONN    rawSourceFile = 8
+	rawSourceFileFILE_POLICY  rawSourceFile = 9
+	rawSourceFileFILE_DELIVER rawSourceFile = 10
+	rawSourceFileFILE_NAT     rawSourceFile = 11
+	rawSourceFileFILE_REWRITE rawSourceFile = 12
+	rawSourceFileFILE_NEIGH   rawSourceFile = 13
+	rawSourceFileFILE_OUTSIDE rawSourceFile = 14
+	rawSourceFileFILE_TUNNEL  rawSourceFile = 15
+)
+
 type rawState struct {
 	_     structs.HostLayout
 	Epoch uint32
@@ -356,6 +418,7 @@ const (
 	rawMapNatV1            = "nat_v1"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
 	rawMapPolicyV1         = "policy_v1"
+	rawMapScratchV1        = "scratch_v1"
 	rawMapStateV1          = "state_v1"
 )
 
@@ -420,6 +483,7 @@ type rawMapSpecs struct {
 	NatV1            *ebpf.MapSpec `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.MapSpec `ebpf:"policy_v1"`
+	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
 	StateV1          *ebpf.MapSpec `ebpf:"state_v1"`
 }
 
@@ -462,6 +526,7 @@ type rawMaps struct {
 	NatV1            *ebpf.Map `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.Map `ebpf:"policy_v1"`
+	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
 	StateV1          *ebpf.Map `ebpf:"state_v1"`
 }
 
@@ -480,6 +545,7 @@ func (m *rawMaps) Close() error {
 		m.NatV1,
 		m.PolicyOverflowV1,
 		m.PolicyV1,
+		m.ScratchV1,
 		m.StateV1,
 	)
 }

@@ -2,36 +2,148 @@
 
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
+/* The tunnel device: what other nodes say is believed only as far as they can know it. */
 #include "../lib/bpf.h"
-#include <linux/pkt_cls.h>
-#include "../lib/cfg.h"
-#include "../maps/ct.h"
-#include "../maps/endpoint.h"
-#include "../maps/event.h"
-#include "../maps/frag.h"
-#include "../maps/ipcache.h"
-#include "../maps/nat.h"
-#include "../maps/node.h"
-#include "../maps/policy.h"
+#include "../lib/conn.h"
+#include "../lib/deliver.h"
+#include "../lib/frag.h"
+#include "../lib/quote.h"
+#include "../lib/tunnel.h"
+
+/* Identities that a node may claim for an address whose row has not come yet: those of workloads. */
+static __always_inline bool identity_of_workload(__u32 id)
+{
+	return id == IDENTITY_UNMANAGED || id == IDENTITY_INIT || (id >= IDENTITY_WELL_KNOWN && id < IDENTITY_LOCAL);
+}
+
+/* A source known only by its node's pod range: a workload so new that its row has not come. */
+static __always_inline int check_range(struct pkt *p)
+{
+	struct ipcache_key k = {.prefixlen = 32 + 128, .addr = p->t.src};
+	struct ipcache_value *v = bpf_map_lookup_elem(&ipcache_v1, &k);
+
+	if (!v || !(v->flags & IPC_F_TUNNEL) || !addr_eq(&v->tunnel, &p->tunnel))
+		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
+	if (!identity_of_workload(p->vni) || !bpf_map_lookup_elem(&class_v1, &p->vni))
+		return fail(p, DROP_IDENTITY, FILE_OVERLAY, __LINE__);
+	return 0;
+}
+
+/* The outer sender must be a node, and the inner one behind it, under the identity that the VNI says. */
+static __always_inline int check_sender(struct pkt *p)
+{
+	struct ipcache_value *outer = bpf_map_lookup_elem(&ipcache_exact_v1, &p->tunnel), *inner;
+
+	who_remote(&p->from, p->vni);
+	if (!outer || !(outer->flags & IPC_F_NODE) || outer->identity == IDENTITY_HOST)
+		return fail(p, DROP_UNKNOWN_SENDER, FILE_OVERLAY, __LINE__);
+	inner = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.src);
+	if (!inner)
+		return check_range(p);
+	/* A node's own address is behind itself. */
+	if (!addr_eq(&inner->tunnel, &p->tunnel) && !(inner == outer && addr_eq(&p->t.src, &p->tunnel)))
+		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
+	if (inner->identity != p->vni)
+		return fail(p, DROP_IDENTITY, FILE_OVERLAY, __LINE__);
+	return 0;
+}
+
+static __always_inline int admit_from_overlay(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = tunnel_get(skb, p);
+
+	if (!err)
+		err = parse(skb, p);
+	if (!err)
+		err = check_sender(p);
+	if (!err && frag_is(p))
+		err = frag_follow(p);
+	if (!err && p->flags & PKT_F_ERROR)
+		err = quote_parse(skb, p);
+	return err;
+}
+
+static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pkt *p)
+{
+	struct ipcache_value *own;
+	struct endpoint *dst;
+	int err = admit_from_overlay(skb, p);
+
+	if (err)
+		return err;
+	dst = endpoint_find(&p->t.dst);
+	if (!dst) {
+		own = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.dst);
+		if (!own || own->identity != IDENTITY_HOST)
+			return fail(p, DROP_UNROUTABLE, FILE_OVERLAY, __LINE__);
+		who_remote(&p->to, IDENTITY_HOST);
+		return deliver_stack(skb, p);
+	}
+	dest_local(p, dst);
+	err = conn_admit(skb, p);
+	return err ? err : deliver_local(skb, p);
+}
 
 SEC("tc")
 int from_overlay(struct __sk_buff *skb)
 {
-	__u32 key = skb->ifindex;
+	struct pkt *p = pkt_new(PKT_F_INGRESS);
+	int verdict;
 
-	if (!(cfg.flags & (CFG_IPV4 | CFG_IPV6)))
+	if (!p)
 		return TC_ACT_SHOT;
-	return bpf_map_lookup_elem(&devices_v1, &key) ? TC_ACT_OK : TC_ACT_SHOT;
+	verdict = handle_from_overlay(skb, p);
+	return verdict < 0 ? drop(skb, p, verdict) : verdict;
+}
+
+/* The node's stack sends to another node's workload. Only its own packets: the other side would refuse others. */
+static __always_inline int send_to_overlay(struct __sk_buff *skb, struct pkt *p)
+{
+	struct ipcache_value *src, *dst;
+	struct addr peer;
+	int err;
+
+	src = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.src);
+	if (!src || src->identity != IDENTITY_HOST)
+		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
+	who_remote(&p->from, IDENTITY_HOST);
+	dst = ipcache_find(&p->t.dst);
+	if (!dst || !(dst->flags & IPC_F_TUNNEL) || addr_zero(&dst->tunnel))
+		return fail(p, DROP_NO_TUNNEL, FILE_OVERLAY, __LINE__);
+	who_remote(&p->to, dst->identity);
+	peer = dst->tunnel;
+	err = tunnel_set(skb, p, &peer, IDENTITY_REMOTE_NODE);
+	return err;
+}
+
+static __always_inline int handle_to_overlay(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = parse(skb, p);
+
+	if (err)
+		return err;
+	if (addr_multicast(&p->t.dst))
+		return drop_chatter(skb, p);
+	err = send_to_overlay(skb, p);
+	if (err)
+		return err;
+	trace(skb, p, TRACE_TO_OVERLAY);
+	return TC_ACT_OK;
 }
 
 SEC("tc")
 int to_overlay(struct __sk_buff *skb)
 {
-	__u32 key = skb->ifindex;
+	struct pkt *p;
+	int verdict;
 
-	if (!(cfg.flags & (CFG_IPV4 | CFG_IPV6)))
+	if ((skb->mark & MARK_MASK) == MARK_OVERLAY)
+		return TC_ACT_OK;
+	p = pkt_new(0);
+	if (!p)
 		return TC_ACT_SHOT;
-	return bpf_map_lookup_elem(&devices_v1, &key) ? TC_ACT_OK : TC_ACT_SHOT;
+	verdict = handle_to_overlay(skb, p);
+	return verdict < 0 ? drop(skb, p, verdict) : verdict;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

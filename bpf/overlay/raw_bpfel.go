@@ -26,9 +26,9 @@ const (
 	rawMapIpcacheExactV1   = "ipcache_exact_v1"
 	rawMapIpcacheV1        = "ipcache_v1"
 	rawMapMetricsV1        = "metrics_v1"
-	rawMapNatV1            = "nat_v1"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
 	rawMapPolicyV1         = "policy_v1"
+	rawMapScratchV1        = "scratch_v1"
 	rawMapStateV1          = "state_v1"
 	rawProgFromOverlay     = "from_overlay"
 	rawProgToOverlay       = "to_overlay"
@@ -95,9 +95,9 @@ type rawMapSpecs struct {
 	IpcacheExactV1   *ebpf.MapSpec `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.MapSpec `ebpf:"ipcache_v1"`
 	MetricsV1        *ebpf.MapSpec `ebpf:"metrics_v1"`
-	NatV1            *ebpf.MapSpec `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.MapSpec `ebpf:"policy_v1"`
+	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
 	StateV1          *ebpf.MapSpec `ebpf:"state_v1"`
 }
 
@@ -138,9 +138,9 @@ type rawMaps struct {
 	IpcacheExactV1   *ebpf.Map `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.Map `ebpf:"ipcache_v1"`
 	MetricsV1        *ebpf.Map `ebpf:"metrics_v1"`
-	NatV1            *ebpf.Map `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.Map `ebpf:"policy_v1"`
+	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
 	StateV1          *ebpf.Map `ebpf:"state_v1"`
 }
 
@@ -156,9 +156,9 @@ func (m *rawMaps) Close() error {
 		m.IpcacheExactV1,
 		m.IpcacheV1,
 		m.MetricsV1,
-		m.NatV1,
 		m.PolicyOverflowV1,
 		m.PolicyV1,
+		m.ScratchV1,
 		m.StateV1,
 	)
 }

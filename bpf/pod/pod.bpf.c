@@ -2,36 +2,205 @@
 
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
+/* The host side of a workload's device pair. */
 #include "../lib/bpf.h"
-#include <linux/pkt_cls.h>
-#include "../lib/cfg.h"
-#include "../maps/ct.h"
-#include "../maps/endpoint.h"
-#include "../maps/event.h"
-#include "../maps/frag.h"
-#include "../maps/ipcache.h"
-#include "../maps/nat.h"
-#include "../maps/node.h"
-#include "../maps/policy.h"
+#include "../lib/arp.h"
+#include "../lib/conn.h"
+#include "../lib/frag.h"
+#include "../lib/ndp.h"
+#include "../lib/outside.h"
+#include "../lib/quote.h"
+
+/* Who may send from here: the address must be this device's, and the frame's MAC its owner's. */
+static __always_inline int check_source(struct __sk_buff *skb, struct pkt *p)
+{
+	struct endpoint *ep = endpoint_find(&p->t.src);
+	struct ethhdr *eth = (void *)(long)skb->data;
+
+	if (!ep || ep->ifindex != skb->ifindex)
+		return fail(p, DROP_SOURCE_IP, FILE_POD, __LINE__);
+	who_local(&p->from, ep);
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end || !mac_eq(eth->h_source, ep->mac))
+		return fail(p, DROP_SOURCE_MAC, FILE_POD, __LINE__);
+	return 0;
+}
+
+static __always_inline int check_destination(struct pkt *p)
+{
+	if (addr_multicast(&p->t.dst))
+		return fail(p, DROP_MULTICAST, FILE_POD, __LINE__);
+	if (addr_own_host(&p->t.dst) || addr_eq(&p->t.src, &p->t.dst))
+		return fail(p, DROP_INVALID, FILE_POD, __LINE__);
+	return 0;
+}
+
+/* A workload that reaches a node's tunnel port could write any identity it likes. */
+static __always_inline bool forges_overlay(const struct pkt *p)
+{
+	return p->t.proto == PROTO_UDP && cfg.tunnel_port && p->t.dport == bpf_htons(cfg.tunnel_port);
+}
+
+/* What leaves the cluster under the node's address. Replies do not: that is for conn_admit to find out. */
+static __always_inline bool masquerades(const struct pkt *p)
+{
+	return cfg.flags & (pkt_v6(p) ? CFG_MASQ6 : CFG_MASQ4) && p->to.identity != IDENTITY_HOST &&
+	       !(p->dest.flags & (IPC_F_NO_MASQ | IPC_F_TUNNEL | IPC_F_LOCAL_CIDR));
+}
+
+static __always_inline int out_of_hops(struct pkt *p)
+{
+	p->answer = ANSWER_TIME_EXCEEDED;
+	return fail(p, DROP_TTL, FILE_POD, __LINE__);
+}
+
+/* From a workload to anything that is not a workload of this node. */
+static __always_inline int send_away(struct __sk_buff *skb, struct pkt *p)
+{
+	if (p->to.identity == IDENTITY_HOST)
+		return deliver_stack(skb, p);
+	if (p->dest.flags & IPC_F_LOCAL_CIDR)
+		return fail(p, DROP_UNROUTABLE, FILE_POD, __LINE__);
+	if (addr_link_local(&p->t.dst))
+		return fail(p, DROP_L3_TARGET, FILE_POD, __LINE__);
+	if (p->hop <= 1)
+		return out_of_hops(p);
+	if (p->dest.flags & IPC_F_TUNNEL)
+		return outside_tunnel(skb, p);
+	if (p->flags & PKT_F_REPLY && !(p->flags & PKT_F_ERROR))
+		p->flags &= ~PKT_F_MASQ;
+	return outside_routed(skb, p);
+}
+
+static __always_inline void find_destination(struct pkt *p)
+{
+	struct endpoint *ep = endpoint_find(&p->t.dst);
+
+	if (ep) {
+		dest_local(p, ep);
+	} else {
+		dest_remote(p, ipcache_find(&p->t.dst));
+		if (masquerades(p))
+			p->flags |= PKT_F_MASQ;
+	}
+}
+
+static __always_inline int admit_from_pod(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = 0;
+
+	find_destination(p);
+	if (forges_overlay(p) && (p->dest.flags & IPC_F_NODE || p->to.identity == IDENTITY_HOST))
+		return fail(p, DROP_ENCAPSULATION, FILE_POD, __LINE__);
+	if (p->flags & PKT_F_ERROR)
+		err = quote_parse(skb, p);
+	return err ? err : conn_admit(skb, p);
+}
+
+static __always_inline int handle_from_pod(struct __sk_buff *skb, struct pkt *p)
+{
+	int err;
+
+	if (skb->protocol == bpf_htons(ETH_P_ARP))
+		return arp_from_pod(skb, p);
+	err = parse(skb, p);
+	if (err)
+		return err;
+	if (ndp_is(p))
+		return ndp_from_pod(skb, p);
+	if (mld_is(p))
+		return drop_chatter(skb, p);
+	err = check_source(skb, p);
+	if (!err)
+		err = check_destination(p);
+	if (!err && frag_is(p))
+		err = frag_follow(p);
+	if (err)
+		return err;
+	err = admit_from_pod(skb, p);
+	if (err)
+		return err;
+	return p->dest.ifindex ? deliver_local(skb, p) : send_away(skb, p);
+}
 
 SEC("tc")
 int from_pod(struct __sk_buff *skb)
 {
-	__u32 key = skb->ifindex;
+	struct pkt *p = pkt_new(PKT_F_EGRESS);
+	int verdict;
 
-	if (!(cfg.flags & (CFG_IPV4 | CFG_IPV6)))
+	if (!p)
 		return TC_ACT_SHOT;
-	return bpf_map_lookup_elem(&devices_v1, &key) ? TC_ACT_OK : TC_ACT_SHOT;
+	verdict = handle_from_pod(skb, p);
+	return verdict < 0 ? refuse(skb, p, verdict) : verdict;
+}
+
+/* Who the node's stack speaks for: itself, or somebody whose packet it forwards. */
+static __always_inline int identify_sender(struct pkt *p)
+{
+	struct ipcache_value *v = ipcache_find(&p->t.src);
+
+	/* Workloads of this node are never forwarded by its stack. */
+	if (endpoint_find(&p->t.src) || (v && v->flags & IPC_F_LOCAL_CIDR && v->identity != IDENTITY_HOST))
+		return fail(p, DROP_SOURCE_IP, FILE_POD, __LINE__);
+	who_remote(&p->from, v ? v->identity : IDENTITY_UNKNOWN);
+	return 0;
+}
+
+/* Neighbour discovery between the node and the workload; with 255 hops nobody else can have sent it. */
+static __always_inline bool node_neighbour(const struct pkt *p)
+{
+	return ndp_is(p) && p->hop == NDP_HOPS && (p->t.type == NDP_SOLICITATION || p->t.type == NDP_ADVERTISEMENT);
+}
+
+static __always_inline int admit_to_pod(struct __sk_buff *skb, struct pkt *p)
+{
+	struct endpoint *dst = endpoint_find(&p->t.dst);
+	int err;
+
+	if (!dst || dst->ifindex != skb->ifindex)
+		return fail(p, DROP_UNROUTABLE, FILE_POD, __LINE__);
+	who_local(&p->to, dst);
+	err = identify_sender(p);
+	if (!err && frag_is(p))
+		err = frag_follow(p);
+	if (!err && p->flags & PKT_F_ERROR)
+		err = quote_parse(skb, p);
+	if (err)
+		return err;
+	return conn_admit(skb, p);
+}
+
+static __always_inline int handle_to_pod(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = parse(skb, p);
+
+	if (err)
+		return err;
+	if (node_neighbour(p))
+		return TC_ACT_OK;
+	/* The node's own chatter (MLD, mDNS) is not for workloads. */
+	if (addr_multicast(&p->t.dst))
+		return drop_chatter(skb, p);
+	err = admit_to_pod(skb, p);
+	if (err)
+		return err;
+	trace(skb, p, TRACE_TO_ENDPOINT);
+	return TC_ACT_OK;
 }
 
 SEC("tc")
 int to_pod(struct __sk_buff *skb)
 {
-	__u32 key = skb->ifindex;
+	struct pkt *p;
+	int verdict;
 
-	if (!(cfg.flags & (CFG_IPV4 | CFG_IPV6)))
+	if ((skb->mark & MARK_MASK) == MARK_DELIVER || skb->protocol == bpf_htons(ETH_P_ARP))
+		return TC_ACT_OK;
+	p = pkt_new(PKT_F_INGRESS);
+	if (!p)
 		return TC_ACT_SHOT;
-	return bpf_map_lookup_elem(&devices_v1, &key) ? TC_ACT_OK : TC_ACT_SHOT;
+	verdict = handle_to_pod(skb, p);
+	return verdict < 0 ? drop(skb, p, verdict) : verdict;
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

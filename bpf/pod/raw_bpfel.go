@@ -29,6 +29,7 @@ const (
 	rawMapNatV1            = "nat_v1"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
 	rawMapPolicyV1         = "policy_v1"
+	rawMapScratchV1        = "scratch_v1"
 	rawMapStateV1          = "state_v1"
 	rawProgFromPod         = "from_pod"
 	rawProgToPod           = "to_pod"
@@ -98,6 +99,7 @@ type rawMapSpecs struct {
 	NatV1            *ebpf.MapSpec `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.MapSpec `ebpf:"policy_v1"`
+	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
 	StateV1          *ebpf.MapSpec `ebpf:"state_v1"`
 }
 
@@ -141,6 +143,7 @@ type rawMaps struct {
 	NatV1            *ebpf.Map `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.Map `ebpf:"policy_v1"`
+	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
 	StateV1          *ebpf.Map `ebpf:"state_v1"`
 }
 
@@ -159,6 +162,7 @@ func (m *rawMaps) Close() error {
 		m.NatV1,
 		m.PolicyOverflowV1,
 		m.PolicyV1,
+		m.ScratchV1,
 		m.StateV1,
 	)
 }

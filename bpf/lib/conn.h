@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Copyright Authors of Hypha */
+/* Admission: a packet of a connection on record passes; any other is judged, and if it passes put on record. */
+#pragma once
+
+#include "ct.h"
+#include "event.h"
+#include "policy.h"
+#include "who.h"
+
+/* The port that policy speaks of, seen from a packet of `t` that travels as the connection does, or against it. */
+static __always_inline __u16 conn_port(const struct tuple *t, bool reply)
+{
+	if (proto_is_icmp(t->proto)) {
+		__u8 request = icmp_echo_request(t->proto, t->type);
+
+		return reply && request ? request : t->type;
+	}
+	return bpf_ntohs(reply ? t->sport : t->dport);
+}
+
+/* Asks one side's policy and tells the outcome. Returns 0 (p->flags may have gained AUDIT) or a negative reason. */
+static __noinline int conn_ask(struct __sk_buff *skb, struct pkt *p, const struct question *q, __u16 ep_flags)
+{
+	__u16 before = p->flags;
+	struct answer a = {};
+	int err = policy_ask(p, q, &a);
+	__u8 verdict;
+
+	p->flags &= ~(PKT_F_INGRESS | PKT_F_EGRESS | PKT_F_AUDIT);
+	p->flags |= q->dir == POLICY_EGRESS ? PKT_F_EGRESS : PKT_F_INGRESS;
+	if (err)
+		return err;
+	p->last_rule = a.rule;
+	p->rule[q->dir & 1] = a.rule;
+	verdict = a.verdict & VERDICT_MASK;
+	if (verdict == VERDICT_DENY) {
+		if (a.verdict & VERDICT_F_AUDIT || ep_flags & EP_F_AUDIT)
+			p->flags |= PKT_F_AUDIT;
+		else
+			err = fail(p, a.by_default ? DROP_POLICY : DROP_POLICY_DENY, FILE_CONN, __LINE__);
+	} else if (verdict == VERDICT_REDIRECT) {
+		err = fail(p, DROP_PROXY, FILE_CONN, __LINE__);
+	} else if (verdict != VERDICT_ALLOW) {
+		err = fail(p, DROP_AUTH, FILE_CONN, __LINE__);
+	}
+	if (cfg.flags & CFG_EVENTS && (err || !(p->flags & PKT_F_STALE)))
+		event_send(skb, p, EVENT_POLICY_VERDICT, verdict, a.match);
+	p->flags |= before & PKT_F_AUDIT;
+	return err;
+}
+
+/* Judges a connection in its own direction, which is against the packet's if `reply`. */
+static __noinline int conn_judge(struct __sk_buff *skb, struct pkt *p, __u16 port, __u8 proto, bool reply)
+{
+	struct who ini = reply ? p->to : p->from, res = reply ? p->from : p->to;
+	__u16 seen = p->flags & (PKT_F_INGRESS | PKT_F_EGRESS), audit = 0;
+	struct question q = {.proto = proto, .port = port};
+	__u32 zero = 0;
+	struct state *state = bpf_map_lookup_elem(&state_v1, &zero);
+	int err = 0;
+
+	if (state && state->flags & STATE_F_AUDIT)
+		audit = EP_F_AUDIT;
+	p->rule[POLICY_INGRESS] = 0;
+	p->rule[POLICY_EGRESS] = 0;
+	if (ini.set) {
+		q.set = ini.set;
+		q.peer = res.identity;
+		q.dir = POLICY_EGRESS;
+		err = conn_ask(skb, p, &q, ini.flags | audit);
+	}
+	if (!err && res.set) {
+		q.set = res.set;
+		q.peer = ini.identity;
+		q.dir = POLICY_INGRESS;
+		err = conn_ask(skb, p, &q, res.flags | audit);
+	}
+	if (!err) {
+		p->flags &= ~(PKT_F_INGRESS | PKT_F_EGRESS);
+		p->flags |= seen;
+	}
+	return err;
+}
+
+static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const struct ct_key *k, __u64 now, __u32 epoch)
+{
+	struct ct_value v = {
+		.epoch = epoch,
+		.rule = {p->rule[0], p->rule[1]},
+		.src_identity = p->from.identity,
+		.dst_identity = p->to.identity,
+		.reported = {now, 0},
+		.tcp_flags = {p->tcp_flags, 0},
+	};
+
+	if (!addr_eq(&k->addr[0], &p->t.src))
+		v.flags |= CT_F_ORIG_HIGH;
+	if (p->flags & PKT_F_AUDIT)
+		v.flags |= CT_F_AUDIT;
+	if (p->flags & PKT_F_MASQ)
+		v.flags |= CT_F_NAT;
+	if (p->tcp_flags & TCP_FIN)
+		v.flags |= CT_F_FIN_ORIG;
+	if (p->tcp_flags & TCP_RST)
+		v.flags |= CT_F_RST;
+	if (cfg.flags & CFG_ACCOUNTING) {
+		v.packets[0] = 1;
+		v.bytes[0] = skb->len;
+	}
+	v.expires = now + ct_lifetime(p->t.proto, v.flags);
+	if (bpf_map_update_elem(&ct_v1, k, &v, BPF_ANY))
+		return fail(p, DROP_CT_FULL, FILE_CONN, __LINE__);
+	p->flags |= PKT_F_CT | PKT_F_NEW | PKT_F_REPORT;
+	return 0;
+}
+
+/* The row was asked again and stands. */
+static __always_inline void conn_renew(struct pkt *p, struct ct_value *v, bool reply, __u32 epoch)
+{
+	v->rule[POLICY_INGRESS] = p->rule[POLICY_INGRESS];
+	v->rule[POLICY_EGRESS] = p->rule[POLICY_EGRESS];
+	v->src_identity = reply ? p->to.identity : p->from.identity;
+	v->dst_identity = reply ? p->from.identity : p->to.identity;
+	if (p->flags & PKT_F_AUDIT)
+		v->flags |= CT_F_AUDIT;
+	else
+		v->flags &= ~CT_F_AUDIT;
+	v->epoch = epoch;
+}
+
+/* A live row that the packet belongs to, and whether the packet travels against it. */
+static __always_inline struct ct_value *conn_find(struct pkt *p, struct ct_key *k, __u64 now, bool *reply)
+{
+	struct ct_value *v = bpf_map_lookup_elem(&ct_v1, k);
+	bool error = p->flags & PKT_F_ERROR;
+
+	if ((!v || v->expires <= now) && !error && proto_is_icmp(p->t.proto) &&
+	    icmp_echo_request(p->t.proto, p->t.type) != p->t.type) {
+		/* An echo reply that nobody asked for is a message of its own. */
+		ct_key_from(&p->t, k, true);
+		v = bpf_map_lookup_elem(&ct_v1, k);
+	}
+	if (!v || v->expires <= now)
+		return NULL;
+	*reply = ct_reply(v, !addr_eq(&k->addr[0], error ? &p->quote.src : &p->t.src));
+	if (!error && ct_restarts(v, p, *reply)) {
+		p->flags |= PKT_F_REOPENED;
+		*reply = false;
+		return NULL;
+	}
+	return v;
+}
+
+/* An ICMP error shares the fate of the flow it quotes; without one it belongs to nothing. A workload speaks of its own
+ * flows only, routers on the way speak of others'. */
+static __always_inline int conn_related(struct pkt *p, const struct ct_value *v)
+{
+	struct ipcache_value *who;
+
+	if (!v)
+		return fail(p, DROP_CT_STATE, FILE_CONN, __LINE__);
+	if (addr_eq(&p->quote.src, &p->t.src))
+		return 0;
+	if (p->from.set)
+		return fail(p, DROP_CT_STATE, FILE_CONN, __LINE__);
+	/* Should the flow be judged again, then its end, not the router. */
+	who = ipcache_find(&p->quote.src);
+	who_remote(&p->from, who ? who->identity : IDENTITY_UNKNOWN);
+	return 0;
+}
+
+/* Everything but a live row of the current epoch. `k` is the key of the packet, or of the one it quotes. */
+static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_key *k, __u64 now, __u32 epoch)
+{
+	bool reply = false, error = p->flags & PKT_F_ERROR;
+	struct ct_value *v = conn_find(p, k, now, &reply);
+	const struct tuple *t = error ? &p->quote : &p->t;
+	int err;
+
+	if (error) {
+		err = conn_related(p, v);
+		if (err)
+			return err;
+	}
+	if (v) {
+		p->flags |= PKT_F_CT | (reply ? PKT_F_REPLY : 0) | (error ? PKT_F_REPORT : PKT_F_STALE);
+	} else if (p->flags & PKT_F_ANSWER) {
+		return fail(p, DROP_CT_STATE, FILE_CONN, __LINE__);
+	}
+	if (!v || v->epoch != epoch) {
+		err = conn_judge(skb, p, conn_port(t, reply), t->proto, reply);
+		if (err) /* the row, if any, stays, and keeps being asked */
+			return err;
+		if (!v)
+			return conn_create(skb, p, k, now, epoch);
+	}
+	if (!error) {
+		conn_renew(p, v, reply, epoch);
+		ct_touch(skb, p, v, reply, now);
+	}
+	return 0;
+}
+
+/* Returns 0 when the packet may go on, else a negative drop reason. p->from and p->to say who its ends are. */
+static __always_inline int conn_admit(struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 zero = 0, epoch;
+	struct state *state = bpf_map_lookup_elem(&state_v1, &zero);
+	__u64 now = bpf_ktime_get_ns();
+	struct ct_value *v;
+	struct ct_key k;
+	bool high, reply;
+
+	if (!state)
+		return fail(p, DROP_NO_POLICY, FILE_CONN, __LINE__);
+	/* Before judging: a change that comes while we judge makes the row old at once. */
+	epoch = *(volatile __u32 *)&state->epoch;
+	high = ct_key_from(p->flags & PKT_F_ERROR ? &p->quote : &p->t, &k, false);
+	v = bpf_map_lookup_elem(&ct_v1, &k);
+	if (v && v->epoch == epoch && v->expires > now && !(p->flags & PKT_F_ERROR)) {
+		reply = ct_reply(v, high);
+		if (!ct_restarts(v, p, reply)) {
+			ct_touch(skb, p, v, reply, now);
+			return 0;
+		}
+	}
+	return conn_slow(skb, p, &k, now, epoch);
+}
