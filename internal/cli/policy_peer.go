@@ -121,7 +121,9 @@ func parsePort(s, proto string) (port, error) {
 		both = true
 	}
 	if both {
-		proto = second
+		if proto = second; proto == "" {
+			return port{}, usagef("%q is no port: want for example 80/tcp", s)
+		}
 	}
 	p := port{}
 	var ok bool

@@ -21,7 +21,7 @@ func WriteJSON(w io.Writer, v any) error {
 		return fmt.Errorf("encode output: %w", err)
 	}
 	b.WriteByte('\n')
-	_, err = w.Write(visible(b.Bytes()))
+	_, err = w.Write(visible(b.Bytes(), jsonWide))
 	return err
 }
 
@@ -31,13 +31,13 @@ func WriteJSONLine(w io.Writer, v any) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(append(visible(raw), '\n'))
+	_, err = w.Write(append(visible(raw, jsonWide), '\n'))
 	return err
 }
 
-// visible writes the characters that JSON would let through but a terminal would obey or hide as \u escapes. They
-// can only stand inside strings, so the meaning stays the same.
-func visible(b []byte) []byte {
+// visible writes the characters that JSON and YAML would let through but a terminal would obey or hide as \u escapes;
+// wide writes those that need more than 16 bits. They can only stand inside quotes, so the meaning stays the same.
+func visible(b []byte, wide func([]byte, rune) []byte) []byte {
 	out := make([]byte, 0, len(b))
 	for len(b) > 0 {
 		r, n := utf8.DecodeRune(b)
@@ -45,8 +45,7 @@ func visible(b []byte) []byte {
 		case r == '\n' || unicode.IsPrint(r):
 			out = append(out, b[:n]...)
 		case r > 0xffff:
-			hi, lo := utf16.EncodeRune(r)
-			out = fmt.Appendf(out, `\u%04x\u%04x`, hi, lo)
+			out = wide(out, r)
 		default:
 			out = fmt.Appendf(out, `\u%04x`, r)
 		}
@@ -54,3 +53,10 @@ func visible(b []byte) []byte {
 	}
 	return out
 }
+
+func jsonWide(b []byte, r rune) []byte {
+	hi, lo := utf16.EncodeRune(r)
+	return fmt.Appendf(b, `\u%04x\u%04x`, hi, lo)
+}
+
+func yamlWide(b []byte, r rune) []byte { return fmt.Appendf(b, `\U%08x`, r) }

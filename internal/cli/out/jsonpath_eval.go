@@ -70,7 +70,7 @@ func leaf(v any) string {
 		if err != nil { // it was decoded from JSON
 			return ""
 		}
-		return string(visible(raw))
+		return string(visible(raw, jsonWide))
 	}
 	return scalar(v)
 }

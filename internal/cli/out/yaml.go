@@ -26,7 +26,7 @@ func WriteYAML(w io.Writer, v any) error {
 	default:
 		b.WriteString(scalar(t) + "\n")
 	}
-	_, err = w.Write(visible(b.Bytes()))
+	_, err = w.Write(visible(b.Bytes(), yamlWide))
 	return err
 }
 
