@@ -1,0 +1,119 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/hypha-net/hypha/internal/lab"
+	"github.com/hypha-net/hypha/internal/netns"
+)
+
+// Pod is a workload of the cluster.
+type Pod struct {
+	Name  string
+	Node  *Node
+	NS    *netns.NS
+	Addrs []netip.Addr
+
+	att lab.Attachment
+}
+
+// PodSpec says what to add.
+type PodSpec struct {
+	Name      string
+	Node      int // index
+	Namespace string
+	Labels    []string // default id=<name>
+	Idle      bool     // without the workload's servers
+}
+
+// Add makes a pod, attaches it and starts its servers. On error nothing is left.
+func (c *Cluster) Add(ctx context.Context, s PodSpec) (*Pod, error) {
+	p, err := c.Prepare(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Attach(ctx, p); err != nil {
+		return nil, errors.Join(err, c.Delete(ctx, p))
+	}
+	if !s.Idle {
+		if err := c.Serve(p); err != nil {
+			return nil, errors.Join(err, c.Delete(ctx, p))
+		}
+	}
+	return p, nil
+}
+
+// Prepare makes a pod's namespace only.
+func (c *Cluster) Prepare(s PodSpec) (*Pod, error) {
+	ns, err := netns.Temp("pod-" + s.Name)
+	if err != nil {
+		return nil, err
+	}
+	if s.Labels == nil {
+		s.Labels = []string{"id=" + s.Name}
+	}
+	if s.Namespace == "" {
+		s.Namespace = "default"
+	}
+	n := c.Nodes[s.Node]
+	p := &Pod{Name: s.Name, Node: n, NS: ns, att: lab.Attachment{
+		CNI: c.cfg.Bin.CNI, StateDir: c.Dir, Node: n.Name, ContainerID: ns.Name(), NetNS: ns.Path(),
+		Pod: s.Name, Namespace: s.Namespace, Labels: s.Labels,
+	}}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pods[s.Name] != nil {
+		return nil, errors.Join(fmt.Errorf("there is a pod %s", s.Name), ns.Remove())
+	}
+	c.pods[s.Name] = p
+	return p, nil
+}
+
+// Attach does the CNI ADD of a prepared pod.
+func (c *Cluster) Attach(ctx context.Context, p *Pod) (err error) {
+	p.Addrs, err = p.att.Add(ctx)
+	return err
+}
+
+// Detach does the CNI DEL; the namespace stays.
+func (c *Cluster) Detach(ctx context.Context, p *Pod) error { return p.att.Del(ctx) }
+
+// Serve starts the workload's servers in the pod.
+func (c *Cluster) Serve(p *Pod) error {
+	_, err := lab.StartWorkload(lab.Workload{
+		Hypha: c.cfg.Bin.Hypha, NS: p.NS, Name: p.Name, Node: p.Node.Name, Log: filepath.Join(c.Dir, "pod-"+p.Name+".log"),
+	}, 10*time.Second)
+	return err
+}
+
+// Delete detaches a pod and removes its namespace with what runs in it.
+func (c *Cluster) Delete(ctx context.Context, p *Pod) error {
+	err := p.att.Del(ctx)
+	c.mu.Lock()
+	delete(c.pods, p.Name)
+	c.mu.Unlock()
+	return errors.Join(err, p.NS.Remove())
+}
+
+// ServeOutside starts the workload's servers in the world.
+func (c *Cluster) ServeOutside() error {
+	_, err := lab.StartWorkload(lab.Workload{
+		Hypha: c.cfg.Bin.Hypha, NS: c.World, Name: "world", Node: "outside", Log: filepath.Join(c.Dir, "world.log"),
+	}, 10*time.Second)
+	return err
+}
+
+// Addr is the pod's address of the wanted version, or the zero Addr.
+func (p *Pod) Addr(v6 bool) netip.Addr {
+	for _, a := range p.Addrs {
+		if a.Is6() == v6 {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
