@@ -11,6 +11,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/hypha-net/hypha/internal/cli"
+	"github.com/hypha-net/hypha/internal/cli/observe"
 )
 
 func main() {
@@ -30,5 +31,6 @@ func main() {
 		ParsePolicy: parsePolicy,
 		Cleanup:     removeDatapath,
 		Commands:    commands,
+		Hubble:      observe.NewHubbleCommand,
 	}))
 }

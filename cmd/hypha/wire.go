@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hypha-net/hypha/internal/cli/observe"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/datapath/cleanup"
 	"github.com/hypha-net/hypha/internal/datapath/loader"
@@ -18,7 +19,7 @@ import (
 
 // commands are the parts of the tree that live in packages of their own.
 func commands() []*cobra.Command {
-	return []*cobra.Command{demo.NewCommand(), workload.NewCommand()}
+	return []*cobra.Command{observe.NewObserveCommand(), demo.NewCommand(), workload.NewCommand()}
 }
 
 // probe asks the kernel through the datapath's loader.

@@ -72,7 +72,7 @@ func (e *env) cleanup() *cobra.Command {
 
 // place is the one agent that cleanup is about: never one that was only found.
 func (e *env) place() (paths.Paths, error) {
-	node := or(e.nodeName, e.Getenv("HYPHA_NODE_NAME"))
+	node := e.nodeName
 	if node == "" {
 		var err error
 		if node, err = os.Hostname(); err != nil {
@@ -82,7 +82,7 @@ func (e *env) place() (paths.Paths, error) {
 	if node != filepath.Base(node) || node == "." || node == ".." {
 		return paths.Paths{}, usagef("%q is no node name", node)
 	}
-	return paths.For(or(or(e.stateDir, e.Getenv("HYPHA_STATE_DIR")), paths.StateDir), node), nil
+	return paths.For(or(e.stateDir, paths.StateDir), node), nil
 }
 
 // running is the directory of an agent that cleanup would hurt, "" if there is none: the one that is meant, or another one in

@@ -12,7 +12,7 @@ import (
 
 func (e *env) config() *cobra.Command {
 	cmd := group("config", "Show or change the agent's options", e.configView(), e.configGet(), e.configSet())
-	cmd.Use = "config [OPTION=VALUE...]"
+	cmd.Use, cmd.Annotations = "config [OPTION=VALUE...]", nil
 	cmd.Long = "Show or change the agent's options. Without a command: show them all, or with OPTION=VALUE change some.\n\n" +
 		"Options have their names of flags (policy-audit-mode) or of the field (PolicyAuditMode, PolicyEnforcement, Debug)."
 	view := e.configView()

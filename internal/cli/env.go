@@ -18,18 +18,22 @@ type env struct {
 	socket   string
 	stateDir string
 	nodeName string
+	root     *cobra.Command
 }
 
-// flags declares the flags that name the agent. Other packages' commands find them by these names.
+// flags declares the flags that name the agent. Other packages' commands find them by these names. The environment is
+// their default.
 func (e *env) flags(root *cobra.Command) {
 	f := root.PersistentFlags()
+	e.root = root
 	f.StringVarP(&e.socket, "socket", "H", "", "socket of the agent, a path or unix:// URI [HYPHA_SOCKET]")
-	f.StringVar(&e.stateDir, "state-dir", "", "state directory of the agent (default: /var/lib/hypha, then the demo's) [HYPHA_STATE_DIR]")
-	f.StringVar(&e.nodeName, "node-name", "", "name of the agent's node (default: this host, else the first that answers) [HYPHA_NODE_NAME]")
+	f.StringVar(&e.stateDir, "state-dir", e.Getenv(client.EnvStateDir), "state directory of the agent (default: /var/lib/hypha, then the demo's) [HYPHA_STATE_DIR]")
+	f.StringVar(&e.nodeName, "node-name", e.Getenv(client.EnvNodeName), "name of the agent's node (default: this host, else the first that answers) [HYPHA_NODE_NAME]")
 }
 
 func (e *env) find(admin bool) (string, error) {
-	if e.socket != "" && (e.stateDir != "" || e.nodeName != "") {
+	f := e.root.PersistentFlags()
+	if f.Changed("socket") && (f.Changed("state-dir") || f.Changed("node-name")) {
 		return "", usagef("--socket already says which agent: leave --state-dir and --node-name out")
 	}
 	return client.Find(e.stateDir, e.nodeName, e.socket, admin)

@@ -97,7 +97,10 @@ func lines(s string) string {
 func explainUsage(w io.Writer, cmd *cobra.Command, err error) {
 	fmt.Fprintf(w, "Error: %s\n", lines(err.Error()))
 	var u *usageError
+	meant := flagMeant(cmd, err)
 	switch {
+	case meant != "":
+		fmt.Fprintf(w, "Try:   %s --%s\n", cmd.CommandPath(), meant)
 	case errors.As(err, &u) && u.hint != "":
 		fmt.Fprintf(w, "Try:   %s\n", lines(u.hint))
 	default:
@@ -107,7 +110,7 @@ func explainUsage(w io.Writer, cmd *cobra.Command, err error) {
 
 func useLine(cmd *cobra.Command) string {
 	line := cmd.UseLine()
-	if cmd.HasAvailableSubCommands() {
+	if cmd.Annotations[isGroup] != "" {
 		line = cmd.CommandPath() + " COMMAND"
 	}
 	return strings.TrimSuffix(line, " [flags]")

@@ -13,9 +13,11 @@ import (
 type usageError struct {
 	what string
 	hint string // what to type instead; "" = the command's usage line
+	err  error  // cause, if any
 }
 
 func (e *usageError) Error() string { return e.what }
+func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{what: fmt.Sprintf(format, args...)} }
 
@@ -24,9 +26,12 @@ func isUsage(err error) bool {
 	return errors.As(err, &u)
 }
 
+// isGroup marks commands that do nothing but hold others.
+const isGroup = "group"
+
 // group makes a command that only holds others: alone it shows its help, with an unknown word it suggests one.
 func group(use, short string, subs ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, Annotations: map[string]string{isGroup: "yes"}}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return cmd.Help()
@@ -57,22 +62,22 @@ func names(cmd *cobra.Command) []string {
 	return out
 }
 
-// flagError turns a complaint of the flag parser into a usage error with the flag that was probably meant.
-func flagError(cmd *cobra.Command, err error) error {
-	e := &usageError{what: err.Error()}
+// flagError turns a complaint of the flag parser into a usage error.
+func flagError(_ *cobra.Command, err error) error { return &usageError{what: err.Error(), err: err} }
+
+// flagMeant is the flag that was probably meant where err is about one that does not exist, else "".
+func flagMeant(cmd *cobra.Command, err error) string {
 	var no *pflag.NotExistError
-	if errors.As(err, &no) {
-		var all []string
-		cmd.Flags().VisitAll(func(f *pflag.Flag) {
-			if !f.Hidden {
-				all = append(all, f.Name)
-			}
-		})
-		if near := nearest(no.GetSpecifiedName(), all); near != "" {
-			e.hint = cmd.CommandPath() + " --" + near
-		}
+	if !errors.As(err, &no) {
+		return ""
 	}
-	return e
+	var all []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			all = append(all, f.Name)
+		}
+	})
+	return nearest(no.GetSpecifiedName(), all)
 }
 
 // wrapArgs makes the complaints of argument checks usage errors, in the whole tree; commands without any check take no
@@ -88,12 +93,13 @@ func wrapArgs(cmd *cobra.Command) {
 			switch {
 			case err == nil || isUsage(err):
 				return err
-			case len(args) > 0 && c.HasAvailableSubCommands():
-				return unknownCommand(c, args[0])
 			case len(args) > 0 && strings.HasPrefix(err.Error(), "unknown command"):
+				if c.HasAvailableSubCommands() {
+					return unknownCommand(c, args[0])
+				}
 				return usagef("%s takes no argument %q", c.CommandPath(), args[0])
 			}
-			return &usageError{what: err.Error()}
+			return &usageError{what: err.Error(), err: err}
 		}
 	}
 	for _, c := range cmd.Commands() {
