@@ -1,5 +1,5 @@
 // Package version says what was built: the release, the commit and the toolchain. The release comes from the linker
-// (`-X github.com/hypha-net/hypha/internal/version.release=v1.2.3`), the rest from what Go records in every binary.
+// (`-X github.com/hypha-net/hypha/internal/version.Version=v1.2.3`), the rest from what Go records in every binary.
 package version
 
 import (
@@ -7,8 +7,8 @@ import (
 	"runtime/debug"
 )
 
-// release is set by the linker.
-var release string
+// Version is the release, set by the linker. String says more.
+var Version = "dev"
 
 // Info describes a binary.
 type Info struct {
@@ -22,7 +22,7 @@ type Info struct {
 // Get describes the running binary.
 func Get() Info {
 	bi, _ := debug.ReadBuildInfo()
-	return from(release, bi)
+	return from(Version, bi)
 }
 
 // String is the version in one line, "v1.2.3 0123456789ab": what the agent reports as its own.
@@ -45,9 +45,6 @@ func (i Info) String() string {
 
 func from(rel string, bi *debug.BuildInfo) Info {
 	i := Info{Version: rel, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
-	if i.Version == "" {
-		i.Version = "dev"
-	}
 	if bi == nil {
 		return i
 	}

@@ -15,16 +15,16 @@ func TestFrom(t *testing.T) {
 		bi   *debug.BuildInfo
 		want string
 	}{
-		{"", nil, "dev"},
+		{"dev", nil, "dev"},
 		{"v1.2.3", nil, "v1.2.3"},
-		{"", bi, "dev 0123456789ab-dirty"},
+		{"dev", bi, "dev 0123456789ab-dirty"},
 		{"v1.2.3", bi, "v1.2.3 0123456789ab-dirty"},
 	} {
 		if got := from(c.rel, c.bi).String(); got != c.want {
 			t.Errorf("from(%q) = %q, want %q", c.rel, got, c.want)
 		}
 	}
-	if i := from("", bi); i.Date != "2026-01-02T03:04:05Z" || i.Go == "" || i.Platform == "" {
+	if i := from("dev", bi); i.Date != "2026-01-02T03:04:05Z" || i.Go == "" || i.Platform == "" {
 		t.Errorf("from: %+v", i)
 	}
 }
