@@ -331,8 +331,8 @@ func (e *Engine) touchNamed(name string) {
 	}
 }
 
-// usePrefixes counts the users of the prefixes that peers name. The whole world is no prefix of its own: the datapath
-// has rows for it already.
+// usePrefixes counts the users of the prefixes that peers name. The whole world is no prefix of its own, the datapath has
+// rows for it already; and an IP version that is off has no addresses.
 func (e *Engine) usePrefixes(p *peers, by int) {
 	for i := range p.terms {
 		t := &p.terms[i]
@@ -340,7 +340,7 @@ func (e *Engine) usePrefixes(p *peers, by int) {
 			continue
 		}
 		for _, pre := range append([]netip.Prefix{t.prefix}, t.except...) {
-			if pre.Bits() == 0 {
+			if pre.Bits() == 0 || pre.Addr().Is4() && !e.cfg.IPv4 || pre.Addr().Is6() && !e.cfg.IPv6 {
 				continue
 			}
 			x := e.prefixes[pre]
