@@ -71,7 +71,11 @@ func checkLabel(l model.Label) error {
 
 // resolve is the full label set of a workload: its own labels and those the agent adds.
 func (m *Manager) resolve(namespace string, own []model.Label) model.Labels {
-	ls := append(slices.Clone(own), model.Label{Source: model.SourceK8s, Key: model.KeyNamespace, Value: namespace})
+	ls := slices.Clone(own)
+	if m.cfg.Relevant != nil {
+		ls = slices.DeleteFunc(ls, func(l model.Label) bool { return !m.cfg.Relevant(l) })
+	}
+	ls = append(ls, model.Label{Source: model.SourceK8s, Key: model.KeyNamespace, Value: namespace})
 	if m.cfg.ClusterName != "" {
 		ls = append(ls, model.Label{Source: model.SourceK8s, Key: model.KeyCluster, Value: m.cfg.ClusterName})
 	}

@@ -21,6 +21,8 @@ type Config struct {
 	Gateway4    netip.Addr    // the node's own address in its pod range, next hop of its workloads
 	Gateway6    netip.Addr    // likewise
 	MTU         int           // of workloads' devices, bytes
+	// Relevant says which of a workload's own labels make its identity; nil: all.
+	Relevant func(model.Label) bool
 	Timeout     time.Duration // of one call; 4.5 s, so that a plugin that waits 5 s has an answer
 	Retry       time.Duration // 250 ms: first pause before something is tried again, doubled up to 15 s
 	Poll        time.Duration // 1 s: how often Run looks for notes of the CNI plugin

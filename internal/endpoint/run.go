@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"fmt"
+	"github.com/hypha-net/hypha/internal/model"
 	"sync"
 	"time"
 )
@@ -90,4 +91,25 @@ func (m *Manager) mend(ctx context.Context, k Key) error {
 	delete(m.todo, k)
 	m.mu.Unlock()
 	return nil
+}
+
+// Renumber gives every endpoint with this identity the number that its labels have now: the store gave the old one to
+// other labels. The work is Run's.
+func (m *Manager) Renumber(ctx context.Context, old model.IdentityID) {
+	for _, row := range m.tab.Snapshot().All() {
+		if row.Identity != old {
+			continue
+		}
+		k := Key{row.ContainerID, row.IfName}
+		_, end, err := m.begin(ctx, k)
+		if err != nil {
+			m.log.Error("endpoint keeps an identity that is no longer its own", "attachment", k.String(), "error", err)
+			continue
+		}
+		if e := m.lookup(k); e != nil && e.phase != phaseDeleting {
+			e.redo = true
+		}
+		end()
+		m.again(k)
+	}
 }

@@ -1,0 +1,67 @@
+// Command hypha-agent is the agent of one node. See package app.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/hypha-net/hypha/internal/app"
+	"github.com/hypha-net/hypha/internal/config"
+	"github.com/hypha-net/hypha/internal/version"
+)
+
+const about = `hypha-agent connects, polices and observes the workloads of one node.
+
+Every option is a flag, a key of the YAML file given by --config, and a HYPHA_* variable (HYPHA_NODE_NAME is --node-name).
+
+Usage: hypha-agent [flags]
+
+`
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	if slices.Contains(os.Args[1:], "--version") {
+		fmt.Println("hypha-agent", version.Version)
+		return 0
+	}
+	l, err := config.LoadAgent(os.Args[1:], os.Environ)
+	if errors.Is(err, config.ErrHelp) {
+		fmt.Print(about, config.Usage(), "      --version\n")
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "hypha-agent: %v\nTry 'hypha-agent --help'.\n", err)
+		return 2
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "hypha-agent: must run as root: it programs the kernel")
+		return 1
+	}
+	log, level, done, err := app.NewLogger(&l.Agent)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "hypha-agent: %v\n", err)
+		return 1
+	}
+	defer done()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	agent, err := app.New(ctx, l, log, level)
+	if err == nil {
+		err = agent.Run(ctx)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		log.Error("agent stopped", "err", err)
+		if l.Agent.LogFile != "" {
+			fmt.Fprintf(os.Stderr, "hypha-agent: %v\n", err)
+		}
+		return 1
+	}
+	log.Info("agent stopped; the datapath goes on")
+	return 0
+}

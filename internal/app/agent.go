@@ -1,0 +1,321 @@
+// Package app wires the daemons: the only place that sees every part. A daemon is made by New, which brings the kernel and
+// the parts into being in an order that never leaves an address without its policy, and works in Run until its context ends.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/hypha-net/hypha/internal/config"
+	"github.com/hypha-net/hypha/internal/control/identity"
+	"github.com/hypha-net/hypha/internal/control/ipam"
+	"github.com/hypha-net/hypha/internal/control/node"
+	"github.com/hypha-net/hypha/internal/control/policy"
+	"github.com/hypha-net/hypha/internal/datapath/bpffs"
+	"github.com/hypha-net/hypha/internal/datapath/device"
+	dpendpoint "github.com/hypha-net/hypha/internal/datapath/endpoint"
+	"github.com/hypha-net/hypha/internal/datapath/event"
+	"github.com/hypha-net/hypha/internal/datapath/host"
+	"github.com/hypha-net/hypha/internal/datapath/ipcache"
+	"github.com/hypha-net/hypha/internal/datapath/link"
+	"github.com/hypha-net/hypha/internal/datapath/loader"
+	"github.com/hypha-net/hypha/internal/datapath/maps"
+	"github.com/hypha-net/hypha/internal/datapath/overlay"
+	dppolicy "github.com/hypha-net/hypha/internal/datapath/policy"
+	"github.com/hypha-net/hypha/internal/datapath/route"
+	"github.com/hypha-net/hypha/internal/endpoint"
+	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/monitor"
+	"github.com/hypha-net/hypha/internal/observe"
+	"github.com/hypha-net/hypha/internal/paths"
+	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/table"
+	"github.com/hypha-net/hypha/internal/version"
+)
+
+// Agent is hypha-agent.
+type Agent struct {
+	cfg     config.Agent
+	log     *slog.Logger
+	level   *slog.LevelVar
+	paths   paths.Paths
+	started time.Time
+
+	optMu   sync.Mutex
+	options []config.Option
+
+	lock     *os.File
+	kernel   loader.Kernel
+	store    *kvstore.Store
+	maps     *maps.Maps
+	loader   *loader.Loader
+	cache    *ipcache.Cache
+	pairs    *link.Pairs
+	self     model.Node
+	alloc    *ipam.Allocator
+	policies *policies
+	cluster  *cluster
+	names    *resolver
+	registry *prometheus.Registry
+	observer *observe.Observer
+	hub      monitor.Hub
+
+	endpoints *endpoint.Manager
+	server    *endpoint.Server
+	publisher publisher
+
+	devices      *device.Watcher
+	deviceSync   *table.Reconciler[uint32, device.Device]
+	routeTarget  *route.Target
+	routeSync    *table.Reconciler[netip.Prefix, model.Route]
+	nodeSync     *table.Reconciler[netip.Prefix, model.IPEntry]
+	localSync    *table.Reconciler[netip.Prefix, model.IPEntry]
+	remoteSync   *table.Reconciler[netip.Prefix, model.IPEntry]
+	events       *event.Reader
+	eventCounter eventCounter
+}
+
+// New brings the agent up to where it may serve: the store is open, the kernel's maps and programs are in place and what
+// an earlier agent left is adopted. On an error everything this call opened is closed again; what is in the kernel stays.
+func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.LevelVar) (_ *Agent, err error) {
+	a := &Agent{cfg: l.Agent, options: l.Options, log: log, level: level, paths: l.Agent.Paths(), started: time.Now(), registry: prometheus.NewRegistry()}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.close())
+		}
+	}()
+	// Netlink sockets and setns belong to threads; all of New must see one network namespace.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+
+	a.kernel = loader.Probe()
+	if err := a.kernel.Err(); err != nil {
+		return nil, err
+	}
+	if a.lock, err = lockState(a.paths.State); err != nil {
+		return nil, err
+	}
+	if err := makeDirs(a.paths.Endpoints(), a.paths.PendingDel()); err != nil {
+		return nil, err
+	}
+	addrs, underlayMTU, err := underlay(&a.cfg)
+	if err != nil {
+		return nil, err
+	}
+	tunnel := tunnelAddr(addrs)
+	mtu, err := workloadMTU(&a.cfg, underlayMTU, tunnel)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.openStore(ctx); err != nil {
+		return nil, err
+	}
+	prefixes, err := a.claimRanges(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if a.alloc, err = ipam.New(prefixes); err != nil {
+		return nil, err
+	}
+	if a.self, err = describe(&a.cfg, addrs, prefixes, a.alloc.Routers()); err != nil {
+		return nil, err
+	}
+	if err := a.openDatapath(tunnel, mtu); err != nil {
+		return nil, err
+	}
+	if err := a.openPolicy(); err != nil {
+		return nil, err
+	}
+	if err := a.openEndpoints(mtu, tunnel); err != nil {
+		return nil, err
+	}
+	if err := a.openCluster(tunnel); err != nil {
+		return nil, err
+	}
+	if err := a.openObserver(); err != nil {
+		return nil, err
+	}
+	if err := a.endpoints.Restore(ctx); err != nil {
+		return nil, err
+	}
+	// Programs of an earlier agent run until here, with its constants.
+	if _, err := a.loader.Adopt(); err != nil {
+		return nil, err
+	}
+	if err := a.maps.Settle(); err != nil {
+		return nil, err
+	}
+	return a, a.openOverlay(mtu)
+}
+
+func (a *Agent) openStore(ctx context.Context) (err error) {
+	a.store, err = kvstore.Open(ctx, kvstore.Config{NodeName: a.cfg.NodeName, ClusterName: a.cfg.ClusterName, Paths: a.paths,
+		Local: a.cfg.EtcdLocal, Listen: a.cfg.EtcdListen, Endpoints: a.cfg.EtcdEndpoints,
+		TLS:      kvstore.TLSFiles{CA: a.cfg.EtcdCAFile, Cert: a.cfg.EtcdCertFile, Key: a.cfg.EtcdKeyFile},
+		LeaseTTL: a.cfg.LeaseTTL, GCInterval: a.cfg.IdentityGC, Quarantine: a.cfg.IdentityGrace}, kvstore.Deps{Log: a.log.With("part", "kvstore")})
+	return err
+}
+
+func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
+	if err := host.Apply(host.Config{Record: a.paths.HostRecord(), Routers: a.self.Routers}); err != nil {
+		return err
+	}
+	if err := bpffs.Mount(); err != nil {
+		return err
+	}
+	a.maps, err = maps.Open(maps.Config{Dir: a.paths.Maps(), MemRatio: a.cfg.MapRatio, CT: a.cfg.CTMax, NAT: a.cfg.NATMax,
+		Policy: a.cfg.PolicyMax, IPCache: a.cfg.IPCacheMax, Ring: a.cfg.EventRing}, maps.Deps{Log: a.log.With("part", "maps")})
+	if err != nil {
+		return err
+	}
+	if err := a.maps.SetAudit(a.cfg.PolicyAudit); err != nil {
+		return err
+	}
+	lo, hi, err := a.cfg.MasqRange()
+	if err != nil {
+		return err
+	}
+	opts := loader.Options{IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Masq4: a.cfg.Masq4 && a.cfg.EnableIPv4, Masq6: a.cfg.Masq6 && a.cfg.EnableIPv6,
+		Overlay: a.cfg.Tunnel(), TunnelPort: a.cfg.TunnelPort, Events: a.cfg.EventsDrop, Trace: a.cfg.EventsTrace,
+		ReportInterval: a.cfg.ReportInterval, Accounting: a.cfg.Accounting, MasqPortMin: lo, MasqPortMax: hi,
+		Router4: own(a.self.Routers, false), Router6: own(a.self.Routers, true)}
+	if a.cfg.Tunnel() {
+		if opts.TunnelIfIndex, err = overlay.Ensure(overlay.Config{Port: a.cfg.TunnelPort, MTU: mtu}); err != nil {
+			return err
+		}
+	}
+	a.loader, err = loader.New(loader.Config{Links: a.paths.Links(), Options: opts}, loader.Deps{Log: a.log.With("part", "loader"), Kernel: a.kernel, Maps: a.maps.Replacements()})
+	return err
+}
+
+// openOverlay lets the tunnel device carry traffic, once programs are on it.
+func (a *Agent) openOverlay(mtu int) error {
+	if !a.cfg.Tunnel() {
+		return overlay.Delete()
+	}
+	index, err := overlay.Ensure(overlay.Config{Port: a.cfg.TunnelPort, MTU: mtu})
+	if err != nil {
+		return err
+	}
+	if err := a.loader.AttachOverlay(index); err != nil {
+		return err
+	}
+	return overlay.Up()
+}
+
+func (a *Agent) openPolicy() (err error) {
+	if a.cache, err = ipcache.New(ipcache.Config{Overlay: a.cfg.Tunnel()}, ipcache.Deps{Log: a.log.With("part", "ipcache"), Kernel: a.maps}); err != nil {
+		return err
+	}
+	applier := dppolicy.New(dppolicy.Deps{Log: a.log.With("part", "policy"), Maps: a.maps, Prefixes: a.cache})
+	a.policies, err = newPolicies(a.log.With("part", "policy"), applier, policy.Config{Mode: policy.Mode(a.cfg.EnablePolicy),
+		AllowLocalhost: policy.Localhost(a.cfg.AllowLocalhost), CIDRMatchNodes: len(a.cfg.CIDRMatchMode) > 0, Cluster: a.cfg.ClusterName,
+		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6})
+	return err
+}
+
+func (a *Agent) openEndpoints(mtu int, tunnel netip.Addr) (err error) {
+	if a.pairs, err = link.New(link.Deps{Log: a.log.With("part", "link")}); err != nil {
+		return err
+	}
+	filter, err := identity.NewFilter(a.cfg.Labels)
+	if err != nil {
+		return fmt.Errorf("option labels: %w", err)
+	}
+	a.publisher = publisher{ips: a.store.IPs(), tunnel: tunnel, log: a.log}
+	a.endpoints, err = endpoint.New(endpoint.Config{Paths: a.paths, ClusterName: a.cfg.ClusterName, Gateway4: own(a.self.Routers, false),
+		Gateway6: own(a.self.Routers, true), MTU: mtu, Relevant: filter.Relevant},
+		endpoint.Deps{IPAM: addresses{a.alloc}, Identities: identities{a.store.Identities(), a.log}, Links: links{a.pairs},
+			Datapath: &dpendpoint.Target{Maps: a.maps, Loader: a.loader}, Policy: a.policies, Publisher: a.publisher, Log: a.log.With("part", "endpoint")})
+	if err != nil {
+		return err
+	}
+	a.server = &endpoint.Server{Manager: a.endpoints, Enforced: a.policies.Enforced}
+	return nil
+}
+
+func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
+	var nonMasq []netip.Prefix
+	for _, s := range a.cfg.NonMasq {
+		nonMasq = append(nonMasq, netip.MustParsePrefix(s))
+	}
+	a.cluster = newCluster(a.log, a.self, node.Options{Native: !a.cfg.Tunnel(), DirectRoutes: a.cfg.DirectNodes, UnderlayV6: tunnel.Is6(),
+		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, a.store.Nodes().Table(), a.endpoints.Table())
+	p := a.policies
+	p.stored, p.ids, p.ips, p.local = a.store.Policies(), a.store.Identities().Table(), a.store.IPs().Table(), a.endpoints.Table()
+	p.nodes = a.cluster.Identities
+	p.inForce = func(sets map[uint16]model.SetID, revision uint64) {
+		a.endpoints.SetPolicies(sets, revision)
+		a.endpoints.SetRevision(revision)
+	}
+	if a.routeTarget, err = route.New(); err != nil {
+		return err
+	}
+	devices := device.NewTable()
+	if a.devices, err = device.New(device.Config{Patterns: a.cfg.Devices, NodeAddrs: a.self.Addrs}, device.Deps{Log: a.log, Table: devices}); err != nil {
+		return err
+	}
+	a.deviceSync = table.NewReconciler(table.Config{}, devices, &device.Target{Maps: a.maps, Loader: a.loader})
+	a.routeSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, a.cluster.routes, a.routeTarget)
+	addressSync := func(t *table.Table[netip.Prefix, model.IPEntry]) *table.Reconciler[netip.Prefix, model.IPEntry] {
+		return table.NewReconciler(table.Config{}, t, &addressTarget{cache: a.cache, rows: map[netip.Prefix]model.IPEntry{},
+			told: func(e model.IPEntry, old *model.IPEntry) { a.observer.Agent.IPCacheUpserted(e, old) },
+			gone: func(e model.IPEntry) { a.observer.Agent.IPCacheDeleted(e) }})
+	}
+	a.nodeSync, a.localSync, a.remoteSync = addressSync(a.cluster.nodeRows), addressSync(a.cluster.localRows), addressSync(a.store.IPs().Table())
+	return nil
+}
+
+func (a *Agent) openObserver() (err error) {
+	a.names = &resolver{endpoints: a.endpoints.Table(), ips: a.store.IPs().Table(), identities: a.policies.Identity, rule: a.policies.Rule}
+	labels := make([]string, 0, len(a.cfg.NodeLabels))
+	labels = append(labels, a.cfg.NodeLabels...)
+	if a.observer, err = observe.New(observe.Config{Node: a.cfg.NodeName, Cluster: a.cfg.ClusterName, NodeLabels: labels, Version: version.Get().Version,
+		Capacity: a.cfg.HubbleCapacity, TunnelPort: a.cfg.TunnelPort}, observe.Deps{Resolver: a.names, Metrics: a.registry}); err != nil {
+		return err
+	}
+	if a.events, err = event.New(event.Deps{Log: a.log.With("part", "event"), Maps: a.maps}); err != nil {
+		return err
+	}
+	a.observer.Agent.Started(a.started)
+	return a.registry.Register(&collector{a})
+}
+
+// close lets go of what New opened. The kernel keeps what it has: that is what lets traffic outlive the agent.
+func (a *Agent) close() error {
+	var errs error
+	if a.devices != nil {
+		a.devices.Close()
+	}
+	if a.routeTarget != nil {
+		a.routeTarget.Close()
+	}
+	if a.pairs != nil {
+		a.pairs.Close()
+	}
+	if a.loader != nil {
+		errs = errors.Join(errs, a.loader.Close())
+	}
+	if a.maps != nil {
+		errs = errors.Join(errs, a.maps.Close())
+	}
+	if a.store != nil {
+		errs = errors.Join(errs, a.store.Close())
+	}
+	if a.lock != nil {
+		a.lock.Close()
+	}
+	if errs != nil {
+		return fmt.Errorf("close agent: %w", errs)
+	}
+	return nil
+}

@@ -1,0 +1,277 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hypha-net/hypha/internal/control/identity"
+	"github.com/hypha-net/hypha/internal/control/node"
+	"github.com/hypha-net/hypha/internal/datapath/ipcache"
+	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/table"
+)
+
+// cluster turns what is known of nodes and workloads into rows of addresses and routes.
+type cluster struct {
+	log   *slog.Logger
+	self  model.Node
+	opts  node.Options
+	nodes *table.Table[string, model.Node]
+	local *table.Table[uint16, model.Endpoint]
+
+	nodeRows  *table.Table[netip.Prefix, model.IPEntry] // nodes, pod ranges, the outside
+	localRows *table.Table[netip.Prefix, model.IPEntry] // this node's workloads
+	routes    *table.Table[netip.Prefix, model.Route]
+
+	mu     sync.Mutex
+	scope  *identity.Scope
+	scoped map[string]scoped // by node
+	warned []string
+}
+
+type scoped struct {
+	id     model.IdentityID
+	labels model.Labels
+}
+
+func newCluster(log *slog.Logger, self model.Node, opts node.Options, nodes *table.Table[string, model.Node], local *table.Table[uint16, model.Endpoint]) *cluster {
+	c := &cluster{log: log, self: self, opts: opts, nodes: nodes, local: local, scope: identity.NewScope(model.IdentityScopeRemote), scoped: map[string]scoped{},
+		nodeRows: table.New[netip.Prefix, model.IPEntry]("node addresses", table.Prefix), localRows: table.New[netip.Prefix, model.IPEntry]("local addresses", table.Prefix),
+		routes: table.New[netip.Prefix, model.Route]("routes", table.Prefix)}
+	c.opts.Identity = c.nodeIdentity
+	return c
+}
+
+// nodeIdentity numbers a remote node: remote-node, or a number of its own where the node has labels of its own.
+func (c *cluster) nodeIdentity(n *model.Node) model.IdentityID {
+	labels := identity.RemoteNode(n)
+	if len(labels) == 1 {
+		c.forget(n.Name)
+		return model.IdentityRemoteNode
+	}
+	old, had := c.scoped[n.Name]
+	if had && old.labels.Equal(labels) {
+		return old.id
+	}
+	id, _, err := c.scope.Acquire(labels)
+	if err != nil { // 16 million sets of labels
+		c.log.Error("node has no identity of its own", "node", n.Name, "err", err)
+		return model.IdentityRemoteNode
+	}
+	c.forget(n.Name)
+	c.scoped[n.Name] = scoped{id, labels}
+	return id
+}
+
+func (c *cluster) forget(name string) {
+	if old, ok := c.scoped[name]; ok {
+		c.scope.Release(old.id)
+		delete(c.scoped, name)
+	}
+}
+
+// Identities are the node-local identities of remote nodes.
+func (c *cluster) Identities() []model.Identity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	seen := map[model.IdentityID]model.Identity{}
+	for _, s := range c.scoped {
+		seen[s.id] = model.Identity{ID: s.id, Labels: s.labels}
+	}
+	return slices.Collect(maps.Values(seen))
+}
+
+// compute brings the derived tables up to date, once. changed is called when identities of nodes may have changed.
+func (c *cluster) compute(changed func()) {
+	nodes := c.nodes.Snapshot()
+	c.mu.Lock()
+	before := maps.Clone(c.scoped)
+	all := make([]model.Node, 0, nodes.Len())
+	for _, n := range nodes.All() {
+		all = append(all, n)
+	}
+	plan := node.Compute(&c.self, all, c.opts)
+	for name := range c.scoped {
+		if _, ok := nodes.Get(name); !ok {
+			c.forget(name)
+		}
+	}
+	same := maps.EqualFunc(before, c.scoped, func(a, b scoped) bool { return a.id == b.id })
+	if !slices.Equal(c.warned, plan.Warnings) {
+		c.warned = plan.Warnings
+		for _, w := range plan.Warnings {
+			c.log.Warn("cluster: " + w)
+		}
+	}
+	c.mu.Unlock()
+	rows := make(map[netip.Prefix]model.IPEntry, len(plan.Rows))
+	for _, r := range plan.Rows {
+		rows[r.Prefix] = r
+	}
+	replaceRows(c.nodeRows, rows, equalIP)
+	routes := make(map[netip.Prefix]model.Route, len(plan.Routes))
+	for _, r := range plan.Routes {
+		routes[r.Prefix] = r
+	}
+	replaceRows(c.routes, routes, func(a, b model.Route) bool { return a == b })
+	if nodes.Complete() {
+		c.nodeRows.SetComplete()
+		c.routes.SetComplete()
+	}
+	if !same {
+		changed()
+	}
+}
+
+// computeLocal does so for this node's workloads.
+func (c *cluster) computeLocal() {
+	local := c.local.Snapshot()
+	rows := map[netip.Prefix]model.IPEntry{}
+	for _, e := range local.All() {
+		for _, a := range e.Addrs() {
+			p := netip.PrefixFrom(a, a.BitLen())
+			rows[p] = model.IPEntry{Prefix: p, Identity: e.Identity, Source: model.IPSourceLocal, NoMasq: true, Name: e.Name, Namespace: e.Namespace, NamedPorts: e.NamedPorts}
+		}
+	}
+	replaceRows(c.localRows, rows, equalIP)
+	if local.Complete() {
+		c.localRows.SetComplete()
+	}
+}
+
+func equalIP(a, b model.IPEntry) bool { return reflect.DeepEqual(a, b) }
+
+// replaceRows makes a table hold exactly these rows, in one change, and in none when it does already.
+func replaceRows[V any](t *table.Table[netip.Prefix, V], rows map[netip.Prefix]V, equal func(a, b V) bool) {
+	t.Update(func(x *table.Txn[netip.Prefix, V]) {
+		var gone []netip.Prefix
+		for p := range x.All() {
+			if _, ok := rows[p]; !ok {
+				gone = append(gone, p)
+			}
+		}
+		for _, p := range gone {
+			x.Delete(p)
+		}
+		for p, v := range rows {
+			if old, ok := x.Get(p); !ok || !equal(old, v) {
+				x.Set(p, v)
+			}
+		}
+	})
+}
+
+// Run follows nodes and workloads until ctx ends.
+func (c *cluster) Run(ctx context.Context, changed func()) error {
+	for {
+		nodes, local := c.nodes.Snapshot(), c.local.Snapshot()
+		c.compute(changed)
+		c.computeLocal()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-nodes.Changed():
+		case <-local.Changed():
+		}
+	}
+}
+
+// addressTarget brings rows of addresses into the ipcache. What was there before the agent started stays until every
+// source has spoken: that is the cache's own business, so Prune has nothing to do.
+type addressTarget struct {
+	cache *ipcache.Cache
+	told  func(model.IPEntry, *model.IPEntry)
+	gone  func(model.IPEntry)
+
+	mu   sync.Mutex
+	rows map[netip.Prefix]model.IPEntry
+}
+
+func (t *addressTarget) Update(_ context.Context, p netip.Prefix, e model.IPEntry) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, had := t.rows[p]
+	if had && equalIP(old, e) {
+		return nil // a full round; ipcache.Retry sees to the kernel
+	}
+	if had && old.Source != e.Source {
+		if err := t.cache.Delete(p, old.Source); err != nil {
+			return err
+		}
+	}
+	if err := t.cache.Upsert(p, e); err != nil {
+		return err
+	}
+	t.rows[p] = e
+	if had {
+		t.told(e, &old)
+	} else {
+		t.told(e, nil)
+	}
+	return nil
+}
+
+func (t *addressTarget) Delete(_ context.Context, p netip.Prefix) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e, ok := t.rows[p]
+	if !ok {
+		return nil
+	}
+	if err := t.cache.Delete(p, e.Source); err != nil {
+		return err
+	}
+	delete(t.rows, p)
+	t.gone(e)
+	return nil
+}
+
+func (t *addressTarget) Prune(context.Context, map[netip.Prefix]model.IPEntry) error { return nil }
+
+// list is what all sources together say of each prefix, the strongest of them where several speak.
+func (a *Agent) ipRows() []model.IPEntry {
+	best := map[netip.Prefix]model.IPEntry{}
+	for _, t := range []*table.Table[netip.Prefix, model.IPEntry]{a.cluster.nodeRows, a.cluster.localRows, a.store.IPs().Table()} {
+		for p, e := range t.Snapshot().All() {
+			if old, ok := best[p]; !ok || e.Source > old.Source {
+				best[p] = e
+			}
+		}
+	}
+	for p, id := range a.policies.Prefixes() {
+		if _, ok := best[p]; !ok {
+			best[p] = model.IPEntry{Prefix: p, Identity: id, Source: model.IPSourceGenerated}
+		}
+	}
+	return slices.SortedFunc(maps.Values(best), func(x, y model.IPEntry) int {
+		return x.Prefix.Addr().Compare(y.Prefix.Addr())*1000 + x.Prefix.Bits() - y.Prefix.Bits()
+	})
+}
+
+var _ table.Target[netip.Prefix, model.IPEntry] = (*addressTarget)(nil)
+
+// waitComplete returns when every table is complete and its reconciler has worked through it, or ctx ends.
+func waitComplete(ctx context.Context, worked ...func() bool) bool {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		done := true
+		for _, w := range worked {
+			done = done && w()
+		}
+		if done {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,251 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/hypha-net/hypha/internal/control/policy"
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+func groupName(key string) (string, bool) { return strings.CutPrefix(key, kindGroup+"/") }
+
+func subjectOf(e model.Endpoint) policy.Subject {
+	return policy.Subject{Endpoint: e.ID, Identity: e.Identity, NamedPorts: e.NamedPorts, Audit: e.Audit}
+}
+
+func (p *policies) hasStarted() bool {
+	select {
+	case <-p.started:
+		return true
+	default:
+		return false
+	}
+}
+
+// Enforce implements endpoint.Policy. What other changes wait is applied first, so the plan is the endpoint's alone.
+func (p *policies) Enforce(ctx context.Context, e model.Endpoint, commit func(model.SetID, uint64) error) error {
+	select {
+	case <-p.started:
+	case <-ctx.Done():
+		return fmt.Errorf("policy is not in force yet: %w", errors.Join(ctx.Err(), p.Err()))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stateMu.Lock()
+	delete(p.forgotten, e.ID)
+	p.stateMu.Unlock()
+	if err := p.syncLocked(ctx); err != nil {
+		return err
+	}
+	before, known := p.subjects[e.ID]
+	c := policy.Changes{Subjects: []policy.Subject{subjectOf(e)}, Revision: p.Revision()}
+	all := map[model.IdentityID]policy.Identity{}
+	addIdentity(all, e)
+	if row, ok := p.ids.Get(e.Identity); ok { // the cluster's word on the labels
+		have := all[e.Identity]
+		have.Identity = row
+		all[e.Identity] = have
+	}
+	for _, peer := range p.local.Snapshot().All() {
+		if peer.Identity == e.Identity {
+			addIdentity(all, peer)
+		}
+	}
+	for id, row := range all {
+		c.Identities = append(c.Identities, row)
+		p.fed[id] = row.Labels.Key() + fmt.Sprint(row.NamedPorts)
+	}
+	plan, err := p.engine.Apply(c)
+	if err != nil {
+		return err
+	}
+	p.subjects[e.ID] = c.Subjects[0]
+	if err := p.commit(ctx, plan, e.ID, commit); err != nil {
+		p.resync = true
+		p.revert(e.ID, before, known)
+		p.wake()
+		return err
+	}
+	others := setsOf(plan)
+	delete(others, e.ID)
+	p.inForce(others, c.Revision)
+	p.learn()
+	return nil
+}
+
+// commit applies a plan, with commit in place of the flip of one endpoint.
+func (p *policies) commit(ctx context.Context, plan model.PolicyPlan, id uint16, commit func(model.SetID, uint64) error) error {
+	set, ok := p.engine.Set(id)
+	if !ok {
+		return fmt.Errorf("endpoint %d got no policy set", id)
+	}
+	flip := func() error { return commit(set, plan.Revision) }
+	at := slices.IndexFunc(plan.Steps, func(s model.PolicyStep) bool { _, ok := s.EndpointSets[id]; return ok })
+	if at < 0 { // its set is in the kernel as it is
+		if err := flip(); err != nil {
+			return err
+		}
+	}
+	for i, s := range plan.Steps {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var here func() error
+		if i == at {
+			s.EndpointSets = maps.Clone(s.EndpointSets)
+			delete(s.EndpointSets, id)
+			here = flip
+		}
+		if err := p.applier.Step(s, here); err != nil {
+			return fmt.Errorf("put policy of endpoint %d in force: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// revert gives the engine back what it knew of an endpoint; the next sync leads the kernel there.
+func (p *policies) revert(id uint16, before policy.Subject, known bool) {
+	if known {
+		p.subjects[id] = before
+		if err := p.repair(); err == nil {
+			if plan, err := p.engine.Apply(policy.Changes{Subjects: []policy.Subject{before}, Revision: p.Revision()}); err == nil {
+				p.resync = p.applier.Apply(context.Background(), plan) != nil
+			}
+		}
+		return
+	}
+	delete(p.subjects, id)
+	p.Forget(id)
+}
+
+// Forget implements endpoint.Policy.
+func (p *policies) Forget(id uint16) {
+	p.stateMu.Lock()
+	p.forgotten[id] = true
+	p.stateMu.Unlock()
+	p.wake()
+}
+
+// Reconfigure changes the engine's settings.
+func (p *policies) Reconfigure(ctx context.Context, change func(*policy.Config)) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change(&p.cfg)
+	p.reconfig = true
+	return p.syncLocked(ctx)
+}
+
+// Revision is the newest policy revision that is in force on every endpoint.
+func (p *policies) Revision() uint64 {
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	return p.revision
+}
+
+// Err is why the newest policy is not in force; nil if it is.
+func (p *policies) Err() error {
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	return p.err
+}
+
+// Wait returns when at least a revision is in force.
+func (p *policies) Wait(ctx context.Context, revision uint64) error {
+	for {
+		p.stateMu.Lock()
+		now, err, changed := p.revision, p.err, p.changed
+		p.stateMu.Unlock()
+		if now >= revision {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-changed:
+		}
+	}
+}
+
+// Rule names a rule id. It does not wait for a policy change under way once the id has been asked for.
+func (p *policies) Rule(id model.RuleID) (model.RuleRef, bool) {
+	if ref, ok := p.rules.Load(id); ok {
+		return ref.(model.RuleRef), true
+	}
+	p.mu.Lock()
+	ref, ok := p.engine.Rule(id)
+	p.mu.Unlock()
+	if ok {
+		p.rules.Store(id, ref)
+	}
+	return ref, ok
+}
+
+// Identity is the label set of an identity, reserved and node-local ones included. It does not wait for anything.
+func (p *policies) Identity(id model.IdentityID) (model.Labels, bool) {
+	if row, ok := p.ids.Get(id); ok {
+		return row.Labels, true
+	}
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	row, ok := p.others[id]
+	return row.Labels, ok
+}
+
+// Identities are all identities known here, by number.
+func (p *policies) Identities() []model.Identity {
+	var out []model.Identity
+	for _, row := range p.ids.Snapshot().All() {
+		out = append(out, row)
+	}
+	p.stateMu.Lock()
+	for _, row := range p.others {
+		out = append(out, row)
+	}
+	p.stateMu.Unlock()
+	slices.SortFunc(out, func(a, b model.Identity) int { return cmp.Compare(a.ID, b.ID) })
+	return slices.CompactFunc(out, func(a, b model.Identity) bool { return a.ID == b.ID })
+}
+
+// Prefixes are the CIDRs of policies with their node-local identities.
+func (p *policies) Prefixes() map[netip.Prefix]model.IdentityID {
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	return p.prefixes
+}
+
+// learn publishes the identities that the cluster's table does not hold: reserved ones, nodes, workloads whose row has
+// not come yet, prefixes of policies. The caller holds mu.
+func (p *policies) learn() {
+	others := map[model.IdentityID]model.Identity{}
+	for _, row := range model.ReservedIdentities() {
+		others[row.ID] = row
+	}
+	for _, row := range p.nodes() {
+		others[row.ID] = row
+	}
+	for _, e := range p.local.Snapshot().All() {
+		others[e.Identity] = model.Identity{ID: e.Identity, Labels: e.Labels}
+	}
+	prefixes := map[netip.Prefix]model.IdentityID{}
+	for prefix, row := range p.engine.PrefixIdentities() {
+		others[row.ID] = row
+		prefixes[prefix] = row.ID
+	}
+	p.stateMu.Lock()
+	p.others, p.prefixes = others, prefixes
+	p.stateMu.Unlock()
+}
+
+// Enforced says in which directions policy limits an endpoint.
+func (p *policies) Enforced(id uint16) (ingress, egress bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.engine.Enforced(id)
+}

@@ -1,0 +1,77 @@
+package app
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/hypha-net/hypha/internal/monitor"
+)
+
+// collector shows the datapath's counters and the agent's own state as metrics; it reads them when asked.
+type collector struct{ *Agent }
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("cilium_"+name, help, labels, nil)
+}
+
+var (
+	forwardCount = desc("forward_count_total", "Packets forwarded.", "direction")
+	forwardBytes = desc("forward_bytes_total", "Bytes forwarded.", "direction")
+	dropCount    = desc("drop_count_total", "Packets dropped.", "reason", "direction")
+	dropBytes    = desc("drop_bytes_total", "Bytes dropped.", "reason", "direction")
+	eventsStored = desc("bpf_events_total", "Events of the datapath that were read.")
+	eventsLost   = desc("bpf_events_lost_total", "Events of the datapath that found no room in their ring.")
+	mapErrors    = desc("bpf_map_errors_total", "Writes to a kernel map that failed; what did not fit is dropped.", "map")
+	mapEntries   = desc("bpf_map_entries", "Rows in use.", "map")
+	mapCapacity  = desc("bpf_map_capacity", "Rows there is room for.", "map")
+	endpointsNow = desc("endpoint", "Workloads attached to this node.")
+	revisionNow  = desc("policy_max_revision", "Newest policy revision in force.")
+	policyFailed = desc("policy_failing", "1 while the newest policy could not be put in force.")
+	nodesNow     = desc("nodes_all_num", "Nodes of the cluster.")
+)
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{forwardCount, forwardBytes, dropCount, dropBytes, eventsStored, eventsLost, mapErrors, mapEntries,
+		mapCapacity, endpointsNow, revisionNow, policyFailed, nodesNow} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if ms, err := c.maps.Metrics(); err == nil {
+		for _, m := range ms {
+			dir := [...]string{"UNKNOWN", "INGRESS", "EGRESS", "UNKNOWN"}[m.Direction&3]
+			if m.Reason == 0 {
+				counter(forwardCount, m.Packets, dir)
+				counter(forwardBytes, m.Bytes, dir)
+			} else {
+				counter(dropCount, m.Packets, monitor.DropReason(m.Reason), dir)
+				counter(dropBytes, m.Bytes, monitor.DropReason(m.Reason), dir)
+			}
+		}
+	}
+	counter(eventsStored, c.eventCounter.stored.Load())
+	counter(eventsLost, c.eventCounter.lost.Load())
+	if ms, err := c.maps.List(); err == nil {
+		for _, m := range ms {
+			counter(mapErrors, m.Errors, m.Name)
+			gauge(mapEntries, float64(m.Entries), m.Name)
+			gauge(mapCapacity, float64(m.MaxEntries), m.Name)
+		}
+	}
+	gauge(endpointsNow, float64(c.endpoints.Table().Snapshot().Len()))
+	gauge(revisionNow, float64(c.policies.Revision()))
+	failing := 0.0
+	if c.policies.Err() != nil {
+		failing = 1
+	}
+	gauge(policyFailed, failing)
+	gauge(nodesNow, float64(c.store.Nodes().Table().Snapshot().Len()))
+}

@@ -1,0 +1,164 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
+	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/version"
+)
+
+const (
+	stateOK       = agentv1.Component_OK
+	stateWarning  = agentv1.Component_WARNING
+	stateFailure  = agentv1.Component_FAILURE
+	stateDisabled = agentv1.Component_DISABLED
+)
+
+// status is what `hypha status` shows: every part says how it is and, when it is not well, what to do.
+func (a *Agent) status(context.Context) *agentv1.StatusResponse {
+	kv := a.store.Status()
+	s := &agentv1.StatusResponse{Version: version.Get().Version, NodeName: a.cfg.NodeName, ClusterName: a.cfg.ClusterName, Started: timestamppb.New(a.started),
+		Addresses: texts(a.self.Addrs), PodCidrs: texts(a.self.PodCIDRs), RoutingMode: a.cfg.RoutingMode, StateDir: a.paths.State, Kernel: a.kernel.Release,
+		PolicyRevision: a.policies.Revision(), Policies: uint32(len(a.store.Policies().Snapshot().Policies)), Nodes: uint32(a.store.Nodes().Table().Snapshot().Len()),
+		Identities: uint32(len(a.policies.Identities())), EventsStored: a.eventCounter.stored.Load(), EventsLost: a.eventCounter.lost.Load(),
+		Kvstore: strings.Join(kv.Endpoints, ",")}
+	if kv.Embedded {
+		s.Kvstore = "embedded " + s.Kvstore
+	}
+	flows := a.observer.Flows()
+	s.FlowsCurrent, s.FlowsMax = uint64(flows.Len()), uint64(flows.Cap())
+
+	add := func(name string, state agentv1.Component_State, message, remedy string) {
+		s.Components = append(s.Components, &agentv1.Component{Name: name, State: state, Message: message, Remedy: remedy})
+		if state != stateDisabled && state > s.State {
+			s.State = state
+		}
+	}
+	a.storeStatus(add)
+	a.policyStatus(add)
+	a.endpointStatus(s, add)
+	a.datapathStatus(s, add)
+	if a.cfg.EnableHubble {
+		add("hubble", stateOK, fmt.Sprintf("%d of %d flows", s.FlowsCurrent, s.FlowsMax), "")
+	} else {
+		add("hubble", stateDisabled, "enable-hubble is off", "")
+	}
+	return s
+}
+
+type addFunc func(name string, state agentv1.Component_State, message, remedy string)
+
+func (a *Agent) storeStatus(add addFunc) {
+	kv := a.store.Status()
+	switch {
+	case kv.Connected && kv.Complete:
+		add("kvstore", stateOK, fmt.Sprintf("connected, lease %x of %s, %d keys", kv.Lease, kv.LeaseTTL, kv.Published), "")
+	case kv.Complete:
+		add("kvstore", stateWarning, "not reached since "+kv.Since.Format("15:04:05")+": "+kv.Err+"; the last known state stays in force",
+			"bring the store at "+strings.Join(kv.Endpoints, ", ")+" back; new identities and policies wait for it")
+	default:
+		add("kvstore", stateFailure, "not reached yet: "+kv.Err, "start the store at "+strings.Join(kv.Endpoints, ", ")+", or correct etcd-endpoints and its certificates")
+	}
+}
+
+func (a *Agent) policyStatus(add addFunc) {
+	mode := "mode " + a.policies.Mode()
+	if on, err := a.maps.Audit(); err == nil && on {
+		mode += ", audit"
+	}
+	want, have, err := a.store.Policies().Snapshot().Revision, a.policies.Revision(), a.policies.Err()
+	switch {
+	case err != nil:
+		add("policy", stateFailure, err.Error(), "revision "+fmt.Sprint(have)+" stays in force; the agent tries again by itself, `hypha policy get` shows what was imported")
+	case want != have:
+		add("policy", stateWarning, fmt.Sprintf("revision %d is in force, %d is being applied", have, want), "")
+	default:
+		add("policy", stateOK, fmt.Sprintf("revision %d, %s", have, mode), "")
+	}
+}
+
+func (a *Agent) endpointStatus(s *agentv1.StatusResponse, add addFunc) {
+	var late []string
+	for id, e := range a.endpoints.Table().Snapshot().All() {
+		s.Endpoints++
+		if e.State == model.EndpointReady {
+			s.EndpointsReady++
+		} else {
+			late = append(late, fmt.Sprintf("%d (%s/%s: %s)", id, e.Namespace, e.Name, e.State))
+		}
+	}
+	if len(late) > 0 {
+		add("endpoints", stateWarning, "not ready: "+strings.Join(late, ", "), "`hypha endpoint log ID` says what they wait for")
+	} else {
+		add("endpoints", stateOK, fmt.Sprintf("%d ready", s.EndpointsReady), "")
+	}
+	used := len(a.alloc.Dump())
+	add("ipam", stateOK, fmt.Sprintf("%d addresses in use of %s", used, strings.Join(texts(a.self.PodCIDRs), ", ")), "")
+}
+
+func (a *Agent) datapathStatus(s *agentv1.StatusResponse, add addFunc) {
+	part := func(name string, err error, fine, remedy string) {
+		if err != nil {
+			add(name, stateFailure, err.Error(), remedy)
+		} else {
+			add(name, stateOK, fine, "")
+		}
+	}
+	part("devices", a.deviceSync.Err(), "programs attached", "the agent tries again; look at the devices with `ip link`, or set --devices")
+	part("routes", a.routeSync.Err(), fmt.Sprintf("%d to other nodes", a.cluster.routes.Snapshot().Len()), "remove the route that stands in the way, or choose another pool")
+	rows, waiting, failed := a.cache.Status()
+	switch {
+	case failed > 0:
+		add("addresses", stateFailure, fmt.Sprintf("%d of %d could not be written: their packets are dropped", failed, rows), "raise bpf-ipcache-max and restart the agent")
+	default:
+		add("addresses", stateOK, fmt.Sprintf("%d known, %d waiting for their identity", rows, waiting), "")
+	}
+	ms, err := a.mapStatus()
+	if err != nil {
+		add("maps", stateFailure, err.Error(), "see the agent's log")
+		return
+	}
+	s.Maps = ms
+	var full []string
+	for _, m := range ms {
+		if strings.HasPrefix(m.Type, "LRU") || m.MaxEntries == 0 || strings.Contains(m.Type, "Array") || strings.Contains(m.Type, "array") {
+			continue
+		}
+		if uint64(m.Entries)*10 >= uint64(m.MaxEntries)*9 {
+			full = append(full, fmt.Sprintf("%s %d/%d", m.Name, m.Entries, m.MaxEntries))
+		}
+	}
+	if len(full) > 0 {
+		add("maps", stateWarning, "nearly full: "+strings.Join(full, ", "), "raise bpf-map-dynamic-size-ratio or the map's own option and restart the agent; what does not fit is dropped")
+	} else {
+		add("maps", stateOK, fmt.Sprintf("%d pinned under %s", len(ms), a.paths.Maps()), "")
+	}
+}
+
+func (a *Agent) mapStatus() ([]*agentv1.MapStatus, error) {
+	list, err := a.maps.List()
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*agentv1.MapStatus, 0, len(list))
+	for _, m := range list {
+		st := &agentv1.MapStatus{Name: m.Name, Type: m.Type, Entries: m.Entries, MaxEntries: m.MaxEntries, Pin: m.Pin, KeySize: m.KeySize, ValueSize: m.ValueSize, Errors: m.Errors}
+		if m.LastErr != nil {
+			st.LastError = m.LastErr.Error()
+		}
+		out = append(out, st)
+	}
+	return out, nil
+}
+
+// Mode is the enforcement mode.
+func (p *policies) Mode() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return string(p.cfg.Mode)
+}
