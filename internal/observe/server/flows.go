@@ -41,6 +41,7 @@ func (s *flows) GetFlows(ctx context.Context, req *connect.Request[observerpb.Ge
 	w := walk[observe.Record]{
 		ring: s.obs.Flows(),
 		now:  s.obs.Now,
+		open: func() error { return out.Send(nil) }, // the headers
 		time: func(r observe.Record) time.Time { return r.Time },
 		use: func(r observe.Record) use {
 			switch {
@@ -82,7 +83,7 @@ func (s *flows) GetAgentEvents(ctx context.Context, req *connect.Request[observe
 	if err != nil {
 		return invalid(err)
 	}
-	return events(ctx, s.Server, s.obs.Agent.Log, q, func(e observe.Entry[*flowpb.AgentEvent]) error {
+	return events(ctx, s.Server, s.obs.Agent.Log, q, func() error { return out.Send(nil) }, func(e observe.Entry[*flowpb.AgentEvent]) error {
 		return out.Send(&observerpb.GetAgentEventsResponse{AgentEvent: e.Event, NodeName: s.obs.NodeName(), Time: timestamppb.New(e.Time)})
 	})
 }
@@ -93,16 +94,17 @@ func (s *flows) GetDebugEvents(ctx context.Context, req *connect.Request[observe
 	if err != nil {
 		return invalid(err)
 	}
-	return events(ctx, s.Server, s.obs.Debug, q, func(e observe.Entry[*flowpb.DebugEvent]) error {
+	return events(ctx, s.Server, s.obs.Debug, q, func() error { return out.Send(nil) }, func(e observe.Entry[*flowpb.DebugEvent]) error {
 		return out.Send(&observerpb.GetDebugEventsResponse{DebugEvent: e.Event, NodeName: s.obs.NodeName(), Time: timestamppb.New(e.Time)})
 	})
 }
 
 // events walks a log. Its messages have no place for losses, so those are only counted.
-func events[E any](ctx context.Context, s *Server, l *observe.Log[E], q query, send func(observe.Entry[E]) error) error {
+func events[E any](ctx context.Context, s *Server, l *observe.Log[E], q query, open func() error, send func(observe.Entry[E]) error) error {
 	return walk[observe.Entry[E]]{
 		ring: l.Ring(),
 		now:  s.obs.Now,
+		open: open,
 		time: func(e observe.Entry[E]) time.Time { return e.Time },
 		use:  func(observe.Entry[E]) use { return hit },
 		send: send,

@@ -67,6 +67,7 @@ type walk[T any] struct {
 	use  func(T) use
 	send func(T) error
 	lost func(n uint64) error // entries overwritten before they could be sent
+	open func() error         // tells the client that from now on it misses nothing
 	now  func() time.Time
 }
 
@@ -74,6 +75,9 @@ type walk[T any] struct {
 func (w walk[T]) run(ctx context.Context, q query) error {
 	end := w.ring.Written()
 	r := w.ring.Reader(w.start(q, end))
+	if err := w.open(); err != nil {
+		return err
+	}
 	if q.follow && !q.until.IsZero() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, q.until.Sub(w.now()), errUntil)
