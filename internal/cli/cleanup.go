@@ -49,7 +49,7 @@ func (e *env) cleanup() *cobra.Command {
 			if !e.StdinTTY {
 				return &usageError{what: "cleanup asks before it removes " + what + ", and there is no terminal to ask on", hint: "hypha cleanup --force"}
 			}
-			if !e.ask("Remove " + escape.Text(what) + "? Workloads lose their network.") {
+			if !e.ask(cmd.Context(), "Remove "+escape.Text(what)+"? Workloads lose their network.") {
 				e.say("Nothing was removed.")
 				return silent{ExitFailed}
 			}

@@ -80,7 +80,7 @@ func (e *env) policyDelete() *cobra.Command {
 		case ways > 1:
 			return usagef("say which policies in one way: labels, --name or --all")
 		case r.All && !force && e.StdinTTY:
-			if !e.ask("Delete every policy of the cluster?") {
+			if !e.ask(cmd.Context(), "Delete every policy of the cluster?") {
 				e.say("Nothing was deleted.")
 				return silent{ExitFailed}
 			}
@@ -102,24 +102,6 @@ func (e *env) policyDelete() *cobra.Command {
 		})
 	}
 	return cmd
-}
-
-// ask puts a question of yes or no to the user; no is the default.
-func (e *env) ask(question string) bool {
-	fmt.Fprintf(e.Stderr, "%s [y/N] ", question)
-	b := make([]byte, 0, 8)
-	for one := make([]byte, 1); len(b) < 64; {
-		n, err := e.Stdin.Read(one)
-		if n > 0 && one[0] != '\n' {
-			b = append(b, one[0])
-			continue
-		}
-		if n > 0 || err != nil {
-			break
-		}
-	}
-	a := strings.ToLower(strings.TrimSpace(string(b)))
-	return a == "y" || a == "yes"
 }
 
 func (e *env) policySelectors() *cobra.Command {
