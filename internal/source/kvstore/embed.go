@@ -58,12 +58,28 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger) (_ *server, 
 	if err != nil {
 		return nil, fmt.Errorf("start embedded store: %w", err)
 	}
-	s.etcd, err = tryStart(ctx, ecfg)
+	count := starts{filepath.Join(dir, "starts")}
+	died, err := count.begin()
+	if err != nil {
+		return nil, fmt.Errorf("start embedded store: %w", err)
+	}
+	if err = checkDB(dbPath(ecfg.Dir)); err == nil && died >= maxStarts {
+		err = &unusableError{fmt.Errorf("the last %d starts died over it", died)}
+	}
+	if err == nil {
+		s.etcd, err = tryStart(ctx, ecfg)
+	}
 	var unusable *unusableError
 	if errors.As(err, &unusable) {
+		if err := os.RemoveAll(ecfg.Dir + ".damaged"); err != nil {
+			return nil, fmt.Errorf("start embedded store: %w", err)
+		}
 		aside := file.SetAside(ecfg.Dir, unusable.err)
 		log.Error("embedded store set aside, starting with an empty one", "err", aside)
 		s.etcd, err = tryStart(ctx, ecfg)
+	}
+	if cerr := count.end(); err == nil {
+		err = cerr
 	}
 	if err != nil {
 		return nil, explain(err, cfg)
