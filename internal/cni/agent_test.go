@@ -123,8 +123,12 @@ func (r *rig) listen(h http.Handler) (shut func()) {
 		r.t.Fatal(err)
 	}
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: time.Second}
-	go func() { _ = srv.Serve(l) }()
-	return func() { _ = srv.Close() }
+	served := make(chan struct{})
+	go func() { defer close(served); _ = srv.Serve(l) }()
+	return func() {
+		_ = srv.Close()
+		<-served // it closes the listener, and with it removes the socket, however late it began
+	}
 }
 
 // netns is a path that serves as a network namespace: the fake kernel does not enter it.
