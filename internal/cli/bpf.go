@@ -15,8 +15,8 @@ import (
 
 func (e *env) bpf() *cobra.Command {
 	return group("bpf", "What the datapath holds in the kernel",
-		group("ct", "Connection table", e.ctList(), e.flush("ct_v1", "connections")),
-		group("nat", "Masqueraded connections", e.table("nat_v1", "No connection is masqueraded now.", protocolNames), e.flush("nat_v1", "translations")),
+		group("ct", "Connection table", e.ctList(), e.flush("ct_v1", "connection")),
+		group("nat", "Masqueraded connections", e.table("nat_v1", "No connection is masqueraded now.", protocolNames), e.flush("nat_v1", "translation")),
 		group("ipcache", "Addresses and their identities", e.ipcacheList(), e.ipcacheGet(), e.ipcacheMatch()),
 		group("policy", "Compiled policy", e.bpfPolicyList(), e.bpfPolicyGet()),
 		group("class", "Peer classes of identities", e.table("class_v1", "No identity has a class.")),
@@ -37,6 +37,7 @@ func (e *env) table(name, none string, adapt ...func(*rows)) *cobra.Command {
 		if err != nil {
 			return err
 		}
+		rs.sort()
 		for _, a := range adapt {
 			a(rs)
 		}
@@ -49,9 +50,9 @@ func protocolNames(rs *rows) { rs.change("PROTOCOL", protocol) }
 func reasonNames(rs *rows)   { rs.change("REASON", dropReason) }
 
 func (e *env) flush(name, what string) *cobra.Command {
-	cmd := &cobra.Command{Use: "flush [global]", Short: "Forget all " + what + "; live ones are judged again at their next packet", Args: need(0, 1, "")}
+	cmd := &cobra.Command{Use: "flush [global]", Short: "Forget all " + what + "s; live ones are judged again at their next packet", Args: need(0, 1, "")}
 	if name == "nat_v1" {
-		cmd.Short = "Forget all " + what + "; live masqueraded connections break"
+		cmd.Short = "Forget all " + what + "s; live masqueraded connections break"
 	}
 	o := e.output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -67,7 +68,7 @@ func (e *env) flush(name, what string) *cobra.Command {
 			return err
 		}
 		return o.write(out.Proto{M: resp.Msg}, func() error {
-			_, err := fmt.Fprintf(e.Stdout, "Deleted: %d %s\n", resp.Msg.GetDeleted(), what)
+			_, err := fmt.Fprintf(e.Stdout, "Deleted: %s\n", count(resp.Msg.GetDeleted(), what))
 			return err
 		})
 	}
@@ -98,6 +99,7 @@ func (e *env) ctList() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		rs.sort()
 		protocolNames(rs)
 		return o.rows(rs, "No connection is on record.")
 	}

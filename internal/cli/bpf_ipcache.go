@@ -19,19 +19,14 @@ func (e *env) ipcache(ctx context.Context, keep func(row) bool) (*rows, error) {
 		return nil, err
 	}
 	rs.join(prefixes)
+	rs.sort()
 	return rs, nil
 }
 
 // prefixOf reads the PREFIX column: a prefix, or an address of the exact table.
 func prefixOf(r row) netip.Prefix {
-	s := r.get("PREFIX")
-	if p, err := netip.ParsePrefix(s); err == nil {
-		return p
-	}
-	if a, err := netip.ParseAddr(s); err == nil {
-		return netip.PrefixFrom(a, a.BitLen())
-	}
-	return netip.Prefix{}
+	p, _ := cellPrefix(r.get("PREFIX")) // not valid where it is neither
+	return p
 }
 
 func (e *env) ipcacheList() *cobra.Command {

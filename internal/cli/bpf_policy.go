@@ -61,5 +61,6 @@ func (e *env) policyRows(cmd *cobra.Command, keep func(row) bool) (*rows, error)
 		return nil, err
 	}
 	rs.join(long)
+	rs.sort()
 	return rs, nil
 }

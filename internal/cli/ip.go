@@ -88,7 +88,7 @@ func (e *env) listIPs(cmd *cobra.Command, o *output, r *agentv1.ListIPsRequest, 
 			case numeric:
 				id = number(i.GetIdentity())
 			case verbose && len(i.GetLabels()) > 0:
-				id = i.GetLabels()
+				id = append([]string{number(i.GetIdentity())}, i.GetLabels()...)
 			}
 			t.Row(i.GetPrefix(), id, i.GetSource(), i.GetHostIp(), join("/", i.GetNamespace(), i.GetName()))
 		}

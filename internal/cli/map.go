@@ -60,10 +60,10 @@ func (e *env) mapTable(ms []*agentv1.MapStatus) *out.Table {
 	t := out.NewTable(e.color, "NAME", "TYPE", "ENTRIES", "MAX", "FULL", "ERRORS", "LAST ERROR")
 	for _, m := range ms {
 		full, style := "", out.Plain
-		if m.GetMaxEntries() > 0 {
+		if m.GetMaxEntries() > 0 && !strings.Contains(strings.ToLower(m.GetType()), "array") { // arrays are always full
 			p := uint64(m.GetEntries()) * 100 / uint64(m.GetMaxEntries())
 			full = fmt.Sprintf("%d%%", p)
-			if p >= 90 && m.GetMaxEntries() > 1 && !strings.Contains(strings.ToLower(m.GetType()), "array") {
+			if p >= 90 {
 				style = out.Yellow
 			}
 		}

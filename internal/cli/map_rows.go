@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
@@ -83,6 +86,51 @@ func (rs *rows) join(other *rows) {
 		}
 		rs.add(cols)
 	}
+}
+
+// sort orders the rows by their columns, the first one first: numbers and addresses by what they mean.
+func (rs *rows) sort() {
+	slices.SortStableFunc(rs.rows, func(a, b []string) int {
+		for i := range min(len(a), len(b)) {
+			if c := compareCell(a[i], b[i]); c != 0 {
+				return c
+			}
+		}
+		return len(a) - len(b)
+	})
+}
+
+func compareCell(a, b string) int {
+	if a == b {
+		return 0
+	}
+	if x, err := strconv.ParseUint(a, 10, 64); err == nil {
+		if y, err := strconv.ParseUint(b, 10, 64); err == nil {
+			return cmp.Compare(x, y)
+		}
+	}
+	if x, ok := cellPrefix(a); ok {
+		if y, ok := cellPrefix(b); ok {
+			return cmp.Or(x.Addr().Compare(y.Addr()), x.Bits()-y.Bits(), strings.Compare(a, b))
+		}
+	}
+	return strings.Compare(a, b)
+}
+
+// cellPrefix reads an address, prefix or address with a port.
+func cellPrefix(s string) (netip.Prefix, bool) {
+	if p, err := netip.ParsePrefix(s); err == nil {
+		return p, true
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		ap, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return netip.Prefix{}, false
+		}
+		a = ap.Addr()
+	}
+	return netip.PrefixFrom(a, a.BitLen()), true
 }
 
 // change replaces the values of a column.

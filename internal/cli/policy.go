@@ -90,10 +90,10 @@ func (e *env) policyDelete() *cobra.Command {
 			return err
 		}
 		resp, err := a.DeletePolicy(cmd.Context(), req(r))
-		if err != nil {
-			return notFound(err, "such policy", "hypha policy get")
+		if err != nil && connect.CodeOf(err) != connect.CodeNotFound {
+			return err
 		}
-		if resp.Msg.GetCount() == 0 && !r.All {
+		if err != nil || resp.Msg.GetCount() == 0 && !r.All {
 			return fmt.Errorf("no policy carries %s, nothing was deleted: `hypha policy get` shows what there is", or(strings.Join(r.Labels, ","), "the name "+r.Name))
 		}
 		return o.write(out.Proto{M: resp.Msg}, func() error {
@@ -156,6 +156,9 @@ func (e *env) policyWait() *cobra.Command {
 		resp, err := r.WaitPolicy(ctx, req(&agentv1.WaitPolicyRequest{Revision: rev}))
 		if err != nil {
 			if connect.CodeOf(err) == connect.CodeDeadlineExceeded && cmd.Context().Err() == nil {
+				if p, err := e.getPolicy(cmd.Context(), nil); err == nil && p.GetRevision() < rev {
+					return fmt.Errorf("revision %d has not come within %s: the newest is %d", rev, *patience, p.GetRevision())
+				}
 				return fmt.Errorf("revision %d is not in force after %s: `hypha endpoint list` shows which endpoints are not ready", rev, *patience)
 			}
 			return err

@@ -154,21 +154,26 @@ func (e *env) printVerdict(b *strings.Builder, dir string, v *agentv1.TraceVerdi
 		return
 	}
 	b.WriteString(head + e.color.Paint(verdictStyle(v.GetVerdict()), escape.Text(v.GetVerdict())))
-	if t := v.GetRuleText(); t != "" {
-		b.WriteString(": " + escape.Text(t))
+	why := v.GetRuleText()
+	if s := v.GetSection(); s != "" && !strings.Contains(why, s) {
+		why = join(" ", why, s)
+	}
+	if why != "" {
+		b.WriteString(": " + escape.Text(why))
+	}
+	if v.GetRule() != 0 {
+		fmt.Fprintf(b, "   (rule %d)", v.GetRule())
 	}
 	b.WriteByte('\n')
-	pad := strings.Repeat(" ", 9)
-	if ps := v.GetPolicies(); len(ps) > 0 {
-		word := "policy"
-		if v.GetImplicit() {
-			word = "default deny of"
+	pad := strings.Repeat(" ", len(head))
+	var unnamed []string // policies that the rule's text does not name
+	for _, p := range v.GetPolicies() {
+		if !strings.Contains(why, p) {
+			unnamed = append(unnamed, p)
 		}
-		b.WriteString(pad + word + " " + escape.Text(strings.Join(ps, ", ")))
-		if s := v.GetSection(); s != "" {
-			b.WriteString(", " + escape.Text(s))
-		}
-		fmt.Fprintf(b, " (rule %d)\n", v.GetRule())
+	}
+	if len(unnamed) > 0 {
+		b.WriteString(pad + "of " + escape.Text(strings.Join(unnamed, ", ")) + "\n")
 	}
 	if verbose {
 		for _, l := range v.GetLog() {
