@@ -67,7 +67,10 @@ func (p *printer) compact(l line) error {
 	if p.node {
 		node = " [" + l.node + "]"
 	}
-	_, err := fmt.Fprintf(p.out, "%s%s: %s %s %s %s %s %s %s (%s)\n", l.time, node, p.styled(cyan, l.src), l.srcID, l.arrow,
+	if l.summary != "" {
+		l.summary = " (" + l.summary + ")"
+	}
+	_, err := fmt.Fprintf(p.out, "%s%s: %s %s %s %s %s %s %s%s\n", l.time, node, p.styled(cyan, l.src), l.srcID, l.arrow,
 		p.styled(cyan, l.dst), l.dstID, l.kind, p.styled(l.style, l.verdict), l.summary)
 	return err
 }
@@ -95,7 +98,7 @@ func (p *printer) record(fs []field) error {
 func (p *printer) row(l line) error {
 	cells := []string{l.time, l.node, join(l.src, l.srcID), join(l.dst, l.dstID), l.kind, p.styled(l.style, l.verdict), l.summary}
 	head := []string{"TIMESTAMP", "NODE", "SOURCE", "DESTINATION", "TYPE", "VERDICT", "SUMMARY"}
-	if p.paint && l.style == "" { // the same invisible width in every row of the column, or it would not align
+	if p.paint && (l.style == "" || l.verdict == "") { // the same invisible width in every row of the column, or it would not align
 		cells[5] = "\x1b[39m" + cells[5] + "\x1b[0m"
 	}
 	if p.paint {
