@@ -1,0 +1,196 @@
+// Package bpftest loads the datapath's program objects for tests that run them by BPF_PROG_RUN: shared maps of a small
+// size, an event ring per CPU, nothing pinned, devices in a network namespace of the test's own.
+package bpftest
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+
+	"github.com/hypha-net/hypha/bpf/host"
+	"github.com/hypha-net/hypha/bpf/maps"
+	"github.com/hypha-net/hypha/bpf/overlay"
+	"github.com/hypha-net/hypha/bpf/pod"
+	"github.com/hypha-net/hypha/internal/testutil/netns"
+)
+
+// Config says how the programs are loaded.
+type Config struct {
+	maps.Config // zero: AllOn with TunnelIfindex, TunnelPort, masquerade ports and router addresses as Defaults has them
+
+	Devices int    // devices to make in the namespace, named d1, d2, ...; 0 = 4
+	MapSize uint32 // rows of each hash and LPM map; 0 = 1024
+}
+
+// AllOn are all flags of a configuration, AllOff none but the two IP versions.
+const (
+	AllOn = maps.ConfigIPv4 | maps.ConfigIPv6 | maps.ConfigOverlay | maps.ConfigMasq4 | maps.ConfigMasq6 |
+		maps.ConfigEvents | maps.ConfigTrace | maps.ConfigAccounting | maps.ConfigRedirectPeer
+	AllOff = maps.ConfigIPv4 | maps.ConfigIPv6
+)
+
+// Defaults are constants that suit most tests.
+func Defaults() maps.Config {
+	return maps.Config{
+		Flags:          AllOn,
+		TunnelIfindex:  4242, // no such device: BPF_PROG_RUN redirects nowhere
+		TunnelPort:     8472,
+		ReportInterval: 5000,
+		MasqPortMin:    20000,
+		MasqPortMax:    29999,
+		Router4:        maps.AddrFrom(netip.MustParseAddr("10.0.1.1")),
+		Router6:        maps.AddrFrom(netip.MustParseAddr("fd00:1::1")),
+	}
+}
+
+// Env is a loaded datapath.
+type Env struct {
+	Maps  maps.Maps
+	Progs map[string]*ebpf.Program // by name: pod.FromPod and so on
+	NS    *netns.NS
+	Dev   []int // interface indexes of d1, d2, ...
+
+	t     testing.TB
+	rings []*ebpf.Map
+}
+
+// Load makes an environment that lasts as long as the test. It skips the test without root.
+func Load(t testing.TB, cfg Config) *Env {
+	t.Helper()
+	netns.Require(t)
+	if err := rlimit.RemoveMemlock(); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Config == (maps.Config{}) {
+		cfg.Config = Defaults()
+	}
+	if cfg.Devices == 0 {
+		cfg.Devices = 4
+	}
+	if cfg.MapSize == 0 {
+		cfg.MapSize = 1024
+	}
+	e := &Env{t: t, Progs: map[string]*ebpf.Program{}, NS: netns.New(t, "bpf")}
+	e.must(e.openMaps(cfg.MapSize))
+	e.must(e.openRings())
+	e.must(e.openPrograms(cfg.Config))
+	e.must(e.makeDevices(cfg.Devices))
+	return e
+}
+
+func (e *Env) must(err error) {
+	e.t.Helper()
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+func (e *Env) openMaps(size uint32) error {
+	spec, err := maps.Spec()
+	if err != nil {
+		return err
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	for _, m := range spec.Maps {
+		switch m.Type {
+		case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie:
+			m.MaxEntries = size
+		case ebpf.ArrayOfMaps:
+			m.MaxEntries = uint32(cpus)
+			m.InnerMap.MaxEntries = ringSize
+		}
+	}
+	if err := spec.LoadAndAssign(&e.Maps, nil); err != nil {
+		return fmt.Errorf("load maps: %w", err)
+	}
+	e.t.Cleanup(func() { _ = e.Maps.Close() })
+	return nil
+}
+
+func (e *Env) shared() map[string]*ebpf.Map {
+	m := e.Maps
+	return map[string]*ebpf.Map{
+		"class_v1": m.ClassV1, "ct_v1": m.CtV1, "devices_v1": m.DevicesV1, "endpoints_v1": m.EndpointsV1,
+		"event_count_v1": m.EventCountV1, "events_v1": m.EventsV1, "frag_v1": m.FragV1,
+		"ipcache_exact_v1": m.IpcacheExactV1, "ipcache_v1": m.IpcacheV1, "metrics_v1": m.MetricsV1, "nat_v1": m.NatV1,
+		"policy_overflow_v1": m.PolicyOverflowV1, "policy_v1": m.PolicyV1, "scratch_v1": m.ScratchV1, "state_v1": m.StateV1,
+	}
+}
+
+// Specs are the program objects by name.
+func Specs() (map[string]*ebpf.CollectionSpec, error) {
+	specs := map[string]*ebpf.CollectionSpec{}
+	for name, open := range map[string]func() (*ebpf.CollectionSpec, error){"pod": pod.Spec, "overlay": overlay.Spec, "host": host.Spec} {
+		spec, err := open()
+		if err != nil {
+			return nil, fmt.Errorf("read program object %s: %w", name, err)
+		}
+		specs[name] = spec
+	}
+	return specs, nil
+}
+
+func (e *Env) openPrograms(cfg maps.Config) error {
+	specs, err := Specs()
+	if err != nil {
+		return err
+	}
+	for name, spec := range specs {
+		if err := spec.Variables[maps.ConfigVariable].Set(cfg); err != nil {
+			return fmt.Errorf("set constants of %s: %w", name, err)
+		}
+		use := map[string]*ebpf.Map{}
+		for n, m := range e.shared() {
+			if s := spec.Maps[n]; s != nil {
+				s.MaxEntries = m.MaxEntries()
+				use[n] = m
+			}
+		}
+		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
+		if err != nil {
+			return fmt.Errorf("load program object %s: %w", name, err)
+		}
+		for n := range coll.Programs {
+			p := coll.DetachProgram(n)
+			e.Progs[n] = p
+			e.t.Cleanup(func() { _ = p.Close() })
+		}
+		coll.Close()
+	}
+	return nil
+}
+
+// makeDevices makes device pairs; the peer of d1 is p1 in the same namespace.
+func (e *Env) makeDevices(count int) error {
+	return e.NS.Do(func() error {
+		for i := range count {
+			a := netlink.NewLinkAttrs()
+			a.Name = fmt.Sprintf("d%d", i+1)
+			v := netlink.NewVeth(a)
+			v.PeerName = fmt.Sprintf("p%d", i+1)
+			if err := netlink.LinkAdd(v); err != nil {
+				return fmt.Errorf("make device %s: %w", a.Name, err)
+			}
+			for _, name := range []string{a.Name, v.PeerName} {
+				l, err := netlink.LinkByName(name)
+				if err == nil {
+					err = netlink.LinkSetUp(l)
+				}
+				if err != nil {
+					return fmt.Errorf("bring up device %s: %w", name, err)
+				}
+				if name == a.Name {
+					e.Dev = append(e.Dev, l.Attrs().Index)
+				}
+			}
+		}
+		return nil
+	})
+}
