@@ -138,10 +138,34 @@ func (p *planner) number() {
 			p.fresh = append(p.fresh, s)
 		}
 	}
+	if len(p.e.pending.mutated) > 0 {
+		p.renumber()
+	}
 	for n, sub := range p.e.local {
-		if have, ok := p.k.endpoints[n]; !ok || have != sub.set.num {
+		if p.moves(n, sub) {
 			p.flips[n] = sub.set.num
 		}
+	}
+}
+
+func (p *planner) moves(endpoint uint16, s *subject) bool {
+	have, ok := p.k.endpoints[endpoint]
+	return !ok || have != s.set.num
+}
+
+// renumber makes anew the sets that endpoints come to while identities change: the rows in the kernel still show those
+// identities as they were, which is neither the old view of such an endpoint nor its new one.
+func (p *planner) renumber() {
+	again := map[*set]bool{}
+	for n, sub := range p.e.local {
+		if p.moves(n, sub) && !slices.Contains(p.fresh, sub.set) {
+			again[sub.set] = true
+		}
+	}
+	for _, s := range slices.SortedFunc(maps.Keys(again), func(a, b *set) int { return cmp.Compare(a.num, b.num) }) {
+		p.k.lastSet++
+		s.num = p.k.lastSet
+		p.fresh = append(p.fresh, s)
 	}
 }
 

@@ -14,8 +14,9 @@ import (
 type decoder struct {
 	file string
 	doc  int // from 1
+	root *node
 	errs []error
-	more int // errors beyond maxErrs
+	seen map[string]bool // paths that have an error
 	tags map[reflect.Type][]string
 }
 
@@ -42,35 +43,44 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-func (d *decoder) fail(n *node, path, format string, args ...any) {
-	if len(d.errs) >= maxErrs {
-		d.more++
+// fail notes an error, one for each place.
+func (d *decoder) fail(path, format string, args ...any) {
+	path = strings.TrimPrefix(path, ".")
+	at := fmt.Sprintf("%d %s", d.doc, path)
+	if d.full() || d.seen[at] {
 		return
 	}
-	e := &Error{File: d.file, Document: d.doc, Path: strings.TrimPrefix(path, "."), Reason: fmt.Sprintf(format, args...)}
-	if n != nil {
-		e.Line = n.line
+	if d.seen == nil {
+		d.seen = map[string]bool{}
 	}
-	d.errs = append(d.errs, e)
+	d.seen[at] = true
+	d.errs = append(d.errs, &Error{File: d.file, Document: d.doc, Line: d.root.lineOf(path), Path: path,
+		Reason: fmt.Sprintf(format, args...)})
 }
+
+// full says that there is no point in going on.
+func (d *decoder) full() bool { return len(d.errs) >= maxErrs }
 
 // setter is a type with a written form of its own.
 type setter interface{ Set(string) error }
 
 // decode fills v from n. It reports every fault it finds and goes on.
 func (d *decoder) decode(n *node, path string, v reflect.Value) {
+	if d.full() {
+		return
+	}
 	if n.kind == kindNull {
-		d.fail(n, path, "null can be read as \"nobody\" and as \"anybody\"; write [] or a value, or leave the field out")
+		d.fail(path, "null can be read as \"nobody\" and as \"anybody\"; write [] or a value, or leave the field out")
 		return
 	}
 	if s, ok := v.Addr().Interface().(setter); ok && (n.kind == kindString || n.kind == kindNumber && v.Type() == icmpType) {
 		if err := s.Set(n.text); err != nil {
-			d.fail(n, path, "%v", err)
+			d.fail(path, "%v", err)
 		}
 		return
 	}
 	if v.Type() == icmpType {
-		d.fail(n, path, "want a number or a name, got %s", n.kind)
+		d.fail(path, "want a number or a name, got %s", n.kind)
 		return
 	}
 	want := kindMap
@@ -94,7 +104,7 @@ func (d *decoder) decode(n *node, path string, v reflect.Value) {
 		if want == kindString && (n.kind == kindNumber || n.kind == kindBool) {
 			hint = fmt.Sprintf("; write %q", n.text)
 		}
-		d.fail(n, path, "want %s, got %s%s", want, n.kind, hint)
+		d.fail(path, "want %s, got %s%s", want, n.kind, hint)
 		return
 	}
 	switch v.Kind() {
@@ -105,13 +115,13 @@ func (d *decoder) decode(n *node, path string, v reflect.Value) {
 	case reflect.Int32:
 		i, err := strconv.ParseInt(n.text, 10, 32)
 		if err != nil {
-			d.fail(n, path, "%q is not a whole number of 32 bits", n.text)
+			d.fail(path, "%q is not a whole number of 32 bits", n.text)
 		}
 		v.SetInt(i)
 	case reflect.Uint64:
 		i, err := strconv.ParseUint(n.text, 10, 64)
 		if err != nil {
-			d.fail(n, path, "%q is not a whole number of 64 bits", n.text)
+			d.fail(path, "%q is not a whole number of 64 bits", n.text)
 		}
 		v.SetUint(i)
 	case reflect.Slice:
@@ -148,13 +158,13 @@ func (d *decoder) decodeStruct(n *node, path string, v reflect.Value) {
 			continue
 		}
 		if why, ok := unsupported[v.Type().Name()][k]; ok {
-			d.fail(n.vals[i], at, "known, but not supported yet (%s); supported here: %s", why, strings.Join(names, ", "))
+			d.fail(at, "known, but not supported yet (%s); supported here: %s", why, strings.Join(names, ", "))
 			continue
 		}
 		if ignored[v.Type().Name()][k] {
 			continue
 		}
-		d.fail(n.vals[i], at, "unknown field; known here: %s", strings.Join(names, ", "))
+		d.fail(at, "unknown field; known here: %s", strings.Join(names, ", "))
 	}
 }
 

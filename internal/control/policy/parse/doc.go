@@ -13,11 +13,13 @@ package parse
 
 // Limits on what is read.
 const (
-	MaxSize  = 4 << 20 // bytes of a file
-	maxDepth = 32      // nested lists and maps
-	maxNodes = 500_000 // values of a file, aliases expanded
-	maxErrs  = 50      // errors reported per file
-	maxPorts = 40      // ports, and port rules, of one member
+	MaxSize  = 4 << 20   // bytes of a JSON file
+	MaxYAML  = 512 << 10 // bytes of a YAML file: the reader is slower
+	maxDocs  = 5000      // YAML documents of a file
+	maxDepth = 32        // nested lists and maps
+	maxNodes = 250_000   // values of a file, aliases expanded
+	maxErrs  = 50        // errors of a file, then reading stops
+	maxPorts = 40        // ports, and port rules, of one member
 )
 
 // What puts a policy into audit mode.

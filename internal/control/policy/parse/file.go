@@ -31,9 +31,9 @@ func Parse(filename string, text []byte) ([]Policy, []CIDRGroup, error) {
 	if len(docs) == 0 {
 		return nil, nil, fmt.Errorf("%s: no policy in it", filename)
 	}
-	f := file{decoder: decoder{file: filename}, seen: map[string]bool{}}
+	f := file{decoder: decoder{file: filename}, keys: map[string]bool{}}
 	for i, n := range docs {
-		f.doc = i + 1
+		f.doc, f.root = i+1, n
 		f.document(n)
 	}
 	if err := f.err(); err != nil {
@@ -46,7 +46,7 @@ type file struct {
 	decoder
 	policies []Policy
 	groups   []CIDRGroup
-	seen     map[string]bool // keys
+	keys     map[string]bool
 }
 
 func (f *file) document(n *node) {
@@ -56,7 +56,7 @@ func (f *file) document(n *node) {
 			f.rawRule(item, fmt.Sprintf("[%d]", i))
 		}
 	case n.kind != kindMap:
-		f.fail(n, "", "want a rule, a list of rules or a resource, got %s", n.kind)
+		f.fail("", "want a rule, a list of rules or a resource, got %s", n.kind)
 	case n.get("kind") == nil && n.get("apiVersion") == nil:
 		f.rawRule(n, "")
 	default:
@@ -74,16 +74,16 @@ func (f *file) rawRule(n *node, path string) {
 	p := Policy{Rules: []v2.Rule{r}, Ref: model.PolicyRef{Labels: refLabels(r.Labels)}}
 	p.Ref.Name = rawName(p.Ref.Labels)
 	if v, ok := p.Ref.Labels.Get(AuditLabelSource, AuditLabelKey); ok {
-		p.Audit = f.auditValue(n.get("labels"), path+".labels", v)
+		p.Audit = f.auditValue(path+".labels", v)
 	}
 	key, err := rawKey(r, p.Ref.Labels)
 	if err != nil {
-		f.fail(n, path, "%v", err)
+		f.fail(path, "%v", err)
 		return
 	}
 	p.Key = key
-	if !f.seen[key] {
-		f.seen[key] = true
+	if !f.keys[key] {
+		f.keys[key] = true
 		f.policies = append(f.policies, p)
 	}
 }
@@ -98,9 +98,9 @@ func rawName(ls model.Labels) string {
 	return ""
 }
 
-func (f *file) auditValue(n *node, path, v string) bool {
+func (f *file) auditValue(path, v string) bool {
 	if v != "true" && v != "false" {
-		f.fail(n, path, "audit mode: want \"true\" or \"false\", got %q", v)
+		f.fail(path, "audit mode: want \"true\" or \"false\", got %q", v)
 	}
 	return v == "true"
 }
@@ -108,11 +108,11 @@ func (f *file) auditValue(n *node, path, v string) bool {
 func (f *file) resource(n *node) {
 	kindNode, version := n.get("kind"), n.get("apiVersion")
 	if kindNode == nil || kindNode.kind != kindString || version == nil || version.kind != kindString {
-		f.fail(n, "", "a resource needs both kind and apiVersion, as strings")
+		f.fail("", "a resource needs both kind and apiVersion, as strings")
 		return
 	}
 	if version.text != v2.APIVersion {
-		f.fail(version, "apiVersion", "%q is not supported; want %q", version.text, v2.APIVersion)
+		f.fail("apiVersion", "%q is not supported; want %q", version.text, v2.APIVersion)
 		return
 	}
 	switch kindNode.text {
@@ -125,30 +125,30 @@ func (f *file) resource(n *node) {
 		f.decode(n, "", reflect.ValueOf(&g).Elem())
 		f.group(n, &g)
 	default:
-		f.fail(kindNode, "kind", "%q is not supported; want %s, %s or %s", kindNode.text, v2.KindNetworkPolicy,
+		f.fail("kind", "%q is not supported; want %s, %s or %s", kindNode.text, v2.KindNetworkPolicy,
 			v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup)
 	}
 }
 
 func (f *file) policy(n *node, r *v2.CiliumNetworkPolicy) {
-	f.checkName(n, "metadata.name", r.Metadata.Name)
+	f.checkName("metadata.name", r.Metadata.Name)
 	ref := model.PolicyRef{Kind: r.Kind, Name: r.Metadata.Name}
 	key := r.Kind + "/" + r.Metadata.Name
 	if r.Kind == v2.KindNetworkPolicy {
 		if ref.Namespace = r.Metadata.Namespace; ref.Namespace == "" {
 			ref.Namespace = "default"
 		}
-		f.checkName(n, "metadata.namespace", ref.Namespace)
+		f.checkName("metadata.namespace", ref.Namespace)
 		key = r.Kind + "/" + ref.Namespace + "/" + r.Metadata.Name
 	} else if r.Metadata.Namespace != "" {
-		f.fail(n, "metadata.namespace", "a clusterwide policy has no namespace")
+		f.fail("metadata.namespace", "a clusterwide policy has no namespace")
 	}
 	p := Policy{Key: key, Ref: ref}
 	if v, ok := r.Metadata.Annotations[AuditAnnotation]; ok {
-		p.Audit = f.auditValue(n, "metadata.annotations", v)
+		p.Audit = f.auditValue("metadata.annotations", v)
 	}
 	if r.Spec == nil && len(r.Specs) == 0 {
-		f.fail(n, "spec", "missing: a policy needs spec or specs")
+		f.fail("spec", "missing: a policy needs spec or specs")
 	}
 	if r.Spec != nil {
 		f.checkRule(n.get("spec"), "spec", r.Spec)
@@ -159,10 +159,10 @@ func (f *file) policy(n *node, r *v2.CiliumNetworkPolicy) {
 		p.Rules = append(p.Rules, r.Specs[i])
 	}
 	p.Ref.Labels = resourceLabels(ref, r.Metadata.UID, p.Rules)
-	if f.seen[key] {
-		f.fail(n, "metadata.name", "%s is in this file twice", key)
+	if f.keys[key] {
+		f.fail("metadata.name", "%s is in this file twice", key)
 	}
-	f.seen[key] = true
+	f.keys[key] = true
 	f.policies = append(f.policies, p)
 }
 
@@ -184,15 +184,15 @@ func resourceLabels(ref model.PolicyRef, uid string, rules []v2.Rule) model.Labe
 }
 
 func (f *file) group(n *node, r *v2.CiliumCIDRGroup) {
-	f.checkName(n, "metadata.name", r.Metadata.Name)
+	f.checkName("metadata.name", r.Metadata.Name)
 	if n.get("spec") == nil {
-		f.fail(n, "spec", "missing")
+		f.fail("spec", "missing")
 	}
 	g := CIDRGroup{Name: r.Metadata.Name, CIDRs: make([]netip.Prefix, 0, len(r.Spec.ExternalCIDRs))}
 	for i, s := range r.Spec.ExternalCIDRs {
 		p, err := v2.ParseCIDR(s)
 		if err != nil {
-			f.fail(n.get("spec"), fmt.Sprintf("spec.externalCIDRs[%d]", i), "%v", err)
+			f.fail(fmt.Sprintf("spec.externalCIDRs[%d]", i), "%v", err)
 		}
 		g.CIDRs = append(g.CIDRs, p)
 	}
@@ -201,18 +201,18 @@ func (f *file) group(n *node, r *v2.CiliumCIDRGroup) {
 		ls = append(ls, model.Label{Source: model.SourceK8s, Key: k, Value: v})
 	}
 	g.Labels = model.NewLabels(ls...)
-	if key := r.Kind + "/" + g.Name; f.seen[key] {
-		f.fail(n, "metadata.name", "%s is in this file twice", key)
+	if key := r.Kind + "/" + g.Name; f.keys[key] {
+		f.fail("metadata.name", "%s is in this file twice", key)
 	} else {
-		f.seen[key] = true
+		f.keys[key] = true
 	}
 	f.groups = append(f.groups, g)
 }
 
 var dnsName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$`)
 
-func (f *file) checkName(n *node, path, name string) {
+func (f *file) checkName(path, name string) {
 	if len(name) > 253 || !dnsName.MatchString(name) || strings.Contains(name, "..") {
-		f.fail(n.get("metadata"), path, "%q: want lower-case letters, digits, \"-\" and \".\"", name)
+		f.fail(path, "%q: want lower-case letters, digits, \"-\" and \".\"", name)
 	}
 }

@@ -3,6 +3,8 @@ package parse
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
 type kind uint8
@@ -41,6 +43,47 @@ func (n *node) get(key string) *node {
 		}
 	}
 	return nil
+}
+
+// lineOf is the line of what a path leads to, or of the last value on the way that is there; 0 when unknown.
+func (n *node) lineOf(path string) int {
+	line := 0
+	for n != nil {
+		if n.line > 0 {
+			line = n.line
+		}
+		var step string
+		if step, path = nextStep(path); step == "" {
+			break
+		}
+		if i, err := strconv.Atoi(step); err == nil && n.kind == kindList {
+			if i >= len(n.list) {
+				break
+			}
+			n = n.list[i]
+			continue
+		}
+		n = n.get(step)
+	}
+	return line
+}
+
+// nextStep cuts `a`, `[0]` or `["a.b"]` off a path.
+func nextStep(path string) (step, rest string) {
+	path = strings.TrimPrefix(path, ".")
+	if in, ok := strings.CutPrefix(path, "["); ok {
+		if q, err := strconv.QuotedPrefix(in); err == nil {
+			if step, err = strconv.Unquote(q); err == nil {
+				return step, strings.TrimPrefix(in[len(q):], "]")
+			}
+		}
+		step, rest, _ = strings.Cut(in, "]")
+		return step, rest
+	}
+	if i := strings.IndexAny(path, ".["); i >= 0 {
+		return path[:i], path[i:]
+	}
+	return path, ""
 }
 
 // budget bounds the work on one file.

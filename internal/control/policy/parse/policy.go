@@ -66,13 +66,13 @@ func (p *Policy) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("stored policy: %w", err)
 	}
 	var s stored
-	d := &decoder{file: "stored policy", doc: 1}
+	d := &decoder{file: "stored policy", doc: 1, root: docs[0]}
 	d.decode(docs[0], "", reflect.ValueOf(&s).Elem())
 	for i := range s.Rules {
 		d.checkRule(docs[0].get("rules").list[i], fmt.Sprintf("rules[%d]", i), &s.Rules[i])
 	}
 	if s.Key == "" {
-		d.fail(docs[0], "key", "missing")
+		d.fail("key", "missing")
 	}
 	if err := d.err(); err != nil {
 		return err
@@ -84,8 +84,8 @@ func (p *Policy) UnmarshalJSON(b []byte) error {
 
 func (d *decoder) err() error {
 	errs := d.errs
-	if d.more > 0 {
-		errs = append(errs, fmt.Errorf("%s: %d more errors", d.file, d.more))
+	if d.full() {
+		errs = append(errs, fmt.Errorf("%s: not read any further after %d errors", d.file, maxErrs))
 	}
 	return errors.Join(errs...)
 }

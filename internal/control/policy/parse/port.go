@@ -7,75 +7,75 @@ import (
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
 )
 
-func (d *decoder) checkPorts(n *node, path string, rules []v2.PortRule) {
+func (d *decoder) checkPorts(path string, rules []v2.PortRule) {
 	if rules != nil && len(rules) == 0 {
-		d.fail(n, path+".toPorts", "empty; leave it out to mean every port, or name one")
+		d.fail(path+".toPorts", "empty; leave it out to mean every port, or name one")
 	}
 	if len(rules) > maxPorts {
-		d.fail(n, path+".toPorts", "%d members, at most %d are possible", len(rules), maxPorts)
+		d.fail(path+".toPorts", "%d members, at most %d are possible", len(rules), maxPorts)
 	}
 	for i, r := range rules {
 		at := fmt.Sprintf("%s.toPorts[%d].ports", path, i)
 		if len(r.Ports) == 0 {
-			d.fail(n, at, "no port; leave toPorts out to mean every port, or name one")
+			d.fail(at, "no port; leave toPorts out to mean every port, or name one")
 		}
 		if len(r.Ports) > maxPorts {
-			d.fail(n, at, "%d ports, at most %d are possible", len(r.Ports), maxPorts)
+			d.fail(at, "%d ports, at most %d are possible", len(r.Ports), maxPorts)
 			continue
 		}
 		for j, p := range r.Ports {
-			d.checkPort(n, fmt.Sprintf("%s[%d]", at, j), p)
+			d.checkPort(fmt.Sprintf("%s[%d]", at, j), p)
 		}
 	}
 }
 
-func (d *decoder) checkPort(n *node, path string, p v2.PortProtocol) {
+func (d *decoder) checkPort(path string, p v2.PortProtocol) {
 	if _, ok := p.Protocols(); !ok {
-		d.fail(n, path+".protocol", "unknown protocol %q; want TCP, UDP, SCTP or ANY (ICMP: see icmps)", p.Protocol)
+		d.fail(path+".protocol", "unknown protocol %q; want TCP, UDP, SCTP or ANY (ICMP: see icmps)", p.Protocol)
 	}
 	if p.EndPort < 0 || p.EndPort > 65535 {
-		d.fail(n, path+".endPort", "%d: want 1..65535", p.EndPort)
+		d.fail(path+".endPort", "%d: want 1..65535", p.EndPort)
 		return
 	}
 	lo, named, err := p.Number()
 	switch {
 	case err != nil:
-		d.fail(n, path+".port", "%v", err)
+		d.fail(path+".port", "%v", err)
 	case p.EndPort == 0:
 	case named:
-		d.fail(n, path+".endPort", "a named port (%q) has no range; want a number in port", p.Port)
+		d.fail(path+".endPort", "a named port (%q) has no range; want a number in port", p.Port)
 	case lo == 0:
-		d.fail(n, path+".endPort", "port 0 is every port already; want a range from 1 up")
+		d.fail(path+".endPort", "port 0 is every port already; want a range from 1 up")
 	case p.EndPort < int32(lo):
-		d.fail(n, path+".endPort", "%d is below port %d", p.EndPort, lo)
+		d.fail(path+".endPort", "%d is below port %d", p.EndPort, lo)
 	}
 }
 
-func (d *decoder) checkICMPs(n *node, path string, rules []v2.ICMPRule) {
+func (d *decoder) checkICMPs(path string, rules []v2.ICMPRule) {
 	if rules != nil && len(rules) == 0 {
-		d.fail(n, path+".icmps", "empty; leave it out to mean every protocol, or name a type")
+		d.fail(path+".icmps", "empty; leave it out to mean every protocol, or name a type")
 	}
 	if len(rules) > maxPorts {
-		d.fail(n, path+".icmps", "%d members, at most %d are possible", len(rules), maxPorts)
+		d.fail(path+".icmps", "%d members, at most %d are possible", len(rules), maxPorts)
 	}
 	for i, r := range rules {
 		at := fmt.Sprintf("%s.icmps[%d].fields", path, i)
 		if len(r.Fields) == 0 || len(r.Fields) > maxPorts {
-			d.fail(n, at, "%d fields; want 1..%d", len(r.Fields), maxPorts)
+			d.fail(at, "%d fields; want 1..%d", len(r.Fields), maxPorts)
 			continue
 		}
 		for j, f := range r.Fields {
 			field := fmt.Sprintf("%s[%d]", at, j)
 			if f.Family != "" && f.Family != v2.FamilyIPv4 && f.Family != v2.FamilyIPv6 {
-				d.fail(n, field+".family", "unknown family %q; want IPv4 or IPv6", f.Family)
+				d.fail(field+".family", "unknown family %q; want IPv4 or IPv6", f.Family)
 				continue
 			}
 			if f.Type == nil {
-				d.fail(n, field+".type", "missing")
+				d.fail(field+".type", "missing")
 				continue
 			}
 			if _, ok := f.Type.Resolve(f.Family); !ok {
-				d.fail(n, field+".type", "unknown ICMP type %q for %s; a number is always possible", f.Type.Name,
+				d.fail(field+".type", "unknown ICMP type %q for %s; a number is always possible", f.Type.Name,
 					strings.TrimSpace(f.Family+" (IPv4 when none is given)"))
 			}
 		}

@@ -12,6 +12,9 @@ import (
 
 // readYAML reads all documents of a YAML text; empty ones are left out.
 func readYAML(text []byte, b *budget) (docs []*node, err error) {
+	if len(text) > MaxYAML {
+		return nil, fmt.Errorf("%w: more than %d bytes of YAML; split it, or write JSON", errTooLarge, MaxYAML)
+	}
 	if !utf8.Valid(text) {
 		return nil, errors.New("the text is not valid UTF-8")
 	}
@@ -25,7 +28,10 @@ func readYAML(text []byte, b *budget) (docs []*node, err error) {
 		}
 	}()
 	d := yaml.NewDecoder(bytes.NewReader(text))
-	for {
+	for count := 0; ; count++ {
+		if count > maxDocs {
+			return nil, fmt.Errorf("%w: more than %d documents", errTooLarge, maxDocs)
+		}
 		var y yaml.Node
 		if err := d.Decode(&y); errors.Is(err, io.EOF) {
 			return docs, nil
