@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -16,16 +15,16 @@ import (
 
 // Config of a Manager. Zero values mean the defaults.
 type Config struct {
-	Paths       paths.Paths   // state files and notes of the CNI plugin
-	ClusterName string        // "": workloads carry no cluster label
-	Gateway4    netip.Addr    // the node's own address in its pod range, next hop of its workloads
-	Gateway6    netip.Addr    // likewise
-	MTU         int           // of workloads' devices, bytes
+	Paths       paths.Paths // state files and notes of the CNI plugin
+	ClusterName string      // "": workloads carry no cluster label
+	Gateway4    netip.Addr  // the node's own address in its pod range, next hop of its workloads
+	Gateway6    netip.Addr  // likewise
+	MTU         int         // of workloads' devices, bytes
 	// Relevant says which of a workload's own labels make its identity; nil: all.
 	Relevant func(model.Label) bool
-	Timeout     time.Duration // of one call; 4.5 s, so that a plugin that waits 5 s has an answer
-	Retry       time.Duration // 250 ms: first pause before something is tried again, doubled up to 15 s
-	Poll        time.Duration // 1 s: how often Run looks for notes of the CNI plugin
+	Timeout  time.Duration // of one call; 4.5 s, so that a plugin that waits 5 s has an answer
+	Retry    time.Duration // 250 ms: first pause before something is tried again, doubled up to 15 s
+	Poll     time.Duration // 1 s: how often Run looks for notes of the CNI plugin
 }
 
 // Deps are what a Manager works with.
@@ -182,18 +181,6 @@ func (m *Manager) lookup(k Key) *entry {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.entries[k]
-}
-
-// all are the entries there are now, by number.
-func (m *Manager) all() []*entry {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	out := make([]*entry, 0, len(m.entries))
-	for _, e := range m.entries {
-		out = append(out, e)
-	}
-	slices.SortFunc(out, func(a, b *entry) int { return int(a.id) - int(b.id) })
-	return out
 }
 
 // again makes Run look after an attachment.

@@ -70,7 +70,7 @@ func (n *node) halt() {
 // restart is a crash of the agent, as far as memory goes, and its next start.
 func (n *node) restart() {
 	n.t.Helper()
-	n.world.Before = nil
+	n.world.Before(nil)
 	n.halt()
 	n.world.Restart()
 	n.start()
@@ -169,13 +169,13 @@ func TestAddUndo(t *testing.T) {
 		n := newNode(t)
 		n.add("other")
 		count, failed := 0, ""
-		n.world.Before = func(step string) error {
+		n.world.Before(func(step string) error {
 			if count++; count == i {
 				failed = step
 				return errors.New("no")
 			}
 			return nil
-		}
+		})
 		_, err := n.Add(t.Context(), spec("a", "id=app1"))
 		if err == nil {
 			if i < 10 {
@@ -198,7 +198,7 @@ func TestUndoFails(t *testing.T) {
 		n := newNode(t)
 		var mu sync.Mutex
 		failures := 3
-		n.world.Before = func(s string) error {
+		n.world.Before(func(s string) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if s == "save state" || s == step && failures > 0 {
@@ -206,13 +206,13 @@ func TestUndoFails(t *testing.T) {
 				return errors.New("no")
 			}
 			return nil
-		}
+		})
 		if _, err := n.Add(t.Context(), spec("a")); err == nil {
 			t.Fatal("ADD succeeded")
 		}
 		n.settle(0)
 		n.halt()
-		n.world.Before = nil
+		n.world.Before(nil)
 		n.start()
 	}
 }
@@ -238,7 +238,7 @@ func TestCrash(t *testing.T) {
 				n.add("b", "id=b")
 				var mu sync.Mutex
 				count, crashed := 0, ""
-				n.world.Before = func(step string) error {
+				n.world.Before(func(step string) error {
 					mu.Lock()
 					defer mu.Unlock()
 					if count++; count == i {
@@ -246,7 +246,7 @@ func TestCrash(t *testing.T) {
 						return fake.ErrCrash
 					}
 					return nil
-				}
+				})
 				_ = call(n)
 				n.restart()
 				if crashed == "" {
@@ -304,14 +304,14 @@ func TestRestoreWithoutStore(t *testing.T) {
 	n.world.Restart()
 	var mu sync.Mutex
 	away := true
-	n.world.Before = func(step string) error {
+	n.world.Before(func(step string) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if away && (step == "allocate identity" || step == "publish") {
 			return errors.New("store is away")
 		}
 		return nil
-	}
+	})
 	n.start()
 	time.Sleep(20 * time.Millisecond)
 	if d := cmp.Diff(before, n.world.Snapshot()); d != "" {
@@ -377,14 +377,14 @@ func TestUpdateUndo(t *testing.T) {
 		n := newNode(t)
 		e := n.add("a", "id=app1")
 		count := 0
-		n.world.Before = func(string) error {
+		n.world.Before(func(string) error {
 			if count++; count == i {
 				return errors.New("no")
 			}
 			return nil
-		}
+		})
 		_, err := n.Update(t.Context(), e.ID, endpoint.Change{AddLabels: []string{"id=app2"}})
-		n.world.Before = nil
+		n.world.Before(nil)
 		n.settle(1)
 		rows, _ := n.List("")
 		if err == nil {
@@ -460,7 +460,7 @@ func TestHang(t *testing.T) {
 	release := make(chan struct{})
 	var mu sync.Mutex
 	hung := false
-	n.world.Before = func(step string) error {
+	n.world.Before(func(step string) error {
 		mu.Lock()
 		first := step == "create link" && !hung
 		hung = hung || first
@@ -469,7 +469,7 @@ func TestHang(t *testing.T) {
 			<-release
 		}
 		return nil
-	}
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
 	done := make(chan error)

@@ -72,12 +72,12 @@ func TestModel(t *testing.T) {
 					return
 				}
 				n.settle(len(want)) // so that only the ADD takes steps
-				n.world.Before = func(string) error {
+				n.world.Before(func(string) error {
 					if count++; count == at {
 						return fake.ErrCrash
 					}
 					return nil
-				}
+				})
 				if _, err := n.Add(t.Context(), spec(name, "v=1")); err == nil {
 					rt.Fatal("ADD survived a crash")
 				}

@@ -17,7 +17,7 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-// ErrCrash from World.Before makes the agent die at that step: nothing it does afterwards has any effect, until Restart.
+// ErrCrash from the function given to World.Before makes the agent die at that step: nothing it does afterwards has any effect, until Restart.
 var ErrCrash = errors.New("crash")
 
 // Device is a device pair.
@@ -39,13 +39,11 @@ type Row struct {
 
 // World is a node. Make one with New; the exported maps are to be read when nothing is going on.
 type World struct {
-	// Before is called before each step that has an effect, with its name; an error makes the step fail.
-	Before func(step string) error
-
 	policy sync.Mutex // as the policy engine's own lock: held while policy is changed or enforced
 	rev    uint64
 
 	mu         sync.Mutex
+	before     func(step string) error
 	dead       bool
 	ifindex    int
 	Devices    map[string]Device // survive a crash
@@ -90,14 +88,26 @@ func (w *World) Deps() endpoint.Deps {
 		Publisher: publisher{w}, Store: store{w}}
 }
 
+// Before makes fn be called before each step that has an effect, with its name; an error makes the step fail. nil ends that.
+func (w *World) Before(fn func(step string) error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.before = fn
+}
+
+func (w *World) hook(step string) error {
+	w.mu.Lock()
+	fn := w.before
+	w.mu.Unlock()
+	if fn == nil {
+		return nil
+	}
+	return fn(step)
+}
+
 // step does one thing, unless it is to fail or the agent is dead.
 func (w *World) step(name string, do func() error) error {
-	return w.stepAfter(name, func() error {
-		if w.Before == nil {
-			return nil
-		}
-		return w.Before(name)
-	}, do)
+	return w.stepAfter(name, func() error { return w.hook(name) }, do)
 }
 
 func (w *World) stepAfter(name string, before, do func() error) error {
@@ -122,10 +132,8 @@ func (w *World) stepAfter(name string, before, do func() error) error {
 // sure is step for what cannot fail, save that the agent may die.
 func (w *World) sure(name string, do func()) {
 	_ = w.stepAfter(name, func() error { // the error is a dead agent's
-		if w.Before != nil {
-			if err := w.Before(name); errors.Is(err, ErrCrash) {
-				return err
-			}
+		if err := w.hook(name); errors.Is(err, ErrCrash) {
+			return err
 		}
 		return nil
 	}, func() error { do(); return nil })
