@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -19,7 +18,7 @@ import (
 func (e *env) cleanup() *cobra.Command {
 	cmd := &cobra.Command{Use: "cleanup", Short: "Remove what a stopped agent left: devices, programs, maps and state", Args: need(0, 0, ""),
 		Long: "Remove what a stopped agent left on this node: its devices, pinned programs and maps, and its state. Workloads lose\n" +
-			"their network. Asks first; refuses while the agent runs."}
+			"their network. Asks first; refuses while the agent runs. Run it in the agent's network namespace."}
 	var force, keepState bool
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
 	cmd.Flags().BoolVar(&keepState, "keep-state", false, "keep the state directory (identities, policies, addresses)")
@@ -30,6 +29,9 @@ func (e *env) cleanup() *cobra.Command {
 		p, err := e.place()
 		if err != nil {
 			return err
+		}
+		if os.Geteuid() != 0 {
+			return errors.New("cleanup needs root: it removes devices and eBPF programs")
 		}
 		if at := e.running(p); at != "" {
 			return fmt.Errorf("the agent in %s is running: stop it first", at)
@@ -93,9 +95,6 @@ func (e *env) running(p paths.Paths) string {
 		if err == nil {
 			_ = c.Close() // nothing was written
 			return p.State
-		}
-		if errors.Is(err, fs.ErrPermission) {
-			return p.State // cannot know; do no harm
 		}
 	}
 	for _, dir := range []string{filepath.Dir(p.State), paths.StateDir} {

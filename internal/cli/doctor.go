@@ -46,11 +46,12 @@ func (e *env) printDoctor(r doctor.Report) error {
 		return err
 	}
 	end := e.color.Paint(out.Green, "Hypha can run here.")
-	if !r.OK {
+	switch {
+	case !r.OK:
 		end = e.color.Paint(out.Red, "Hypha cannot run here:") + " something marked missing is needed."
 	}
-	if !r.Root {
-		end += " Not run as root: some things could not be asked."
+	case !r.Root:
+		end = "Nothing is missing, as far as can be seen without root. Run it as root to ask the kernel itself."
 	}
 	_, err := fmt.Fprintf(e.Stdout, "\n%s\n", end)
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -83,6 +84,12 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
+		Condition: func(c string) (bool, error) {
+			if c != "root" {
+				return false, fmt.Errorf("unknown condition %q", c)
+			}
+			return os.Geteuid() == 0, nil
+		},
 		Setup: func(env *testscript.Env) error {
 			dir, err := os.MkdirTemp("", "hy") // short: a socket's path has 107 bytes
 			if err != nil {

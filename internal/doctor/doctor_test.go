@@ -117,3 +117,13 @@ func TestEmptyMachine(t *testing.T) {
 		t.Errorf("a machine without anything is well: %+v", r)
 	}
 }
+
+// TestUnprivileged: lacking rights is told, but says nothing about the machine.
+func TestUnprivileged(t *testing.T) {
+	root := healthy()
+	root["proc/self/status"] = file("CapEff:\t0000000000000000\n")
+	r := examine(root, false, func() []Check { return []Check{{Name: "privileges", Required: true, Detail: "not running as root"}} })
+	if !r.OK || r.Root || find(r, "privileges").OK || find(r, "capabilities").OK || find(r, "capabilities").Required {
+		t.Errorf("%+v", r)
+	}
+}
