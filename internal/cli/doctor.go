@@ -49,7 +49,6 @@ func (e *env) printDoctor(r doctor.Report) error {
 	switch {
 	case !r.OK:
 		end = e.color.Paint(out.Red, "Hypha cannot run here:") + " something marked missing is needed."
-	}
 	case !r.Root:
 		end = "Nothing is missing, as far as can be seen without root. Run it as root to ask the kernel itself."
 	}
