@@ -112,7 +112,7 @@ func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
 		defer mu.Unlock()
 		s.grpc = append(s.grpc, g)
 	}
-	e.TickMs, e.ElectionMs = 50, 500 // there is nobody to elect against
+	e.TickMs, e.ElectionMs = 200, 1000 // there is nobody to elect against, and each tick costs CPU
 	e.QuotaBackendBytes = defaultQuota
 	e.MaxTxnOps = embeddedTxnOps
 	e.MaxRequestBytes = 4 * maxRequest

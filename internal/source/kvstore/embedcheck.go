@@ -17,9 +17,9 @@ import (
 )
 
 // etcd panics over a damaged database, in goroutines of its own, and would take the agent with it at every start. So the
-// database is read through beforehand; and should a start still die, the third in a row sets the data aside.
+// database is read through beforehand; and should a start still die, a row of them sets the data aside.
 
-const maxStarts = 3
+const maxStarts = 5
 
 // checkDB reads the whole database in this goroutine. It returns an *unusableError if that cannot be done.
 func checkDB(path string) (err error) {
