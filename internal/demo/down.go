@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/hypha-net/hypha/internal/lab"
 	"github.com/hypha-net/hypha/internal/netns"
@@ -79,7 +78,8 @@ func (d *Demo) pinned() bool {
 	return false
 }
 
-// endAll ends the demo's own processes, then whatever else is left in its namespaces.
+// endAll kills the demo's own processes (all they could put in order goes too), then whatever else is left in its
+// namespaces.
 func (d *Demo) endAll(ctx context.Context, names []string) error {
 	ids := []process.ID{d.state.World}
 	for _, p := range d.state.Pods {
@@ -91,7 +91,7 @@ func (d *Demo) endAll(ctx context.Context, names []string) error {
 	if d.state.BootID != bootID() {
 		ids = nil // other processes have these numbers now
 	}
-	if err := each(ctx, ids, func(_ context.Context, id process.ID) error { return id.Stop(3 * time.Second) }); err != nil {
+	if err := each(ctx, ids, func(_ context.Context, id process.ID) error { return id.Stop(0) }); err != nil {
 		return err
 	}
 	for _, name := range names {

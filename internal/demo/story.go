@@ -142,8 +142,12 @@ func (d *Demo) tell(ctx context.Context, begin time.Time) error {
 		}
 	}
 	me := d.self()
-	d.say("\nThree commands to try:\n  %s demo exec app3 -- %s\n  %s observe --verdict DROPPED --last 5\n  %s policy trace app3 app1 --port 80\n\nThe end: %s demo down",
-		me, d.getCommand("app1"), me, me, me)
+	demoDir, stateDir := "", ""
+	if d.dir != paths.DemoDir { // another than what the commands look for by themselves
+		demoDir, stateDir = " --dir "+d.dir, " --state-dir "+d.dir
+	}
+	d.say("\nThree commands to try:\n  %s demo%s exec app3 -- %s\n  %s%s observe --verdict DROPPED --last 5\n  %s%s policy trace app3 app1 --port 80\n\nThe end: %s demo%s down",
+		me, demoDir, d.getCommand("app1"), me, stateDir, me, stateDir, me, demoDir)
 	if len(wrong) > 0 {
 		return fmt.Errorf("the probes from %s went otherwise than the policy says: see `%s demo status` and %s", strings.Join(wrong, ", "), me, filepath.Join(d.dir, "log"))
 	}
