@@ -115,3 +115,10 @@ func (k *fakeKernel) ask(ep uint16, peer model.IdentityID, dir model.Direction, 
 	}
 	return answer{verdict: l.DefaultVerdict, rule: l.DefaultRule}
 }
+
+func mustAddr(s string) netip.Addr {
+	a, _ := netip.ParseAddr(s)
+	return a
+}
+
+func seeded() *rand.Rand { return rand.New(rand.NewPCG(1, 2)) }

@@ -166,7 +166,7 @@ func checkModel(t *rapid.T) {
 	r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
 	for range rapid.IntRange(2, 8).Draw(t, "batches") {
 		was := maps.Clone(w.identities)
-		hadDual := w.dual()
+		had4, had6 := w.cfg.IPv4, w.cfg.IPv6
 		var c policy.Changes
 		if len(w.identities) < 3 {
 			w.populate(t, &c)
@@ -188,7 +188,7 @@ func checkModel(t *rapid.T) {
 		maps.Copy(was, w.identities)
 		eps := slices.Sorted(maps.Keys(w.subjects))
 		qs := questions(eps, w.peersOf(was), outside)
-		if hadDual != w.dual() {
+		if had4 != w.cfg.IPv4 || had6 != w.cfg.IPv6 {
 			qs = questions(eps, w.peersOf(was), nil) // another configuration of the datapath is another kernel
 		}
 		dual := w.dual()
