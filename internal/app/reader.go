@@ -12,7 +12,9 @@ import (
 	"connectrpc.com/connect"
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
+	v2 "github.com/hypha-net/hypha/api/cilium/v2"
 	"github.com/hypha-net/hypha/internal/config"
+	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
@@ -111,10 +113,20 @@ func (r reader) GetPolicy(_ context.Context, req *connect.Request[agentv1.GetPol
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	snap := r.store.Policies().Snapshot()
-	rules := []json.RawMessage{}
-	for _, p := range snap.Policies {
-		if hasAll(p.Ref.Labels, want) {
-			rules = append(rules, p.Raw)
+	rules := []v2.Rule{} // an empty array, not null
+	for _, s := range snap.Policies {
+		if s.Kind == kindGroup || !hasAll(s.Ref.Labels, want) {
+			continue
+		}
+		var p parse.Policy
+		if err := json.Unmarshal(s.Raw, &p); err != nil {
+			return nil, fail(connect.CodeInternal, "stored policy %s cannot be read: %w", s.Key, err)
+		}
+		for _, rule := range p.Rules {
+			if len(rule.Labels) == 0 {
+				rule.Labels = ruleLabels(p.Ref.Labels)
+			}
+			rules = append(rules, rule)
 		}
 	}
 	text, err := json.MarshalIndent(rules, "", "  ")
@@ -122,6 +134,15 @@ func (r reader) GetPolicy(_ context.Context, req *connect.Request[agentv1.GetPol
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
 	return connect.NewResponse(&agentv1.GetPolicyResponse{Json: string(text), Revision: snap.Revision, Count: uint32(len(rules))}), nil
+}
+
+// ruleLabels are a policy's labels in a rule's own form.
+func ruleLabels(ls model.Labels) []v2.Label {
+	out := make([]v2.Label, len(ls))
+	for i, l := range ls {
+		out[i] = v2.Label{Key: l.Key, Value: l.Value, Source: l.Source}
+	}
+	return out
 }
 
 func (r reader) WaitPolicy(ctx context.Context, req *connect.Request[agentv1.WaitPolicyRequest]) (*connect.Response[agentv1.WaitPolicyResponse], error) {
