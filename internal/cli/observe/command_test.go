@@ -438,3 +438,45 @@ func TestInsideHypha(t *testing.T) {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 }
+
+// TestTLS: off the node there is TLS, and the client checks who the server is unless told otherwise.
+func TestTLS(t *testing.T) {
+	obs, err := observe.New(observe.Config{Node: "node1"}, observe.Deps{Resolver: pods{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	send(obs, 1)
+	srv, err := flowserver.New(flowserver.Deps{Observer: obs, TLS: true, Nodes: func() ([]model.Node, <-chan struct{}) { return nil, nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pki := t.TempDir()
+	conf, err := flowserver.TLSConfig(flowserver.TLSFiles{}, pki, []string{flowserver.ServerName("", "node1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(ctx, l, conf) }()
+	defer func() { cancel(); <-done }()
+	ca := filepath.Join(pki, flowserver.CertFile)
+	for _, c := range []struct {
+		args string
+		ok   bool
+	}{
+		{"--server tls://ADDR --tls-ca-cert-files " + ca + " --tls-server-name node1.default.hubble-grpc.cilium.io", true},
+		{"--server ADDR --tls --tls-allow-insecure", true},
+		{"--server tls://ADDR --tls-ca-cert-files " + ca, false},
+		{"--server tls://ADDR", false},
+		{"--server ADDR", false},
+	} {
+		out, _, err := run(t, "", "", strings.Fields("observe "+strings.ReplaceAll(c.args, "ADDR", l.Addr().String()))...)
+		if (err == nil) != c.ok || c.ok && len(names(out)) != 1 {
+			t.Errorf("%s: %q, %v", c.args, out, err)
+		}
+	}
+}

@@ -131,7 +131,9 @@ func (e *env) watchPeers() *cobra.Command {
 			return err
 		}
 		for i, t := range ts { // all of them know the same: the first that answers will do
-			st, err := t.connect(e.timeout).peer.Notify(c.Context(), connect.NewRequest(&peerpb.NotifyRequest{}))
+			s := t.connect(e.timeout)
+			defer s.close()
+			st, err := s.peer.Notify(c.Context(), connect.NewRequest(&peerpb.NotifyRequest{}))
 			if err != nil {
 				return t.fail(err)
 			}

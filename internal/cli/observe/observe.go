@@ -186,7 +186,9 @@ func streams[T any](e *env, c *cobra.Command, p *printer, sel *selection,
 		}}
 	for _, t := range ts {
 		e.note(c, "asking %s", t.name)
-		m.servers = append(m.servers, t.connect(e.timeout))
+		s := t.connect(e.timeout)
+		defer s.close()
+		m.servers = append(m.servers, s)
 	}
 	err = m.run(ctx)
 	if cerr := p.close(); err == nil {

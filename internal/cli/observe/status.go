@@ -28,8 +28,10 @@ func (e *env) each(c *cobra.Command, ask func(context.Context, *server) error) (
 	for _, t := range ts {
 		e.note(c, "asking %s", t.name)
 		ctx, cancel := context.WithTimeout(c.Context(), e.requestTimeout)
-		err := ask(ctx, t.connect(e.timeout))
+		s := t.connect(e.timeout)
+		err := ask(ctx, s)
 		cancel()
+		s.close()
 		if err == nil {
 			answered++
 			continue

@@ -137,6 +137,7 @@ func (e *env) tlsConfig(host string) (*tls.Config, error) {
 // server is a target with its services.
 type server struct {
 	*target
+	close    func() // lets go of idle connections
 	observer observerpbconnect.ObserverClient
 	peer     peerpbconnect.PeerClient
 	health   *connect.Client[healthpb.HealthCheckRequest, healthpb.HealthCheckResponse]
@@ -154,7 +155,7 @@ func (t *target) connect(timeout time.Duration) *server {
 		tr.Protocols.SetUnencryptedHTTP2(true)
 	}
 	c, url := &http.Client{Transport: tr}, scheme+t.host
-	return &server{target: t,
+	return &server{target: t, close: tr.CloseIdleConnections,
 		observer: observerpbconnect.NewObserverClient(c, url, connect.WithGRPC()),
 		peer:     peerpbconnect.NewPeerClient(c, url, connect.WithGRPC()),
 		health: connect.NewClient[healthpb.HealthCheckRequest, healthpb.HealthCheckResponse](c, url+"/grpc.health.v1.Health/Check",
