@@ -22,7 +22,10 @@ import (
 	flowserver "github.com/hypha-net/hypha/internal/observe/server"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	time.Local = time.UTC // what is printed must not depend on the machine
+	goleak.VerifyTestMain(m)
+}
 
 // pods names the addresses 10.0.0.N as podN.
 type pods struct{}
@@ -85,7 +88,9 @@ func run(t *testing.T, stateDir, stdin string, args ...string) (stdout, stderr s
 	t.Helper()
 	t.Setenv("HOME", t.TempDir())
 	root := NewHubbleCommand()
-	root.PersistentFlags().String("state-dir", stateDir, "")
+	if stateDir != "" {
+		args = append(args, "--state-dir", stateDir)
+	}
 	var out, errs bytes.Buffer
 	root.SetOut(&out)
 	root.SetErr(&errs)
@@ -110,7 +115,6 @@ func names(out string) []string {
 }
 
 func TestObserve(t *testing.T) {
-	utc(t)
 	dir := t.TempDir()
 	one, two := node(t, dir, "node1"), node(t, dir, "node2")
 	send(one, 1, 3, 5, 7, 9, 10)
@@ -165,8 +169,7 @@ func TestFollowMerges(t *testing.T) {
 		t.Fatal(err)
 	}
 	root := NewHubbleCommand()
-	root.PersistentFlags().String("state-dir", dir, "")
-	root.SetArgs([]string{"observe", "-f", "--last", "10"})
+	root.SetArgs([]string{"observe", "-f", "--last", "10", "--state-dir", dir})
 	root.SetOut(w)
 	root.SetErr(w)
 	done := make(chan error, 1)
@@ -229,6 +232,18 @@ func TestDeadSockets(t *testing.T) {
 	}
 }
 
+func TestNobodyHere(t *testing.T) {
+	if c, err := net.Dial("tcp", defaultServer); err == nil {
+		c.Close()
+		t.Skip("something answers at " + defaultServer)
+	}
+	dir := t.TempDir()
+	_, _, err := run(t, dir, "", "status", "--timeout", "1s")
+	if err == nil || !strings.Contains(err.Error(), "no agent runs here (no socket under "+dir) {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestServerErrorIsNoUsageError(t *testing.T) {
 	dir := t.TempDir()
 	node(t, dir, "node1")
@@ -241,7 +256,7 @@ func TestServerErrorIsNoUsageError(t *testing.T) {
 
 func TestUsageErrors(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
-		{"observe --last x", "--last"},
+		{"observe --last x", "want a number of events"},
 		{"observe --first 1 --last 1", "exclude each other"},
 		{"observe --first 1 -f", "exclude each other"},
 		{"observe --ip 10.0.0", "want an IP address or a CIDR"},
@@ -341,7 +356,6 @@ func TestEnvironmentAndConfig(t *testing.T) {
 }
 
 func TestInputFile(t *testing.T) {
-	utc(t)
 	raw, err := os.ReadFile(filepath.Join("testdata", "jsonpb.golden"))
 	if err != nil {
 		t.Fatal(err)
@@ -474,7 +488,7 @@ func TestTLS(t *testing.T) {
 		{"--server tls://ADDR", false},
 		{"--server ADDR", false},
 	} {
-		out, _, err := run(t, "", "", strings.Fields("observe "+strings.ReplaceAll(c.args, "ADDR", l.Addr().String()))...)
+		out, _, err := run(t, t.TempDir(), "", strings.Fields("observe "+strings.ReplaceAll(c.args, "ADDR", l.Addr().String()))...)
 		if (err == nil) != c.ok || c.ok && len(names(out)) != 1 {
 			t.Errorf("%s: %q, %v", c.args, out, err)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/version"
 )
 
@@ -23,6 +24,7 @@ func NewHubbleCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &UsageError{err} })
 	root.CompletionOptions.DisableDefaultCmd = true
 	e.flags(root.PersistentFlags())
+	root.PersistentFlags().StringVar(&e.stateDir, "state-dir", "", "without --server: look for agents below this directory (default: "+paths.StateDir+" and "+paths.DemoDir+")")
 	return root
 }
 

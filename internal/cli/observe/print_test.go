@@ -100,14 +100,7 @@ func samples() []*observerpb.GetFlowsResponse {
 			NodeStatus: &relaypb.NodeStatusEvent{StateChange: relaypb.NodeState_NODE_UNAVAILABLE, NodeNames: []string{"node2"}, Message: "gone\x1b[2J"}}})
 }
 
-func utc(t *testing.T) {
-	old := time.Local
-	time.Local = time.UTC
-	t.Cleanup(func() { time.Local = old })
-}
-
 func TestFormats(t *testing.T) {
-	utc(t)
 	for _, c := range []struct {
 		name string
 		set  func(*printer)
@@ -145,7 +138,6 @@ func TestFormats(t *testing.T) {
 }
 
 func TestAgentEventFormats(t *testing.T) {
-	utc(t)
 	events := []*observerpb.GetAgentEventsResponse{
 		{AgentEvent: &flowpb.AgentEvent{Type: flowpb.AgentEventType_AGENT_STARTED, Notification: &flowpb.AgentEvent_AgentStart{AgentStart: &flowpb.TimeNotification{Time: timestamppb.New(noon)}}}},
 		{AgentEvent: &flowpb.AgentEvent{Type: flowpb.AgentEventType_POLICY_UPDATED, Notification: &flowpb.AgentEvent_PolicyUpdate{PolicyUpdate: &flowpb.PolicyUpdateNotification{Labels: []string{"unspec:name=l3-rule"}, Revision: 2, RuleCount: 1}}}},

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,8 +19,8 @@ const defaultLast = 20
 // selection is which part of what was seen is wanted.
 type selection struct {
 	all    bool
-	first  uint64
-	last   uint64
+	first  count
+	last   count
 	follow bool
 	since  moment
 	until  moment
@@ -29,8 +30,8 @@ type selection struct {
 
 func (s *selection) flags(f *pflag.FlagSet) {
 	f.BoolVar(&s.all, "all", false, "everything that is still there")
-	f.Uint64Var(&s.first, "first", 0, "the oldest N")
-	f.Uint64Var(&s.last, "last", 0, "the newest N (default 20, unless a time or --follow is given)")
+	f.Var(&s.first, "first", "the oldest N")
+	f.Var(&s.last, "last", "the newest N (default 20, unless a time or --follow is given)")
 	f.BoolVarP(&s.follow, "follow", "f", false, "go on with what comes")
 	f.Var(&s.since, "since", "not before this time: a duration back from now such as 5m, or RFC 3339")
 	f.Var(&s.until, "until", "not after this time")
@@ -47,9 +48,9 @@ func (s *selection) check(c *cobra.Command) error {
 	case s.since.set && s.until.set && s.until.Time.Before(s.since.Time):
 		return usagef("--until is before --since")
 	case set("first"):
-		s.number = s.first
+		s.number = uint64(s.first)
 	case set("last"):
-		s.number = s.last
+		s.number = uint64(s.last)
 	case !s.all && !s.follow && !s.since.set && !s.until.set:
 		s.number = defaultLast
 	}
@@ -68,6 +69,27 @@ func (s *selection) from() *timestamppb.Timestamp {
 		return &timestamppb.Timestamp{}
 	}
 	return s.since.proto()
+}
+
+// count is a number of events.
+type count uint64
+
+func (n *count) Set(s string) error {
+	v, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return errors.New("want a number of events, such as 50")
+	}
+	*n = count(v)
+	return nil
+}
+
+func (n *count) Type() string { return "N" }
+
+func (n *count) String() string {
+	if *n == 0 {
+		return ""
+	}
+	return strconv.FormatUint(uint64(*n), 10)
 }
 
 // moment is a point in time, given as such or as a duration back from now.

@@ -31,6 +31,7 @@ const defaultServer = "localhost:4245"
 type target struct {
 	name  string // as the user would write it
 	found bool   // by looking around: it may be a leftover
+	lone  string // why the default server is asked
 	dial  func(context.Context) (net.Conn, error)
 	conf  *tls.Config
 	host  string // for the authority of requests
@@ -55,17 +56,25 @@ func (e *env) targets() ([]*target, error) {
 		return ts, nil
 	}
 	t, err := e.parse(defaultServer)
-	return []*target{t}, err
+	if err != nil {
+		return nil, err
+	}
+	t.lone = "no agent runs here (no socket under " + strings.Join(e.stateDirs(), " or ") + "), and "
+	return []*target{t}, nil
+}
+
+// stateDirs are where agents of this machine keep their sockets.
+func (e *env) stateDirs() []string {
+	if e.stateDir != "" {
+		return []string{e.stateDir}
+	}
+	return []string{paths.StateDir, paths.DemoDir}
 }
 
 // sockets are the flow sockets of agents on this machine.
 func (e *env) sockets() []string {
-	dirs := []string{paths.StateDir, paths.DemoDir}
-	if e.stateDir != "" {
-		dirs = []string{e.stateDir}
-	}
 	var out []string
-	for _, d := range dirs {
+	for _, d := range e.stateDirs() {
 		found, _ := filepath.Glob(filepath.Join(d, "*", filepath.Base(paths.Paths{}.FlowSocket()))) // the pattern is fine
 		slices.Sort(found)
 		out = append(out, found...)
@@ -182,7 +191,7 @@ func (t *target) fail(err error) error {
 		if strings.HasPrefix(t.name, "unix:") {
 			return fmt.Errorf("%s: no agent answers there: is hypha-agent running?", t.name)
 		}
-		return fmt.Errorf("%s: nobody answers there: is hypha-agent running? (--server names another)", t.name)
+		return fmt.Errorf("%snobody answers at %s: is hypha-agent running? (--server names another)", t.lone, t.name)
 	case ce != nil && (ce.Code() == connect.CodeInvalidArgument || ce.Code() == connect.CodeUnimplemented):
 		return fmt.Errorf("%s refuses the request: %s", t.name, text)
 	case ce != nil && ce.Code() == connect.CodeDeadlineExceeded:
