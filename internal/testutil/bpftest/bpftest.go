@@ -50,11 +50,12 @@ func Defaults() maps.Config {
 // Env is a loaded datapath.
 type Env struct {
 	Maps  maps.Maps
-	Progs map[string]*ebpf.Program // by name: pod.FromPod and so on
 	NS    *netns.NS
 	Dev   []int // interface indexes of d1, d2, ...
 
 	t     testing.TB
+	cfg   maps.Config
+	progs map[string]*ebpf.Program
 	rings []*ebpf.Map
 }
 
@@ -74,10 +75,9 @@ func Load(t testing.TB, cfg Config) *Env {
 	if cfg.MapSize == 0 {
 		cfg.MapSize = 1024
 	}
-	e := &Env{t: t, Progs: map[string]*ebpf.Program{}, NS: netns.New(t, "bpf")}
+	e := &Env{t: t, cfg: cfg.Config, progs: map[string]*ebpf.Program{}, NS: netns.New(t, "bpf")}
 	e.must(e.openMaps(cfg.MapSize))
 	e.must(e.openRings())
-	e.must(e.openPrograms(cfg.Config))
 	e.must(e.makeDevices(cfg.Devices))
 	return e
 }
@@ -124,47 +124,55 @@ func (e *Env) shared() map[string]*ebpf.Map {
 	}
 }
 
-// Specs are the program objects by name.
-func Specs() (map[string]*ebpf.CollectionSpec, error) {
-	specs := map[string]*ebpf.CollectionSpec{}
-	for name, open := range map[string]func() (*ebpf.CollectionSpec, error){"pod": pod.Spec, "overlay": overlay.Spec, "host": host.Spec} {
-		spec, err := open()
-		if err != nil {
-			return nil, fmt.Errorf("read program object %s: %w", name, err)
-		}
-		specs[name] = spec
-	}
-	return specs, nil
+// Objects are the program objects: a name, and how to read them.
+func Objects() map[string]func() (*ebpf.CollectionSpec, error) {
+	return map[string]func() (*ebpf.CollectionSpec, error){"pod": pod.Spec, "overlay": overlay.Spec, "host": host.Spec}
 }
 
-func (e *Env) openPrograms(cfg maps.Config) error {
-	specs, err := Specs()
+var objectOf = map[string]string{
+	pod.FromPod: "pod", pod.ToPod: "pod", overlay.FromOverlay: "overlay", overlay.ToOverlay: "overlay", host.FromNetdev: "host",
+}
+
+// Prog is a program by name (pod.FromPod and so on). Its object is loaded when first asked for.
+func (e *Env) Prog(name string) *ebpf.Program {
+	e.t.Helper()
+	if p := e.progs[name]; p != nil {
+		return p
+	}
+	open := Objects()[objectOf[name]]
+	if open == nil {
+		e.t.Fatalf("no program %q", name)
+	}
+	spec, err := open()
+	e.must(err)
+	coll, err := e.LoadObject(spec, e.cfg)
+	e.must(err)
+	for n := range coll.Programs {
+		p := coll.DetachProgram(n)
+		e.progs[n] = p
+		e.t.Cleanup(func() { _ = p.Close() })
+	}
+	coll.Close()
+	return e.progs[name]
+}
+
+// LoadObject loads a program object on the environment's maps. The caller closes it.
+func (e *Env) LoadObject(spec *ebpf.CollectionSpec, cfg maps.Config) (*ebpf.Collection, error) {
+	if err := spec.Variables[maps.ConfigVariable].Set(cfg); err != nil {
+		return nil, fmt.Errorf("set constants: %w", err)
+	}
+	use := map[string]*ebpf.Map{}
+	for n, m := range e.shared() {
+		if s := spec.Maps[n]; s != nil {
+			s.MaxEntries = m.MaxEntries()
+			use[n] = m
+		}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
 	if err != nil {
-		return err
+		return nil, fmt.Errorf("load programs: %w", err)
 	}
-	for name, spec := range specs {
-		if err := spec.Variables[maps.ConfigVariable].Set(cfg); err != nil {
-			return fmt.Errorf("set constants of %s: %w", name, err)
-		}
-		use := map[string]*ebpf.Map{}
-		for n, m := range e.shared() {
-			if s := spec.Maps[n]; s != nil {
-				s.MaxEntries = m.MaxEntries()
-				use[n] = m
-			}
-		}
-		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
-		if err != nil {
-			return fmt.Errorf("load program object %s: %w", name, err)
-		}
-		for n := range coll.Programs {
-			p := coll.DetachProgram(n)
-			e.Progs[n] = p
-			e.t.Cleanup(func() { _ = p.Close() })
-		}
-		coll.Close()
-	}
-	return nil
+	return coll, nil
 }
 
 // makeDevices makes device pairs; the peer of d1 is p1 in the same namespace.

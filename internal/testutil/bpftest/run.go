@@ -45,10 +45,7 @@ func (e *Env) Run(prog string, ifindex int, frame []byte) (verdict uint32, out [
 
 // RunPacket is Run with more of the packet's context; mark is the packet's after the program.
 func (e *Env) RunPacket(prog string, p Packet) (verdict uint32, out []byte, mark uint32, err error) {
-	pr := e.Progs[prog]
-	if pr == nil {
-		return 0, nil, 0, fmt.Errorf("no program %q", prog)
-	}
+	pr := e.Prog(prog)
 	ctx := skb{IfIndex: uint32(p.IfIndex), Mark: p.Mark, GSOSize: p.GSOSize}
 	var after skb
 	// With room for what a program adds; the kernel refuses frames shorter than an Ethernet header.
@@ -78,12 +75,13 @@ func (e *Env) Bench(prog string, ifindex int, frame []byte, repeat int) (time.Du
 	ctx := skb{IfIndex: uint32(ifindex)}
 	opts := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: ctx, Repeat: uint32(repeat)}
 	var took time.Duration
+	pr := e.Prog(prog)
 	err := e.NS.Do(func() error {
 		var before, after unix.Timespec
 		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &before); err != nil {
 			return err
 		}
-		if _, err := e.Progs[prog].Run(&opts); err != nil {
+		if _, err := pr.Run(&opts); err != nil {
 			return err
 		}
 		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &after); err != nil {
