@@ -137,6 +137,9 @@ func (e *Engine) take(c Changes, b *batch) {
 }
 
 func (e *Engine) takeIdentities(c Changes) {
+	if len(c.Identities)+len(c.DeleteIdentities) == 0 {
+		return
+	}
 	reserved := map[model.IdentityID]model.Identity{}
 	for _, id := range model.ReservedIdentities() {
 		reserved[id.ID] = id
@@ -278,7 +281,7 @@ func (e *Engine) regroup() {
 func (e *Engine) attach(s *set) {
 	e.sets[s.key] = s
 	for _, sd := range s.sides {
-		sd.bySel = map[uint32][]int{}
+		sd.bySel = map[*liveSel][]int{}
 		for i, en := range sd.entries {
 			if sd.dir == model.Egress {
 				for _, p := range en.ports {
@@ -293,7 +296,8 @@ func (e *Engine) attach(s *set) {
 			e.usePrefixes(en.peers, 1) // first, so that a fresh selector finds their identities
 			sel, fresh := e.live.acquire(en.peers)
 			s.sels = append(s.sels, sel)
-			sd.bySel[sel.id] = append(sd.bySel[sel.id], i)
+			sel.sets[s] = true
+			sd.bySel[sel] = append(sd.bySel[sel], i)
 			if fresh {
 				e.index.matching(en.peers, func(id *identity) { e.pending.ids[id.id] = id })
 			}
@@ -308,9 +312,11 @@ func (e *Engine) attach(s *set) {
 
 func (e *Engine) detach(s *set) {
 	delete(e.sets, s.key)
+	e.pending.dead = append(e.pending.dead, s.num)
 	e.releaseRules(s)
 	for _, sel := range s.sels {
 		e.usePrefixes(sel.peers, -1)
+		delete(sel.sets, s)
 		if e.live.release(sel) {
 			e.index.matching(sel.peers, func(id *identity) { e.pending.ids[id.id] = id })
 		}
@@ -348,6 +354,7 @@ func (e *Engine) usePrefixes(p *peers, by int) {
 				x = e.addPrefix(pre, e.freeID())
 			}
 			x.refs += by
+			e.pending.prefixes[pre] = true
 		}
 	}
 }

@@ -41,8 +41,12 @@ func bigIdentity(i int) policy.Identity {
 func bigPolicy(i int) parse.Policy {
 	sel := func(k, v string) v2.LabelSelector { return v2.LabelSelector{MatchLabels: map[string]string{k: v}} }
 	subject := sel("app", fmt.Sprintf("a%d", i%100))
+	from := []v2.LabelSelector{sel("app", fmt.Sprintf("a%d", (i*7)%500))}
+	if i%20 == 0 {
+		from = append(from, sel("k8s:tier", fmt.Sprintf("t%d", i%3)))
+	}
 	return parse.Policy{Key: fmt.Sprintf("rule/%d", i), Rules: []v2.Rule{{EndpointSelector: &subject, Ingress: []v2.IngressRule{{
-		FromEndpoints: []v2.LabelSelector{sel("app", fmt.Sprintf("a%d", (i*7)%500)), sel("k8s:tier", fmt.Sprintf("t%d", i%3))},
+		FromEndpoints: from,
 		ToPorts:       []v2.PortRule{{Ports: []v2.PortProtocol{{Port: fmt.Sprint(1 + i%60000), Protocol: "TCP"}}}}}}}}}
 }
 

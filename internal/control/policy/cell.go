@@ -12,7 +12,7 @@ import (
 // ports behind the names in use.
 type cell struct {
 	sig     string
-	sels    []uint32
+	sels    []*liveSel // by id
 	named   []model.NamedPort
 	class   model.ClassID // 0: none yet
 	members map[model.IdentityID]*identity
@@ -20,10 +20,10 @@ type cell struct {
 
 func lower(s string) string { return strings.ToLower(s) }
 
-func signature(sels []uint32, named []model.NamedPort) string {
+func signature(sels []*liveSel, named []model.NamedPort) string {
 	b := make([]byte, 0, 4*len(sels)+1)
 	for _, s := range sels {
-		b = binary.BigEndian.AppendUint32(b, s)
+		b = binary.BigEndian.AppendUint32(b, s.id)
 	}
 	return string(b) + "|" + portsKey(named)
 }
@@ -38,17 +38,20 @@ func portsKey(named []model.NamedPort) string {
 
 // place puts an identity into the cell where it belongs now.
 func (e *Engine) place(id *identity) {
-	id.sels = e.live.of(id)
+	sels := e.live.of(id)
 	named := e.live.named(id)
-	sig := signature(id.sels, named)
+	sig := signature(sels, named)
 	if id.cell != nil && id.cell.sig == sig {
 		return
 	}
 	e.unplace(id)
 	c := e.cells[sig]
 	if c == nil {
-		c = &cell{sig: sig, sels: id.sels, named: named, members: map[model.IdentityID]*identity{}}
+		c = &cell{sig: sig, sels: sels, named: named, members: map[model.IdentityID]*identity{}}
 		e.cells[sig] = c
+		for _, s := range sels {
+			s.cells[c] = true
+		}
 	}
 	c.members[id.id] = id
 	id.cell = c
@@ -62,5 +65,8 @@ func (e *Engine) unplace(id *identity) {
 	id.cell = nil
 	if delete(c.members, id.id); len(c.members) == 0 {
 		delete(e.cells, c.sig)
+		for _, s := range c.sels {
+			delete(s.cells, c)
+		}
 	}
 }

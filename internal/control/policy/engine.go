@@ -83,11 +83,14 @@ type pending struct {
 	gone    map[model.IdentityID]bool
 	local   map[uint16]*subject // whose set is to be made again
 	dying   []*set
+	dead    []model.SetID // numbers that no set has any more
+	// prefixes whose use changed
+	prefixes map[netip.Prefix]bool
 }
 
 func newPending() pending {
 	return pending{ids: map[model.IdentityID]*identity{}, mutated: map[model.IdentityID]bool{},
-		gone: map[model.IdentityID]bool{}, local: map[uint16]*subject{}}
+		gone: map[model.IdentityID]bool{}, local: map[uint16]*subject{}, prefixes: map[netip.Prefix]bool{}}
 }
 
 // New makes an engine over what the kernel holds, which is the zero state on a fresh start. The first Apply must come
@@ -141,6 +144,7 @@ func (e *Engine) reset() {
 	byPrefix := map[model.IdentityID]bool{}
 	for p, x := range e.prefixes {
 		x.refs = 0
+		e.pending.prefixes[p] = true
 		byPrefix[x.id.id] = true
 		e.index.remove(x.id)
 		x.id = newIdentity(e.cfg, x.id.id, cidrLabels(e.cfg, p), nil, true)

@@ -23,7 +23,6 @@ type identity struct {
 
 	node, cluster, world4, world6 bool
 
-	sels []uint32 // live selectors that match, sorted
 	cell *cell
 }
 

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/hypha-net/hypha/internal/model"
@@ -11,6 +12,8 @@ type liveSel struct {
 	id    uint32
 	peers *peers
 	refs  int
+	cells map[*cell]bool // of which the identities match
+	sets  map[*set]bool  // that use it
 }
 
 // live holds the selectors and port names of the sets in use, and finds those that concern an identity.
@@ -36,7 +39,7 @@ func (l *live) acquire(p *peers) (s *liveSel, fresh bool) {
 		return s, false
 	}
 	l.next++
-	s = &liveSel{id: l.next, peers: p, refs: 1}
+	s = &liveSel{id: l.next, peers: p, refs: 1, cells: map[*cell]bool{}, sets: map[*set]bool{}}
 	l.byKey[p.key] = s
 	for i := range p.terms {
 		switch t := &p.terms[i]; t.kind {
@@ -67,16 +70,12 @@ func (l *live) release(s *liveSel) bool {
 	return true
 }
 
-// of are the ids of the selectors that an identity matches, sorted.
-func (l *live) of(id *identity) []uint32 {
-	seen := map[*liveSel]bool{}
-	var out []uint32
+// of are the selectors that an identity matches, by id.
+func (l *live) of(id *identity) []*liveSel {
+	var out []*liveSel
 	try := func(s *liveSel) {
-		if !seen[s] {
-			seen[s] = true
-			if s.peers.matches(id) {
-				out = append(out, s.id)
-			}
+		if s.peers.matches(id) {
+			out = append(out, s)
 		}
 	}
 	l.labels.candidates(id.labels, try)
@@ -88,8 +87,8 @@ func (l *live) of(id *identity) []uint32 {
 			try(s)
 		}
 	}
-	slices.Sort(out)
-	return out
+	slices.SortFunc(out, func(a, b *liveSel) int { return cmp.Compare(a.id, b.id) })
+	return slices.Compact(out)
 }
 
 // named are the ports of an identity whose names egress rules use.

@@ -35,7 +35,11 @@ func (e *Engine) plan() []model.PolicyStep {
 		e.place(e.pending.ids[n])
 	}
 	p.forget()
-	for pre, x := range e.prefixes {
+	for pre := range e.pending.prefixes {
+		x := e.prefixes[pre]
+		if x == nil {
+			continue
+		}
 		if x.refs == 0 {
 			p.retiring[x.id.id] = true
 		} else if id, ok := p.k.prefixes[pre]; !ok || id != x.id.id {
@@ -163,6 +167,7 @@ func (p *planner) renumber() {
 		}
 	}
 	for _, s := range slices.SortedFunc(maps.Keys(again), func(a, b *set) int { return cmp.Compare(a.num, b.num) }) {
+		p.e.pending.dead = append(p.e.pending.dead, s.num)
 		p.k.lastSet++
 		s.num = p.k.lastSet
 		p.fresh = append(p.fresh, s)
@@ -204,17 +209,31 @@ func (p *planner) adoptSets(todo []*set) {
 
 func equalRow(a, b [2]*model.PolicyList) bool { return equalList(a[0], b[0]) && equalList(a[1], b[1]) }
 
+// classesOf are the classes that identities of a cell have now; after split they are all in that cell.
+func (p *planner) classesOf(c *cell) []model.ClassID {
+	var out []model.ClassID
+	for id := range c.members {
+		if class, ok := p.k.classes[id]; ok && !slices.Contains(out, class) {
+			out = append(out, class)
+		}
+	}
+	return out
+}
+
 // swap writes what the new sets need and flips the endpoints.
 func (p *planner) swap() {
 	var s model.PolicyStep
+	classes := map[*cell][]model.ClassID{}
 	for _, set := range p.fresh {
 		p.rows(&s, set.num, 0, set.anyRow())
-		for c, members := range p.k.members {
-			for id := range members { // all are of one cell after split
-				p.rows(&s, set.num, c, set.row(p.e.index.all[id].cell))
-				break
+		set.concerns(p.e.cells, func(cl *cell) {
+			if _, ok := classes[cl]; !ok {
+				classes[cl] = p.classesOf(cl)
 			}
-		}
+			for _, c := range classes[cl] {
+				p.rows(&s, set.num, c, set.row(cl))
+			}
+		})
 	}
 	for pre, id := range p.entering {
 		if s.Prefixes == nil {

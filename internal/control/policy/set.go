@@ -31,8 +31,8 @@ type side struct {
 	named    []model.NamedPort // ingress: of the subject
 	byName   bool              // some entry names a port of the peer
 
-	bySel map[uint32][]int // live selector -> entries; only of an attached set
-	any   []byte           // mask of the entries for everybody
+	bySel map[*liveSel][]int // live selector -> entries; only of an attached set
+	any   []byte             // mask of the entries for everybody
 	lists map[string]*model.PolicyList
 }
 
@@ -202,15 +202,27 @@ func (sd *side) list(mask []byte, named []model.NamedPort) *model.PolicyList {
 // anyList is the list of peers that no selector names.
 func (sd *side) anyList() *model.PolicyList { return sd.list(sd.any, nil) }
 
-// forCell is the list for a cell; only for an attached set.
+// forCell is the list for a cell, nil where that of everybody will do; only for an attached set.
 func (sd *side) forCell(c *cell) *model.PolicyList {
-	mask := slices.Clone(sd.any)
+	var mask []byte
 	for _, s := range c.sels {
 		for _, i := range sd.bySel[s] {
+			if mask == nil {
+				mask = slices.Clone(sd.any)
+			}
 			mask[i/8] |= 1 << (i % 8)
 		}
 	}
-	return sd.list(mask, c.named)
+	if mask == nil {
+		if !sd.byName || len(c.named) == 0 {
+			return nil
+		}
+		mask = sd.any
+	}
+	if l := sd.list(mask, c.named); !equalList(l, sd.anyList()) {
+		return l
+	}
+	return nil
 }
 
 // forPeer is the same for any identity and any set, by asking every entry.
@@ -225,13 +237,24 @@ func (sd *side) forPeer(id *identity) *model.PolicyList {
 }
 
 // row is what the kernel holds for a class: nil where the list of everybody will do.
-func (s *set) row(c *cell) (out [2]*model.PolicyList) {
-	for dir, sd := range s.sides {
-		if l := sd.forCell(c); !equalList(l, sd.anyList()) {
-			out[dir] = l
+func (s *set) row(c *cell) [2]*model.PolicyList {
+	return [2]*model.PolicyList{s.sides[0].forCell(c), s.sides[1].forCell(c)}
+}
+
+// concerns calls f for the cells that have a row of their own in the set, and perhaps others.
+func (s *set) concerns(cells map[string]*cell, f func(*cell)) {
+	for _, sel := range s.sels {
+		for c := range sel.cells {
+			f(c)
 		}
 	}
-	return out
+	if len(s.names) > 0 {
+		for _, c := range cells {
+			if len(c.named) > 0 {
+				f(c)
+			}
+		}
+	}
 }
 
 func (s *set) anyRow() [2]*model.PolicyList {

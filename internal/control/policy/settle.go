@@ -73,12 +73,28 @@ func (p *planner) choose(s *model.PolicyStep, c *cell) {
 	}
 	if best == 0 {
 		best = p.newClass()
-		for _, set := range p.e.sets {
+		for set := range p.concerned(c) {
 			p.rows(s, set.num, best, set.row(c))
 		}
 	}
 	c.class = best
 	p.e.owners[best] = c
+}
+
+// concerned are the sets that may have a row of their own for a cell.
+func (p *planner) concerned(c *cell) map[*set]bool {
+	out := map[*set]bool{}
+	for _, sel := range c.sels {
+		maps.Copy(out, sel.sets)
+	}
+	if len(c.named) > 0 {
+		for _, set := range p.e.sets {
+			if len(set.names) > 0 {
+				out[set] = true
+			}
+		}
+	}
+	return out
 }
 
 func (p *planner) unowned(class model.ClassID) bool {
@@ -117,19 +133,26 @@ func (p *planner) join(s *model.PolicyStep, id model.IdentityID, class model.Cla
 
 // retire deletes prefixes that no set names; their addresses fall to what covers them, which no set tells apart.
 func (p *planner) retire(s *model.PolicyStep) {
-	for pre, x := range p.e.prefixes {
-		if x.refs > 0 {
+	for pre := range p.e.pending.prefixes {
+		x := p.e.prefixes[pre]
+		if x == nil || x.refs > 0 {
 			continue
 		}
 		p.e.unplace(x.id)
 		p.e.index.remove(x.id)
 		delete(p.e.prefixes, pre)
 		p.dropClass(s, x.id.id)
-	}
-	for pre := range p.k.prefixes {
-		if p.e.prefixes[pre] == nil {
+		if _, ok := p.k.prefixes[pre]; ok {
 			s.DeletePrefixes = append(s.DeletePrefixes, pre)
 			delete(p.k.prefixes, pre)
+		}
+	}
+	if p.e.adopt {
+		for pre := range p.k.prefixes {
+			if p.e.prefixes[pre] == nil {
+				s.DeletePrefixes = append(s.DeletePrefixes, pre)
+				delete(p.k.prefixes, pre)
+			}
 		}
 	}
 	slices.SortFunc(s.DeletePrefixes, comparePrefix)
@@ -138,45 +161,57 @@ func (p *planner) retire(s *model.PolicyStep) {
 
 // sweep deletes the lists of sets without endpoints and of classes without members.
 func (p *planner) sweep(s *model.PolicyStep) {
-	nums := map[model.SetID]bool{}
-	for _, set := range p.e.sets {
-		nums[set.num] = true
+	dead := p.lost
+	if p.e.adopt {
+		dead = p.strangers()
 	}
-	drop := func(set model.SetID, class model.ClassID) {
-		for dir, l := range p.k.rows[set][class] {
-			if l != nil {
-				s.DeleteLists = append(s.DeleteLists, model.PolicyKey{Set: set, Class: class, Dir: model.Direction(dir)})
-			}
+	for _, set := range p.e.pending.dead {
+		for class := range p.k.rows[set] {
+			p.dropRow(s, set, class)
 		}
-		delete(p.k.rows[set], class)
+		delete(p.k.rows, set)
 	}
-	for set, rows := range p.k.rows {
-		if !nums[set] {
-			for class := range rows {
-				drop(set, class)
-			}
-			delete(p.k.rows, set)
+	for class := range dead {
+		if class == 0 || p.k.members[class] != nil {
 			continue
 		}
-		dead := p.lost
-		if p.e.adopt {
-			dead = map[model.ClassID]bool{}
-			for class := range rows {
-				dead[class] = true
-			}
-		}
-		for class := range dead {
-			if class != 0 && p.k.members[class] == nil {
-				drop(set, class)
-			}
-		}
-	}
-	for class := range p.lost {
-		if p.k.members[class] == nil {
-			delete(p.e.owners, class)
+		delete(p.e.owners, class)
+		for set := range p.k.rows {
+			p.dropRow(s, set, class)
 		}
 	}
 	slices.SortFunc(s.DeleteLists, func(a, b model.PolicyKey) int {
 		return cmp.Or(cmp.Compare(a.Set, b.Set), cmp.Compare(a.Class, b.Class), cmp.Compare(a.Dir, b.Dir))
 	})
+}
+
+// strangers notes the sets of the kernel that are not wanted, and answers with all classes that have rows.
+func (p *planner) strangers() map[model.ClassID]bool {
+	wanted := map[model.SetID]bool{}
+	for _, set := range p.e.sets {
+		wanted[set.num] = true
+	}
+	classes := map[model.ClassID]bool{}
+	for set, rows := range p.k.rows {
+		if !wanted[set] {
+			p.e.pending.dead = append(p.e.pending.dead, set)
+		}
+		for class := range rows {
+			classes[class] = true
+		}
+	}
+	return classes
+}
+
+func (p *planner) dropRow(s *model.PolicyStep, set model.SetID, class model.ClassID) {
+	row, ok := p.k.rows[set][class]
+	if !ok {
+		return
+	}
+	for dir, l := range row {
+		if l != nil {
+			s.DeleteLists = append(s.DeleteLists, model.PolicyKey{Set: set, Class: class, Dir: model.Direction(dir)})
+		}
+	}
+	delete(p.k.rows[set], class)
 }

@@ -100,14 +100,10 @@ func (p *planner) keeper(c model.ClassID, parts []*part) int {
 
 // covering is the identity that the addresses of a prefix have as long as the prefix is not there.
 func (p *planner) covering(pre netip.Prefix) model.IdentityID {
-	best, bits := model.IdentityUnknown, -1
-	for q, id := range p.k.prefixes {
-		if q != pre && within(pre, q) && q.Bits() > bits {
-			best, bits = id, q.Bits()
+	for bits := pre.Bits() - 1; bits > 0; bits-- {
+		if id, ok := p.k.prefixes[netip.PrefixFrom(pre.Addr(), bits).Masked()]; ok {
+			return id
 		}
-	}
-	if bits >= 0 {
-		return best
 	}
 	switch cfg := p.e.cfg; {
 	case !cfg.IPv4 || !cfg.IPv6:
