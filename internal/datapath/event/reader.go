@@ -91,6 +91,7 @@ func (r *Reader) read(ctx context.Context, cpu int, rr *ringbuf.Reader, got func
 	d := decoder{cpu: cpu}
 	var rec ringbuf.Record
 	var ev model.Event
+	rr.SetDeadline(time.Now().Add(poll)) // else a quiet ring would never see ctx end
 	for n := 0; ; n++ {
 		if n&0xff == 0 && ctx.Err() != nil {
 			return nil
