@@ -1,0 +1,144 @@
+package overlay_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/hypha-net/hypha/bpf/maps"
+	"github.com/hypha-net/hypha/bpf/overlay"
+	"github.com/hypha-net/hypha/internal/testutil/bpftest"
+	"github.com/hypha-net/hypha/internal/testutil/packet"
+)
+
+var (
+	versions = [2]string{"ipv4", "ipv6"}
+	inner    = packet.Flow{SrcMAC: packet.MAC(0x51), DstMAC: packet.MAC(0x52), SrcPort: 5000, DstPort: 80}
+)
+
+func arrive(t *testing.T, w *bpftest.World, name string, outer netip.Addr, vni uint32, frame []byte, verdict uint32, reason ...uint8) []byte {
+	t.Helper()
+	got, out, err := w.RunTunneled(overlay.FromOverlay, w.Dev[3], outer, vni, frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evs := w.Events()
+	if drops := bpftest.Drops(evs); got != verdict || !slices.Equal(drops, reason) {
+		t.Errorf("%s: verdict %d, drops %v; want %d, %v; events %+v", name, got, drops, verdict, reason, evs)
+	}
+	for _, e := range evs {
+		if e.Vni != vni || e.Tunnel.Netip() != outer {
+			t.Errorf("%s: event says VNI %d from %v", name, e.Vni, e.Tunnel.Netip())
+		}
+	}
+	return out
+}
+
+func TestFromOverlay(t *testing.T) {
+	for v, name := range versions {
+		t.Run(name, func(t *testing.T) {
+			w := bpftest.NewWorld(t, bpftest.Config{})
+			node := bpftest.Node2[0]
+			from := func(src netip.Addr) packet.Flow {
+				f := inner
+				f.Src, f.Dst = src, w.Pod1.Addr(v)
+				return f
+			}
+			good := from(bpftest.FarPod[v])
+			frame := good.TCP("S")
+			out := arrive(t, w, "a remote pod", node, bpftest.IDFar, frame, bpftest.Redirect)
+			if string(out[:6]) != string(w.Pod1.MAC) || string(out[14:]) != string(frame[14:]) {
+				t.Errorf("delivered % x", out)
+			}
+			drop := func(what string, outer netip.Addr, vni uint32, f packet.Flow, reason uint8) {
+				t.Helper()
+				f.SrcPort = 6000
+				arrive(t, w, what, outer, vni, f.TCP("S"), bpftest.Drop, reason)
+			}
+			drop("unknown node", bpftest.Outside[0], bpftest.IDFar, good, maps.DropUnknownSender)
+			drop("the node itself", bpftest.Node1[0], bpftest.IDFar, good, maps.DropUnknownSender)
+			drop("a pod as node", w.Pod2.V4, bpftest.IDFar, good, maps.DropUnknownSender)
+			drop("another identity", node, bpftest.IDPod2, good, maps.DropIdentity)
+			drop("identity host", node, bpftest.IDHost, good, maps.DropIdentity)
+			drop("identity 0", node, 0, good, maps.DropIdentity)
+			drop("our own pod", node, bpftest.IDPod2, from(w.Pod2.Addr(v)), maps.DropSourceIP)
+			drop("our own node", node, bpftest.IDHost, from(bpftest.Node1[v]), maps.DropSourceIP)
+			drop("the world", node, bpftest.IDWorld, from(bpftest.Outside[v]), maps.DropSourceIP)
+			nodeV := bpftest.Node2[1-v]
+			if v == 0 { // a node known, but not the one the pod is behind
+				drop("the wrong node", nodeV, bpftest.IDFar, good, maps.DropSourceIP)
+			}
+
+			fresh := from(bpftest.NewPod[v])
+			arrive(t, w, "a pod without a row yet", node, bpftest.IDFar, fresh.TCP("S"), bpftest.Redirect)
+			drop("a new pod of an unknown identity", node, 9999, fresh, maps.DropIdentity)
+			for _, reserved := range []uint32{0, bpftest.IDHost, bpftest.IDWorld, bpftest.IDRemoteNode, 7, 8} {
+				w.Put(w.Maps.ClassV1, reserved, uint32(1))
+				drop("a new pod as a reserved identity", node, reserved, fresh, maps.DropIdentity)
+			}
+			arrive(t, w, "a remote node", node, bpftest.IDRemoteNode, from(bpftest.Router2[v]).TCP("S"), bpftest.Redirect)
+
+			toNode := good
+			toNode.Dst = bpftest.Router1[v]
+			arrive(t, w, "to the node", node, bpftest.IDFar, toNode.UDP(1), bpftest.Pass)
+			toNode.Dst = netip.MustParsePrefix([]string{"10.0.1.200/32", "fd00:1::200/128"}[v]).Addr()
+			drop("to nobody", node, bpftest.IDFar, toNode, maps.DropUnroutable)
+
+			w.PutPolicy(1, maps.ClassAny, maps.PolicyIngress, maps.PolicyValue{DefaultRule: 60})
+			drop("denied", node, bpftest.IDFar, good, maps.DropPolicy)
+			arrive(t, w, "established", node, bpftest.IDFar, good.TCP("A"), bpftest.Redirect)
+		})
+	}
+}
+
+// The underlay may be IPv6.
+func TestFromOverlayIPv6Underlay(t *testing.T) {
+	w := bpftest.NewWorld(t, bpftest.Config{})
+	w.PutIP(bpftest.FarPod[0], bpftest.IDFar, maps.IPCacheTunnel, bpftest.Node2[1])
+	f := inner
+	f.Src, f.Dst = bpftest.FarPod[0], w.Pod1.V4
+	arrive(t, w, "IPv4 in IPv6", bpftest.Node2[1], bpftest.IDFar, f.TCP("S"), bpftest.Redirect)
+	arrive(t, w, "from the node's IPv4 address", bpftest.Node2[0], bpftest.IDFar, f.TCP("S"), bpftest.Drop, maps.DropSourceIP)
+}
+
+func TestFromOverlayWithoutKey(t *testing.T) {
+	w := bpftest.NewWorld(t, bpftest.Config{})
+	f := inner
+	f.Src, f.Dst = bpftest.FarPod[0], w.Pod1.V4
+	verdict, _ := w.MustRun(overlay.FromOverlay, w.Dev[3], f.TCP("S"))
+	if drops := bpftest.Drops(w.Events()); verdict != bpftest.Drop || !slices.Equal(drops, []uint8{maps.DropTunnelKey}) {
+		t.Errorf("verdict %d, drops %v", verdict, drops)
+	}
+}
+
+func TestToOverlay(t *testing.T) {
+	w := bpftest.NewWorld(t, bpftest.Config{})
+	for v, name := range versions {
+		for _, c := range []struct {
+			name     string
+			src, dst netip.Addr
+			verdict  uint32
+			reason   []uint8
+		}{
+			{"the node's own", bpftest.Router1[v], bpftest.FarPod[v], bpftest.Pass, nil},
+			{"the node's own to a new pod", bpftest.Node1[v], bpftest.NewPod[v], bpftest.Pass, nil},
+			{"forwarded", bpftest.Outside[v], bpftest.FarPod[v], bpftest.Drop, []uint8{maps.DropSourceIP}},
+			{"a pod's, past from_pod", w.Pod1.Addr(v), bpftest.FarPod[v], bpftest.Drop, []uint8{maps.DropSourceIP}},
+			{"to the outside", bpftest.Router1[v], bpftest.Outside[v], bpftest.Drop, []uint8{maps.DropNoTunnel}},
+		} {
+			f := inner
+			f.Src, f.Dst = c.src, c.dst
+			verdict, _, mark, err := w.RunPacket(overlay.ToOverlay, bpftest.Packet{Frame: f.TCP("S"), IfIndex: w.Dev[3]})
+			if err != nil {
+				t.Fatal(err)
+			}
+			drops := bpftest.Drops(w.Events())
+			if verdict != c.verdict || !slices.Equal(drops, c.reason) {
+				t.Errorf("%s %s: verdict %d, drops %v", name, c.name, verdict, drops)
+			}
+			if verdict == bpftest.Pass && mark != 0x400 {
+				t.Errorf("%s %s: mark %#x", name, c.name, mark)
+			}
+		}
+	}
+}
