@@ -42,7 +42,7 @@ type Server struct {
 	log   *slog.Logger
 	http  net.Listener
 	tcp   net.Listener
-	udp   net.PacketConn
+	udp   *net.UDPConn
 	slots chan struct{}
 }
 
@@ -57,7 +57,7 @@ func New(cfg Config, log *slog.Logger) (*Server, error) {
 	}
 	if cfg.Echo != 0 {
 		if s.tcp, err = net.Listen("tcp", port(cfg.Echo)); err == nil {
-			s.udp, err = net.ListenPacket("udp", port(cfg.Echo))
+			s.udp, err = listenUDP(cfg.Echo)
 		}
 		if err != nil {
 			s.close()
@@ -148,18 +148,19 @@ func (s *Server) echoTCP(ctx context.Context, wg *sync.WaitGroup) error {
 	}
 }
 
-// echoUDP returns every datagram to where it came from.
+// echoUDP returns every datagram to where it came from, from the address it was sent to: a pod or machine with several
+// addresses would else answer from another one.
 func (s *Server) echoUDP() error {
-	buf := make([]byte, maxDatagram)
+	buf, oob := make([]byte, maxDatagram), make([]byte, 128)
 	for {
-		n, from, err := s.udp.ReadFrom(buf)
+		n, oobn, _, from, err := s.udp.ReadMsgUDPAddrPort(buf, oob)
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return err
 			}
 			continue // an ICMP error to an earlier answer
 		}
-		_, _ = s.udp.WriteTo(buf[:n], from)
+		_, _, _ = s.udp.WriteMsgUDPAddrPort(buf[:n], replySource(oob[:oobn]), from)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +58,13 @@ func TestServer(t *testing.T) {
 	for _, network := range []string{"tcp", "udp"} {
 		if d, err := new(Client).Echo(ctx, network, echo); err != nil || d <= 0 {
 			t.Errorf("Echo %s: %s %v", network, d, err)
+		}
+	}
+	// Every loopback address answers as itself: a connected socket takes no other's datagrams.
+	other := netip.AddrPortFrom(netip.MustParseAddr("127.9.9.9"), netip.MustParseAddrPort(echo).Port()).String()
+	for _, addr := range []string{other, "[::1]:" + strconv.Itoa(int(netip.MustParseAddrPort(echo).Port()))} {
+		if _, err := new(Client).Echo(ctx, "udp", addr); err != nil {
+			t.Errorf("Echo from %s: %v", addr, err)
 		}
 	}
 	if _, err := new(Client).Echo(t.Context(), "tcp", echo); err == nil {
