@@ -280,7 +280,7 @@ func (a *Agent) openObserver() (err error) {
 	labels := make([]string, 0, len(a.cfg.NodeLabels))
 	labels = append(labels, a.cfg.NodeLabels...)
 	if a.observer, err = observe.New(observe.Config{Node: a.cfg.NodeName, Cluster: a.cfg.ClusterName, NodeLabels: labels, Version: version.Get().Version,
-		Capacity: a.cfg.HubbleCapacity, TunnelPort: a.cfg.TunnelPort}, observe.Deps{Resolver: a.names, Metrics: a.registry}); err != nil {
+		Capacity: a.cfg.HubbleCapacity, TunnelPort: a.cfg.TunnelPort, SourceFiles: event.SourceFiles()}, observe.Deps{Resolver: a.names, Metrics: a.registry}); err != nil {
 		return err
 	}
 	if a.events, err = event.New(event.Deps{Log: a.log.With("part", "event"), Maps: a.maps}); err != nil {

@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/hypha-net/hypha/internal/control/identity"
 	"github.com/hypha-net/hypha/internal/control/node"
@@ -255,23 +254,3 @@ func (a *Agent) ipRows() []model.IPEntry {
 }
 
 var _ table.Target[netip.Prefix, model.IPEntry] = (*addressTarget)(nil)
-
-// waitComplete returns when every table is complete and its reconciler has worked through it, or ctx ends.
-func waitComplete(ctx context.Context, worked ...func() bool) bool {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		done := true
-		for _, w := range worked {
-			done = done && w()
-		}
-		if done {
-			return true
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-tick.C:
-		}
-	}
-}
