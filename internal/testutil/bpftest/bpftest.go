@@ -156,6 +156,9 @@ func (e *Env) Prog(name string) *ebpf.Program {
 	return e.progs[name]
 }
 
+// Configure changes the constants of programs that are not loaded yet.
+func (e *Env) Configure(cfg maps.Config) { e.cfg = cfg }
+
 // LoadObject loads a program object on the environment's maps. The caller closes it.
 func (e *Env) LoadObject(spec *ebpf.CollectionSpec, cfg maps.Config) (*ebpf.Collection, error) {
 	if err := spec.Variables[maps.ConfigVariable].Set(cfg); err != nil {
