@@ -102,6 +102,10 @@ func genCIDRRule(t *rapid.T) v2.CIDRRule {
 	case 3:
 		c.CIDRGroupSelector = &v2.LabelSelector{MatchLabels: map[string]string{"kind": rapid.SampledFrom([]string{"p", "q"}).Draw(t, "kind")}}
 	}
+	if rapid.IntRange(0, 2).Draw(t, "nested") == 0 {
+		return v2.CIDRRule{CIDR: rapid.SampledFrom([]string{"10.0.0.0/8", "0.0.0.0/0", "10.1.0.0/16"}).Draw(t, "outer"),
+			Except: []string{rapid.SampledFrom([]string{"10.1.2.0/24", "10.1.2.3", "10.1.2.4"}).Draw(t, "inner")}}
+	}
 	if rapid.Bool().Draw(t, "excepts") {
 		c.Except = list(t, 0, 2, func(t *rapid.T) string {
 			return genCIDR.Filter(func(s string) bool { return s != "0.0.0.0/0" && s != "::/0" }).Draw(t, "except")
@@ -223,7 +227,9 @@ func genIdentity(t *rapid.T) policy.Identity {
 		}
 		if r.IntN(4) > 0 {
 			add("k8s", model.KeyNamespace, pick("a", "b"))
-			add("k8s", "io.cilium.k8s.namespace.labels.team", pick("x", "y"))
+			if r.IntN(2) == 0 {
+				add("k8s", "io.cilium.k8s.namespace.labels.team", pick("x", "y"))
+			}
 		}
 		if r.IntN(2) == 0 {
 			add("k8s", model.KeyCluster, pick("c1", "c2"))

@@ -1,8 +1,8 @@
 package parse
 
 import (
+	"cmp"
 	"fmt"
-	"strings"
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
 )
@@ -75,8 +75,8 @@ func (d *decoder) checkICMPs(path string, rules []v2.ICMPRule) {
 				continue
 			}
 			if _, ok := f.Type.Resolve(f.Family); !ok {
-				d.fail(field+".type", "unknown ICMP type %q for %s; a number is always possible", f.Type.Name,
-					strings.TrimSpace(f.Family+" (IPv4 when none is given)"))
+				d.fail(field+".type", "unknown ICMP type %q of %s; a number is always possible", f.Type.Name,
+					cmp.Or(f.Family, v2.FamilyIPv4))
 			}
 		}
 	}

@@ -51,8 +51,8 @@ func readYAML(text []byte, b *budget) (docs []*node, err error) {
 	}
 }
 
-// yamlDepth refuses early what would make the library recurse deeply: it looks for brackets and indentation only, so
-// it may count too few levels (the tree is checked again), and a text with thousands of brackets in a row is no policy.
+// yamlDepth refuses early what would make the library recurse deeply. It only counts brackets and markers, so it may miss
+// levels (the tree is checked again); no policy has a thousand of them open, or in one line.
 func yamlDepth(text []byte) error {
 	open := 0
 	for _, c := range text {
@@ -63,8 +63,6 @@ func yamlDepth(text []byte) error {
 			}
 		case ']', '}':
 			open = max(0, open-1)
-		case '\n':
-			continue
 		}
 	}
 	// "- - - - -" and "? ? ? ?" nest without brackets.
