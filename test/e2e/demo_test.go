@@ -98,7 +98,7 @@ func TestDemo(t *testing.T) {
 	if took := time.Since(begin); took > 15*time.Second {
 		t.Errorf("up took %s", took)
 	}
-	for _, want := range []string{"app2 ", "app2-remote", "allowed", "denied", "observe --verdict DROPPED", "demo down"} {
+	for _, want := range []string{"app2 ", "app2-remote", "allowed", "denied", "observe --verdict DROPPED", "The end: "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("up does not print %q:\n%s", want, out)
 		}
