@@ -126,12 +126,13 @@ func (p *planner) forget() {
 // number gives every set its number: the one the kernel has for the same content, or a new one.
 func (p *planner) number() {
 	var todo []*set
-	for _, s := range p.e.sets {
-		if s.num == 0 {
+	seen := map[*set]bool{}
+	for _, n := range slices.Sorted(maps.Keys(p.e.local)) {
+		if s := p.e.local[n].set; s.num == 0 && !seen[s] {
+			seen[s] = true
 			todo = append(todo, s)
 		}
 	}
-	slices.SortFunc(todo, func(a, b *set) int { return cmp.Compare(a.key, b.key) })
 	if p.e.adopt {
 		p.adoptSets(todo)
 	}
