@@ -170,7 +170,7 @@ func (p *IPs) parse(key string, value []byte) (netip.Prefix, model.IPEntry, bool
 	case !v.HostIP.IsValid():
 		return prefix, e, false, fmt.Errorf("address %s: no address of its node", key)
 	}
-	e = model.IPEntry{Prefix: prefix, Identity: v.ID, Tunnel: v.HostIP.Unmap(), Source: model.IPSourceKVStore,
+	e = model.IPEntry{Prefix: prefix, Identity: v.ID, Tunnel: v.HostIP.Unmap(), Source: model.IPSourceKVStore, NoMasq: true,
 		Name: v.K8sPodName, Namespace: v.K8sNamespace}
 	for _, np := range v.NamedPorts {
 		for proto, name := range protoNames {
