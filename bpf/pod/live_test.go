@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
@@ -129,6 +128,7 @@ func (n *liveNode) pod(last int, identity uint32) *netns.NS {
 	}
 	n.attach(dev, pod.FromPod, ebpf.AttachTCXIngress)
 	n.attach(dev, pod.ToPod, ebpf.AttachTCXEgress)
+	ns.Run("ip", "link", "set", "eth0", "mtu", "1450") // as workloads get it: the overlay's
 	for v, gw := range podAddr(n.index, 1) {
 		ns.Run("ip", []string{"-4", "-6"}[v], "route", "add", gw.String(), "dev", "eth0")
 		ns.Run("ip", []string{"-4", "-6"}[v], "route", "add", "default", "via", gw.String(), "dev", "eth0")
@@ -250,8 +250,7 @@ func testLive(t *testing.T, flags uint32) {
 		for what, dst := range map[string]netip.Addr{"same node": podAddr(1, 12)[v], "other node": podAddr(2, 21)[v],
 			"gateway": podAddr(1, 1)[v], "outside": outside[v]} {
 			for _, size := range []string{"56", "1400", "4000"} {
-				// The workload's MTU is greater than the overlay's: the first of the long ones may be answered by what fits.
-				if out, err := a.Try("ping", "-n", "-c3", "-i0.2", "-W2", "-s", size, dst.String()); err != nil {
+				if out, err := a.Try("ping", "-n", "-c1", "-W2", "-s", size, dst.String()); err != nil {
 					t.Errorf("%s ping %s with %s bytes: %v\n%s", name, what, size, err, out)
 				}
 			}
@@ -266,6 +265,5 @@ func testLive(t *testing.T, flags uint32) {
 				}
 			}
 		}
-		t.Log(strings.TrimSpace(a.Run("ip", "neigh")))
 	}
 }

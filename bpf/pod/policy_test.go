@@ -10,7 +10,9 @@ import (
 
 func TestPolicyRows(t *testing.T) {
 	w := bpftest.NewWorld(t, bpftest.Config{})
-	key := func(class uint32) maps.PolicyKey { return maps.PolicyKey{Set: 2, Class: class, Dir: maps.PolicyIngress} }
+	key := func(class uint32) maps.PolicyKey {
+		return maps.PolicyKey{Set: 2, Class: class, Dir: maps.PolicyIngress}
+	}
 	entry := func(proto uint8, lo, hi uint16, verdict uint8, rule uint32) maps.PolicyEntry {
 		return maps.PolicyEntry{Proto: proto, PortLo: lo, PortHi: hi, Verdict: verdict, Rule: rule}
 	}

@@ -49,9 +49,9 @@ func Defaults() maps.Config {
 
 // Env is a loaded datapath.
 type Env struct {
-	Maps  maps.Maps
-	NS    *netns.NS
-	Dev   []int // interface indexes of d1, d2, ...
+	Maps maps.Maps
+	NS   *netns.NS
+	Dev  []int // interface indexes of d1, d2, ...
 
 	t     testing.TB
 	cfg   maps.Config
