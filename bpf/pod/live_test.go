@@ -128,7 +128,8 @@ func (n *liveNode) pod(last int, identity uint32) *netns.NS {
 	}
 	n.attach(dev, pod.FromPod, ebpf.AttachTCXIngress)
 	n.attach(dev, pod.ToPod, ebpf.AttachTCXEgress)
-	ns.Run("ip", "link", "set", "eth0", "mtu", "1450") // as workloads get it: the overlay's
+	ns.Run("ip", "link", "set", "eth0", "mtu", "1450") // as workloads get it: the overlay's, at both ends
+	n.NS.Run("ip", "link", "set", dev, "mtu", "1450")
 	for v, gw := range podAddr(n.index, 1) {
 		ns.Run("ip", []string{"-4", "-6"}[v], "route", "add", gw.String(), "dev", "eth0")
 		ns.Run("ip", []string{"-4", "-6"}[v], "route", "add", "default", "via", gw.String(), "dev", "eth0")
@@ -217,6 +218,7 @@ func testLive(t *testing.T, flags uint32) {
 	n2.NS.Addr("eth0", underlay[2][0]+"/24", underlay[2][1]+"/64")
 	world := netns.New(t, "world")
 	netns.Veth(t, n1.NS, "eth1", world, "eth0")
+	world.Run("ip", "link", "set", "eth0", "mtu", "1450") // nobody cuts to a workload's MTU what comes from outside
 	n1.NS.Addr("eth1", "198.51.100.1/24", "2001:db8:1::1/64")
 	world.Addr("eth0", "198.51.100.7/24", "2001:db8:1::7/64")
 	n1.Put(n1.Maps.DevicesV1, uint32(n1.ifindex("eth1")), maps.Device{Mtu: 1500,
