@@ -36,7 +36,11 @@ func (e *env) find(admin bool) (string, error) {
 	if f.Changed("socket") && (f.Changed("state-dir") || f.Changed("node-name")) {
 		return "", usagef("--socket already says which agent: leave --state-dir and --node-name out")
 	}
-	return client.Find(e.stateDir, e.nodeName, e.socket, admin)
+	socket := e.socket
+	if !f.Changed("socket") && !f.Changed("state-dir") && !f.Changed("node-name") {
+		socket = e.Getenv(client.EnvSocket)
+	}
+	return client.Find(e.stateDir, e.nodeName, socket, admin)
 }
 
 // reader is the agent's reading half.

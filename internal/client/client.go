@@ -69,7 +69,7 @@ func (i *interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		}
 		resp, err := next(ctx, req)
 		if err != nil {
-			return nil, explain(ctx, i.socket, err)
+			return nil, explain(ctx, i.socket, req.Spec().Procedure, err)
 		}
 		return resp, nil
 	}
@@ -92,11 +92,11 @@ type stream struct {
 }
 
 func (s *stream) Send(msg any) error {
-	return explain(s.ctx, s.socket, s.StreamingClientConn.Send(msg))
+	return explain(s.ctx, s.socket, s.Spec().Procedure, s.StreamingClientConn.Send(msg))
 }
 func (s *stream) Receive(msg any) error {
-	return explain(s.ctx, s.socket, s.StreamingClientConn.Receive(msg))
+	return explain(s.ctx, s.socket, s.Spec().Procedure, s.StreamingClientConn.Receive(msg))
 }
 func (s *stream) CloseRequest() error {
-	return explain(s.ctx, s.socket, s.StreamingClientConn.CloseRequest())
+	return explain(s.ctx, s.socket, s.Spec().Procedure, s.StreamingClientConn.CloseRequest())
 }

@@ -106,6 +106,10 @@ func TestCalls(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "admin.sock") {
 		t.Fatalf("admin call on the reading socket: %v", err)
 	}
+	_, err = c.ListNodes(t.Context(), connect.NewRequest(&agentv1.ListNodesRequest{}))
+	if connect.CodeOf(err) != connect.CodeUnimplemented || strings.Contains(err.Error(), "admin.sock") {
+		t.Fatalf("call that an older agent does not know: %v", err)
+	}
 }
 
 func TestDown(t *testing.T) {
@@ -195,5 +199,15 @@ func TestFind(t *testing.T) {
 	t.Setenv(EnvSocket, "/y.sock")
 	if got, err := Find("", "", "", true); err != nil || got != "/y.sock" {
 		t.Errorf("environment: %q, %v", got, err)
+	}
+	if got, err := Find(a, "gone", "", true); err != nil || got != sock(a, "gone") {
+		t.Errorf("directory and node beside the environment's socket: %q, %v", got, err)
+	}
+	t.Setenv(EnvStateDir, b)
+	if got, err := Find("", "node2", "", true); err != nil || got != sock(b, "node2") {
+		t.Errorf("node beside the environment's socket: %q, %v", got, err)
+	}
+	if got, err := Find(a, "gone", "/z.sock", true); err != nil || got != "/z.sock" {
+		t.Errorf("socket beside all: %q, %v", got, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/hypha-net/hypha/api/agent/v1/agentv1connect"
 	"github.com/hypha-net/hypha/internal/paths"
 )
 
@@ -49,8 +50,10 @@ func Message(err error) string {
 	return err.Error()
 }
 
+const adminPrefix = "/" + agentv1connect.AdminName + "/"
+
 // explain turns a failure to reach the agent into an *Error; what the agent itself answered stays as it is.
-func explain(ctx context.Context, socket string, err error) error {
+func explain(ctx context.Context, socket, procedure string, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
@@ -66,7 +69,7 @@ func explain(ctx context.Context, socket string, err error) error {
 		e.What = fmt.Sprintf("the path of the agent's socket is longer than the 107 bytes a unix socket can have: %s", socket)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded) && !fromAgent(err):
 		e.What = fmt.Sprintf("the agent of node %s did not answer in time (socket %s): see its log and `hypha status`", node, socket)
-	case connect.CodeOf(err) == connect.CodeUnimplemented && filepath.Base(socket) == "agent.sock":
+	case connect.CodeOf(err) == connect.CodeUnimplemented && strings.HasPrefix(procedure, adminPrefix) && filepath.Base(socket) == filepath.Base(paths.Paths{}.AgentSocket()):
 		e.What = fmt.Sprintf("the socket %s only reads: name %s for this", socket, filepath.Join(filepath.Dir(socket), "admin.sock"))
 	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF):
 		e.What = fmt.Sprintf("the agent of node %s stopped while it was asked (socket %s): see its log, then try again", node, socket)

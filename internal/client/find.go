@@ -30,12 +30,16 @@ func (e *NoAgentError) Error() string {
 
 // Find returns the socket of the agent that is meant: the admin socket, or the one that only reads.
 //
-// A socket that is named (argument or environment) is taken as it is, there or not. Then the state directory, if one is
-// named, is searched, else the default ones; a named node must be the one. Of the agents of a directory this host's
-// own comes first, then those that accept connections, each in name order.
+// A socket that is named is taken as it is, there or not; one that the environment names only where no argument says
+// anything: what somebody typed wins over what the shell remembers. Then the state directory, if one is named, is
+// searched, else the default ones; a named node must be the one. Of the agents of a directory this host's own comes
+// first, then those that accept connections, each in name order.
 func Find(stateDir, nodeName, explicitSocket string, admin bool) (string, error) {
-	if s := or(explicitSocket, EnvSocket); s != "" {
-		return strings.TrimPrefix(s, "unix://"), nil
+	if explicitSocket == "" && stateDir == "" && nodeName == "" {
+		explicitSocket = os.Getenv(EnvSocket)
+	}
+	if explicitSocket != "" {
+		return strings.TrimPrefix(explicitSocket, "unix://"), nil
 	}
 	name := or(nodeName, EnvNodeName)
 	dirs := []string{paths.StateDir, paths.DemoDir}
