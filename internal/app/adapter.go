@@ -49,8 +49,8 @@ type identities struct {
 	log   *slog.Logger
 }
 
-func (i identities) Allocate(ctx context.Context, labels model.Labels) (model.IdentityID, error) {
-	id, isNew, err := i.store.Allocate(ctx, labels)
+func (i identities) Allocate(ctx context.Context, labels model.Labels, hint model.IdentityID) (model.IdentityID, error) {
+	id, isNew, err := i.store.AllocateHint(ctx, labels, hint)
 	if isNew {
 		i.log.Info("identity allocated", "identity", uint32(id), "labels", labels.Strings())
 	}

@@ -22,9 +22,10 @@ const maxLabels = 128
 // Sources that only the agent itself may use: they carry meaning of their own for selectors.
 var ownSources = []string{model.SourceReserved, model.SourceCIDR, model.SourceCIDRGroup, model.SourceFQDN, model.SourceNode, model.SourceAny}
 
-// ReservedKey says whether a label key means something to the agent itself, so that no workload may set it, whatever
-// the source: a selector without a source matches all of them.
-func ReservedKey(key string) bool {
+// reservedKey says whether a label key means something to the agent itself, so that no workload may set it, whatever
+// the source: a selector without a source matches all of them. Were it otherwise, a workload could move itself into
+// another namespace or service account (CVE-2023-39347).
+func reservedKey(key string) bool {
 	return key == model.KeyNamespace || strings.HasPrefix(key, model.KeyNamespace+".") ||
 		strings.HasPrefix(key, "io.cilium.k8s.") // cluster, service account, namespace labels
 }
@@ -55,7 +56,7 @@ func checkLabel(l model.Label) error {
 	if slices.Contains(ownSources, l.Source) {
 		return fmt.Errorf("label %q: the source %q is reserved for the agent", l, l.Source)
 	}
-	if ReservedKey(l.Key) {
+	if reservedKey(l.Key) {
 		return fmt.Errorf("label %q: the key is reserved; the namespace is given on its own", l)
 	}
 	prefix, name, found := strings.Cut(l.Key, "/")
@@ -86,7 +87,7 @@ func (m *Manager) resolve(namespace string, own []model.Label) model.Labels {
 func own(ls model.Labels) []model.Label {
 	var out []model.Label
 	for _, l := range ls {
-		if !ReservedKey(l.Key) && !slices.Contains(ownSources, l.Source) {
+		if !reservedKey(l.Key) && !slices.Contains(ownSources, l.Source) {
 			out = append(out, l)
 		}
 	}
@@ -102,7 +103,7 @@ func change(have []model.Label, add, del []string) ([]model.Label, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		if ReservedKey(l.Key) || slices.Contains(ownSources, l.Source) {
+		if reservedKey(l.Key) || slices.Contains(ownSources, l.Source) {
 			return nil, fmt.Errorf("%w: label %q is the agent's own and stays", ErrInvalid, l)
 		}
 		n := len(out)

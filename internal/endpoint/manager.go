@@ -65,6 +65,7 @@ type entry struct {
 	spec     Spec // as first asked
 	id       uint16
 	v4, v6   netip.Addr         // allocated
+	hint     model.IdentityID   // what its labels had in the last run; 0: nothing known
 	held     []model.IdentityID // with Identities; the last one is in force, more than one only while a change is unfinished
 	link     bool               // from here on: was begun, so it has to be undone
 	policy   bool

@@ -295,6 +295,30 @@ func TestRestart(t *testing.T) {
 	n.settle(1)
 }
 
+// The store has lost its data while the agent was down: labels keep the number by which the kernel knows them. Where
+// today's configuration makes other labels of them, the number is left to the old ones.
+func TestRestoreWithEmptyStore(t *testing.T) {
+	n := newNode(t)
+	a := n.add("a", "id=1", "rev=7")
+	n.halt()
+	n.world.Restart()
+	n.world.ForgetIdentities()
+	n.start()
+	n.settle(1)
+	if row, _ := n.Table().Get(a.ID); row.Identity != a.Identity {
+		t.Errorf("identity %d, was %d", row.Identity, a.Identity)
+	}
+	n.halt()
+	n.world.Restart()
+	n.world.ForgetIdentities()
+	n.cfg.Relevant = func(l model.Label) bool { return l.Key != "rev" }
+	n.start()
+	n.settle(1)
+	if row, _ := n.Table().Get(a.ID); row.Identity == a.Identity {
+		t.Errorf("identity %d with other labels", row.Identity)
+	}
+}
+
 // The store is away when the agent starts: workloads run on, untouched, and are confirmed when it is back.
 func TestRestoreWithoutStore(t *testing.T) {
 	n := newNode(t)

@@ -75,6 +75,9 @@ func (m *Manager) adopt(ctx context.Context, r Record, l Link) error {
 			key: k, spec: r.Spec, id: row.ID, v4: row.IPv4, v6: row.IPv6,
 			link: true, policy: true, attached: true, public: true, saved: true, phase: phaseAdopted,
 		}
+		if m.adopted(*row).Labels.Equal(row.Labels) { // else today's configuration makes other labels of them
+			m.entries[k].hint = row.Identity
+		}
 		m.todo[k] = true
 	}
 	m.mu.Unlock()

@@ -58,7 +58,7 @@ func (m *Manager) Update(ctx context.Context, id uint16, c Change) (model.Endpoi
 
 // replace takes a running workload from one row to another, or back if that fails.
 func (m *Manager) replace(ctx context.Context, e *entry, old, want model.Endpoint) (err error) {
-	if want.Identity, err = m.deps.Identities.Allocate(ctx, want.Labels); err != nil {
+	if want.Identity, err = m.deps.Identities.Allocate(ctx, want.Labels, 0); err != nil {
 		return fmt.Errorf("allocate identity: %w", err)
 	}
 	e.held = append(e.held, want.Identity)
@@ -109,7 +109,7 @@ func (m *Manager) regenerate(ctx context.Context, e *entry) error {
 	if !ok {
 		return fmt.Errorf("endpoint %d: %w", e.id, ErrNotFound)
 	}
-	identity, err := m.deps.Identities.Allocate(ctx, row.Labels)
+	identity, err := m.deps.Identities.Allocate(ctx, row.Labels, e.hint)
 	if err != nil {
 		return fmt.Errorf("allocate identity: %w", err)
 	}

@@ -3,9 +3,6 @@ package identity
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
-
 	"github.com/hypha-net/hypha/internal/model"
 )
 
@@ -65,66 +62,6 @@ func TestFilter(t *testing.T) {
 			t.Errorf("filter %q accepted", bad)
 		}
 	}
-}
-
-// CVE-2023-39347: what a workload says of itself does not move it into another namespace or service account.
-func TestWorkloadCannotSayWhereItBelongs(t *testing.T) {
-	own := parse(t, "id=app1", "io.kubernetes.pod.namespace=kube-system", "io.cilium.k8s.policy.serviceaccount=admin",
-		"any:io.kubernetes.pod.namespace=kube-system", "container:io.cilium.k8s.policy.cluster=other",
-		"io.cilium.k8s.namespace.labels.team=red", "io.cilium.k8s.namespace.labels=red", "reserved:host", "cidr:0.0.0.0/0",
-		"fqdn:example.org", "node:role=master", "cidrgroup:x", "pod-template-hash=1")
-	got, dropped, err := Workload(filter(t), own, parse(t, "io.kubernetes.pod.namespace=default"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if d := cmp.Diff(parse(t, "id=app1", "io.kubernetes.pod.namespace=default"), got); d != "" {
-		t.Error(d)
-	}
-	if len(dropped) != 11 {
-		t.Errorf("dropped %v", dropped.Strings())
-	}
-}
-
-func TestWorkload(t *testing.T) {
-	got, _, err := Workload(filter(t), nil, nil)
-	if err != nil || got.Key() != "reserved:init=;" {
-		t.Errorf("%q, %v", got.Key(), err)
-	}
-	for _, bad := range []model.Label{
-		{Source: "k8s", Key: "a", Value: "b;k8s:admin=true"}, {Source: "k8s", Key: "a;b"}, {Source: "k8s", Key: "a=b"},
-		{Source: "k8s:x", Key: "a"}, {Source: "", Key: "a"}, {Source: "k8s", Key: ""}, {Source: "k8s", Key: "a", Value: "\x1b[2J"},
-		{Source: "k8s", Key: "a", Value: "\xff"}, {Source: "k8s", Key: "a", Value: string(make([]byte, 2000))},
-	} {
-		if _, _, err := Workload(filter(t), model.NewLabels(bad), nil); err == nil {
-			t.Errorf("%+v accepted", bad)
-		}
-	}
-	if _, _, err := Workload(filter(t), parse(t, "a=1", "a=2"), nil); err == nil {
-		t.Error("two values for a key accepted")
-	}
-}
-
-// Valid labels can be told apart by the key of their set.
-func TestKeysAreUnique(t *testing.T) {
-	part := rapid.StringMatching(`[a-c:;=/.]{0,3}`)
-	draw := func(t *rapid.T, name string) (model.Labels, bool) {
-		var ls []model.Label
-		for range rapid.IntRange(1, 3).Draw(t, name) {
-			l := model.Label{Source: part.Draw(t, "s"), Key: part.Draw(t, "k"), Value: part.Draw(t, "v")}
-			if Validate(l) != nil {
-				return nil, false
-			}
-			ls = append(ls, l)
-		}
-		return model.NewLabels(ls...), true
-	}
-	rapid.Check(t, func(t *rapid.T) {
-		a, ok1 := draw(t, "a")
-		b, ok2 := draw(t, "b")
-		if ok1 && ok2 && a.Key() == b.Key() && !a.Equal(b) {
-			t.Fatalf("%v and %v have the same key", a, b)
-		}
-	})
 }
 
 func TestScope(t *testing.T) {

@@ -56,6 +56,7 @@ type World struct {
 	Violations []string
 
 	numbers map[string]model.IdentityID
+	number  model.IdentityID // the next
 	next    map[bool]netip.Addr
 	records endpoint.Store
 }
@@ -64,7 +65,7 @@ type World struct {
 func New(store endpoint.Store) *World {
 	w := &World{
 		ifindex: 10, rev: 1, records: store,
-		Devices: map[string]Device{}, Rows: map[netip.Addr]Row{}, Pins: map[uint16]int{}, numbers: map[string]model.IdentityID{},
+		Devices: map[string]Device{}, Rows: map[netip.Addr]Row{}, Pins: map[uint16]int{}, numbers: map[string]model.IdentityID{}, number: model.IdentityClusterMin,
 		next: map[bool]netip.Addr{false: netip.MustParseAddr("10.1.0.2"), true: netip.MustParseAddr("fd00::2")},
 	}
 	w.Restart()
@@ -80,6 +81,13 @@ func (w *World) Restart() {
 	w.Refs = map[model.IdentityID]int{}
 	w.Taken = map[netip.Addr]string{}
 	w.Known = map[uint16]model.IdentityID{}
+}
+
+// ForgetIdentities is a store that has lost its data.
+func (w *World) ForgetIdentities() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.numbers = map[string]model.IdentityID{}
 }
 
 // Deps are the parts of the node, for a manager.
@@ -201,11 +209,14 @@ func (i ipam) Release(a netip.Addr) {
 
 type identities struct{ w *World }
 
-func (i identities) Allocate(_ context.Context, ls model.Labels) (id model.IdentityID, err error) {
+func (i identities) Allocate(_ context.Context, ls model.Labels, hint model.IdentityID) (id model.IdentityID, err error) {
 	err = i.w.step("allocate identity", func() error {
 		id = i.w.numbers[ls.Key()]
 		if id == 0 {
-			id = model.IdentityClusterMin + model.IdentityID(len(i.w.numbers))
+			if id = hint; id == 0 {
+				id = i.w.number
+				i.w.number++
+			}
 			i.w.numbers[ls.Key()] = id
 		}
 		i.w.Refs[id]++
