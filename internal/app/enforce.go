@@ -220,8 +220,9 @@ func (p *policies) Prefixes() map[netip.Prefix]model.IdentityID {
 	return p.prefixes
 }
 
-// learn publishes the identities that the cluster's table does not hold: reserved ones, nodes, workloads whose row has
-// not come yet, prefixes of policies. The caller holds mu.
+// learn publishes what listings ask, so that they do not wait for a policy change under way: the identities that the
+// cluster's table does not hold (reserved ones, nodes, workloads whose row has not come yet, prefixes of policies), the
+// mode, and where policy limits endpoints. The caller holds mu.
 func (p *policies) learn() {
 	others := map[model.IdentityID]model.Identity{}
 	for _, row := range model.ReservedIdentities() {
@@ -238,14 +239,27 @@ func (p *policies) learn() {
 		others[row.ID] = row
 		prefixes[prefix] = row.ID
 	}
+	enforced := make(map[uint16][2]bool, len(p.subjects))
+	for id := range p.subjects {
+		ingress, egress := p.engine.Enforced(id)
+		enforced[id] = [2]bool{model.Ingress: ingress, model.Egress: egress}
+	}
 	p.stateMu.Lock()
-	p.others, p.prefixes = others, prefixes
+	p.others, p.prefixes, p.enforced, p.mode = others, prefixes, enforced, p.cfg.Mode
 	p.stateMu.Unlock()
 }
 
-// Enforced says in which directions policy limits an endpoint.
+// Enforced says in which directions the policy in force limits an endpoint.
 func (p *policies) Enforced(id uint16) (ingress, egress bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.engine.Enforced(id)
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	is := p.enforced[id]
+	return is[model.Ingress], is[model.Egress]
+}
+
+// Mode is the enforcement mode in force.
+func (p *policies) Mode() string {
+	p.stateMu.Lock()
+	defer p.stateMu.Unlock()
+	return string(p.mode)
 }

@@ -49,6 +49,8 @@ type policies struct {
 	revision  uint64
 	others    map[model.IdentityID]model.Identity // see learn
 	prefixes  map[netip.Prefix]model.IdentityID
+	enforced  map[uint16][2]bool // by model.Direction
+	mode      policy.Mode
 	err       error
 	changed   chan struct{} // closed when revision or err change
 }
@@ -64,7 +66,7 @@ func newPolicies(log *slog.Logger, applier *dppolicy.Applier, cfg policy.Config)
 	}
 	return &policies{log: log, applier: applier, engine: engine, cfg: cfg, started: make(chan struct{}), poke: make(chan struct{}, 1),
 		fed: map[model.IdentityID]string{}, rows: map[string]string{}, subjects: map[uint16]policy.Subject{},
-		forgotten: map[uint16]bool{}, changed: make(chan struct{})}, nil
+		forgotten: map[uint16]bool{}, mode: cfg.Mode, changed: make(chan struct{})}, nil
 }
 
 // usable says whether the tables tell enough to act on: the store has answered, or the last run's policies are known. An

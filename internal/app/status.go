@@ -44,7 +44,7 @@ func (a *Agent) status(context.Context) *agentv1.StatusResponse {
 	a.endpointStatus(s, add)
 	a.datapathStatus(s, add)
 	if a.cfg.EnableHubble {
-		add("hubble", stateOK, fmt.Sprintf("%d of %d flows", s.FlowsCurrent, s.FlowsMax), "")
+		add("hubble", stateOK, fmt.Sprintf("%d of %s", s.FlowsCurrent, count(s.FlowsMax, "flow")), "")
 	} else {
 		add("hubble", stateDisabled, "enable-hubble is off", "")
 	}
@@ -57,7 +57,7 @@ func (a *Agent) storeStatus(add addFunc) {
 	kv := a.store.Status()
 	switch {
 	case kv.Connected && kv.Complete:
-		add("kvstore", stateOK, fmt.Sprintf("connected, lease %x of %s, %d keys", kv.Lease, kv.LeaseTTL, kv.Published), "")
+		add("kvstore", stateOK, fmt.Sprintf("connected, lease %x of %s, %s published", kv.Lease, kv.LeaseTTL, count(kv.Published, "key")), "")
 	case kv.Complete:
 		add("kvstore", stateWarning, "not reached since "+kv.Since.Format("15:04:05")+": "+kv.Err+"; the last known state stays in force",
 			"bring the store at "+strings.Join(kv.Endpoints, ", ")+" back; new identities and policies wait for it")
@@ -98,7 +98,7 @@ func (a *Agent) endpointStatus(s *agentv1.StatusResponse, add addFunc) {
 		add("endpoints", stateOK, fmt.Sprintf("%d ready", s.EndpointsReady), "")
 	}
 	used := len(a.alloc.Dump())
-	add("ipam", stateOK, fmt.Sprintf("%d addresses in use of %s", used, strings.Join(texts(a.self.PodCIDRs), ", ")), "")
+	add("ipam", stateOK, fmt.Sprintf("%s in use of %s", counted(used, "address", "addresses"), strings.Join(texts(a.self.PodCIDRs), ", ")), "")
 }
 
 func (a *Agent) datapathStatus(s *agentv1.StatusResponse, add addFunc) {
@@ -156,9 +156,12 @@ func (a *Agent) mapStatus() ([]*agentv1.MapStatus, error) {
 	return out, nil
 }
 
-// Mode is the enforcement mode.
-func (p *policies) Mode() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return string(p.cfg.Mode)
+// count is a number with its noun, whose plural ends in s.
+func count[N int | uint64](n N, noun string) string { return counted(n, noun, noun+"s") }
+
+func counted[N int | uint64](n N, one, many string) string {
+	if n == 1 {
+		many = one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
