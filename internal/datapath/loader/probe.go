@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"unicode"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -69,10 +70,9 @@ func Probe() Kernel {
 	}
 	for _, f := range []asm.BuiltinFunc{asm.FnRedirect, asm.FnRedirectNeigh, asm.FnFibLookup, asm.FnSkbSetTunnelKey,
 		asm.FnSkbGetTunnelKey, asm.FnRingbufOutput, asm.FnSkcLookupTcp, asm.FnCsumDiff} {
-		k.try("helper "+strings.ToLower(strings.TrimPrefix(f.String(), "Fn")), true, kernelRemedy,
-			features.HaveProgramHelper(ebpf.SchedCLS, f))
+		k.try("helper "+helperName(f), true, kernelRemedy, features.HaveProgramHelper(ebpf.SchedCLS, f))
 	}
-	k.Peer = k.try("helper redirectpeer", false, "", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnRedirectPeer))
+	k.Peer = k.try("helper "+helperName(asm.FnRedirectPeer), false, "", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnRedirectPeer))
 	_, err := link.QueryPrograms(link.QueryOptions{Target: loIndex, Attach: ebpf.AttachTCXIngress})
 	k.TCX = k.try("tcx", false, "without it clsact filters are used", err)
 	_, err = link.QueryPrograms(link.QueryOptions{Target: loIndex, Attach: ebpf.AttachNetkitPrimary})
@@ -89,6 +89,19 @@ func Probe() Kernel {
 	k.jit()
 	k.bpffs()
 	return k
+}
+
+// helperName spells a helper as the kernel does: bpf_redirect_neigh, not FnRedirectNeigh.
+func helperName(f asm.BuiltinFunc) string {
+	var b strings.Builder
+	b.WriteString("bpf")
+	for _, r := range strings.TrimPrefix(f.String(), "Fn") {
+		if unicode.IsUpper(r) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
 }
 
 // loIndex is the index of the loopback device, the first of every network namespace.
