@@ -49,6 +49,7 @@ type Agent struct {
 	level   *slog.LevelVar
 	paths   paths.Paths
 	started time.Time
+	stepped time.Time // when the step before the present one of New ended
 
 	optMu   sync.Mutex
 	options []config.Option
@@ -88,6 +89,7 @@ type Agent struct {
 // an earlier agent left is adopted. On an error everything this call opened is closed again; what is in the kernel stays.
 func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.LevelVar) (_ *Agent, err error) {
 	a := &Agent{cfg: l.Agent, options: l.Options, log: log, level: level, paths: l.Agent.Paths(), started: time.Now(), registry: prometheus.NewRegistry()}
+	a.stepped = a.started
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.close())
@@ -101,6 +103,7 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err := a.kernel.Err(); err != nil {
 		return nil, err
 	}
+	a.step("kernel probed")
 	if a.lock, err = lockState(a.paths.State); err != nil {
 		return nil, err
 	}
@@ -119,10 +122,12 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err := a.openStore(ctx); err != nil {
 		return nil, err
 	}
+	a.step("store opened")
 	prefixes, err := a.claimRanges(ctx)
 	if err != nil {
 		return nil, err
 	}
+	a.step("pod ranges claimed")
 	if a.alloc, err = ipam.New(prefixes); err != nil {
 		return nil, err
 	}
@@ -132,6 +137,7 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err := a.openDatapath(tunnel, mtu); err != nil {
 		return nil, err
 	}
+	a.step("maps and programs loaded")
 	if err := a.openPolicy(); err != nil {
 		return nil, err
 	}
@@ -144,9 +150,11 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err := a.openObserver(); err != nil {
 		return nil, err
 	}
+	a.step("parts made")
 	if err := a.endpoints.Restore(ctx); err != nil {
 		return nil, err
 	}
+	a.step("workloads restored")
 	// Programs of an earlier agent run until here, with its constants.
 	if _, err := a.loader.Adopt(); err != nil {
 		return nil, err
@@ -154,7 +162,18 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err := a.maps.Settle(); err != nil {
 		return nil, err
 	}
-	return a, a.openOverlay(mtu)
+	if err := a.openOverlay(mtu); err != nil {
+		return nil, err
+	}
+	a.step("programs adopted")
+	return a, nil
+}
+
+// step notes in the log how long a part of the start took: nobody enforces changed policy before its end.
+func (a *Agent) step(what string) {
+	now := time.Now()
+	a.log.Debug("start: "+what, "took", now.Sub(a.stepped).Round(time.Millisecond))
+	a.stepped = now
 }
 
 func (a *Agent) openStore(ctx context.Context) (err error) {
@@ -224,7 +243,7 @@ func (a *Agent) openPolicy() (err error) {
 }
 
 func (a *Agent) openEndpoints(mtu int, tunnel netip.Addr) (err error) {
-	if a.pairs, err = link.New(link.Deps{Log: a.log.With("part", "link")}); err != nil {
+	if a.pairs, err = link.New(link.Config{Owner: a.paths.Owner()}, link.Deps{Log: a.log.With("part", "link")}); err != nil {
 		return err
 	}
 	filter, err := identity.NewFilter(a.cfg.Labels)

@@ -35,6 +35,9 @@ func For(stateDir, nodeName string) Paths {
 	}
 }
 
+// Owner marks devices as this agent's: its node name and a hash of its state directory.
+func (p Paths) Owner() string { return filepath.Base(p.BPF) }
+
 // AgentSocket serves the Reader API.
 func (p Paths) AgentSocket() string { return filepath.Join(p.State, "agent.sock") }
 

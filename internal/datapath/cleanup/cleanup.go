@@ -24,12 +24,12 @@ import (
 // of the node. It works in the calling thread's network namespace, which must be the agent's. What fails does not keep
 // the rest from going.
 func Run(ctx context.Context, p paths.Paths, log *slog.Logger) error {
-	return errors.Join(Devices(ctx, log), host.Restore(p.HostRecord()), Pins(p))
+	return errors.Join(Devices(ctx, p, log), host.Restore(p.HostRecord()), Pins(p))
 }
 
 // Devices removes what is in the network namespace: devices, routes and filters.
-func Devices(ctx context.Context, log *slog.Logger) error {
-	pairs, err := link.New(link.Deps{Log: log})
+func Devices(ctx context.Context, p paths.Paths, log *slog.Logger) error {
+	pairs, err := link.New(link.Config{Owner: p.Owner()}, link.Deps{Log: log})
 	if err != nil {
 		return err
 	}

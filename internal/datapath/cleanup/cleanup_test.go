@@ -62,7 +62,7 @@ func TestNothingIsLeft(t *testing.T) {
 		} else {
 			over = again
 		}
-		pairs, err := link.New(link.Deps{Log: log})
+		pairs, err := link.New(link.Config{Owner: p.Owner()}, link.Deps{Log: log})
 		if err != nil {
 			return err
 		}

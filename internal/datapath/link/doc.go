@@ -5,8 +5,8 @@
 //	         (the caller writes the maps and attaches the programs)
 //	Up       both ends up, routes inside and on the host
 //
-// All methods are idempotent and may be used concurrently. Host sides are named "hy" and 10 hex digits (paths.HostIf);
-// no other device is ever changed or deleted.
+// All methods are idempotent and may be used concurrently. Host sides are named "hy" and 10 hex digits (paths.HostIf) and
+// carry their agent's mark as alias; no other device is ever changed or deleted.
 //
 // On the host side IPv6 gets no link-local address and so sends nothing by itself. rp_filter may have any value there:
 // the route back to each workload leads through its own device. Offloads stay at the kernel's defaults.

@@ -43,7 +43,7 @@ func onNode(t *testing.T, fn func(t *testing.T, p *Pairs) error) {
 				return err
 			}
 		}
-		p, err := New(Deps{Log: slog.New(slog.DiscardHandler)})
+		p, err := New(Config{Owner: "node-1"}, Deps{Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return err
 		}
@@ -221,5 +221,53 @@ func TestForeignDevicesAreSafe(t *testing.T) {
 		}
 		_, err := netlink.LinkByName(s.HostIfName)
 		return err
+	})
+}
+
+// Agents that share a network namespace leave each other's devices alone.
+func TestAnotherAgentsDevicesAreSafe(t *testing.T) {
+	pod := netns.New(t, "pod")
+	onNode(t, func(t *testing.T, p *Pairs) error {
+		ctx := context.Background()
+		other, err := New(Config{Owner: "node-2"}, Deps{Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			return err
+		}
+		defer other.Close()
+		s := spec(pod)
+		made, err := other.Create(ctx, s)
+		if err != nil {
+			return err
+		}
+		if list, err := p.List(ctx); err != nil || len(list) != 0 {
+			t.Errorf("List: %+v %v", list, err)
+		}
+		if err := p.Delete(ctx, s.HostIfName); err != nil {
+			t.Errorf("Delete: %v", err)
+		}
+		if _, err := p.Create(ctx, s); !errors.Is(err, ErrForeign) {
+			t.Errorf("Create: %v", err)
+		}
+		if list, err := other.List(ctx); err != nil || len(list) != 1 || list[0].HostIfIndex != made.HostIfIndex {
+			t.Errorf("its own List: %+v %v", list, err)
+		}
+		// One whose maker died before it could mark it is nobody's: not listed, and taken over when asked for.
+		l, err := netlink.LinkByName(s.HostIfName)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetAlias(l, ""); err != nil {
+			return err
+		}
+		if list, err := p.List(ctx); err != nil || len(list) != 0 {
+			t.Errorf("List of a device without a mark: %+v %v", list, err)
+		}
+		if _, err := p.Create(ctx, s); err != nil {
+			t.Errorf("Create over a device without a mark: %v", err)
+		}
+		if list, err := p.List(ctx); err != nil || len(list) != 1 {
+			t.Errorf("List: %+v %v", list, err)
+		}
+		return p.Delete(ctx, s.HostIfName)
 	})
 }

@@ -13,6 +13,11 @@ import (
 // addrGenNone: the kernel makes no link-local address.
 const addrGenNone = 1
 
+// Config of Pairs.
+type Config struct {
+	Owner string // of the devices (paths.Owner): agents that share a network namespace have different ones
+}
+
 // Deps are what New needs from others.
 type Deps struct {
 	Log *slog.Logger
@@ -20,17 +25,18 @@ type Deps struct {
 
 // Pairs makes and removes device pairs in the agent's network namespace.
 type Pairs struct {
-	log  *slog.Logger
-	host *netlink.Handle
+	log   *slog.Logger
+	host  *netlink.Handle
+	alias string // of the host sides
 }
 
 // New opens a netlink socket in the calling thread's network namespace.
-func New(deps Deps) (*Pairs, error) {
+func New(cfg Config, deps Deps) (*Pairs, error) {
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	return &Pairs{log: deps.Log, host: h}, nil
+	return &Pairs{log: deps.Log, host: h, alias: "hypha " + cfg.Owner}, nil
 }
 
 // Close closes the socket.
@@ -80,7 +86,7 @@ func (p *Pairs) find(s *space, spec *Spec) (host, pod netlink.Link, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("find device %s: %w", spec.HostIfName, err)
 	}
-	if host.Type() != "veth" {
+	if host.Type() != "veth" || !p.own(host) {
 		return nil, nil, fmt.Errorf("device %s: %w", spec.HostIfName, ErrForeign)
 	}
 	pod, err = s.LinkByName(spec.IfName)
@@ -92,6 +98,11 @@ func (p *Pairs) find(s *space, spec *Spec) (host, pod netlink.Link, err error) {
 	}
 	p.log.Info("Deleting a left-over device", "device", spec.HostIfName)
 	return nil, nil, p.host.LinkDel(host)
+}
+
+// own says whether a host side is this agent's, or nobody's: one that was made when its maker died before it could mark it.
+func (p *Pairs) own(host netlink.Link) bool {
+	return host.Attrs().Alias == p.alias || host.Attrs().Alias == ""
 }
 
 // isPair says whether two devices of different namespaces are ends of one pair.
@@ -128,6 +139,11 @@ func (p *Pairs) add(s *space, spec *Spec) (host, pod netlink.Link, err error) {
 
 // configure sets what both ends have while they are down.
 func (p *Pairs) configure(s *space, host, pod netlink.Link, spec *Spec) error {
+	if host.Attrs().Alias != p.alias { // the kernel takes none while it makes a device
+		if err := p.host.LinkSetAlias(host, p.alias); err != nil {
+			return fmt.Errorf("mark device %s: %w", spec.HostIfName, err)
+		}
+	}
 	if spec.MAC != "" {
 		mac, err := spec.mac()
 		if err != nil {
@@ -170,7 +186,7 @@ func (p *Pairs) configure(s *space, host, pod netlink.Link, spec *Spec) error {
 	return nil
 }
 
-// Delete removes the pair; one that is not there is no error.
+// Delete removes the pair; one that is not there, or is another agent's, is no error.
 func (p *Pairs) Delete(_ context.Context, hostIfName string) error {
 	if !hostName.MatchString(hostIfName) {
 		return fmt.Errorf("delete device %q: %w", hostIfName, ErrForeign)
@@ -182,7 +198,7 @@ func (p *Pairs) Delete(_ context.Context, hostIfName string) error {
 	if err == nil && l.Type() != "veth" {
 		err = ErrForeign
 	}
-	if err == nil {
+	if err == nil && p.own(l) {
 		if err = p.host.LinkDel(l); errors.Is(err, unix.ENODEV) {
 			err = nil
 		}
@@ -193,7 +209,7 @@ func (p *Pairs) Delete(_ context.Context, hostIfName string) error {
 	return nil
 }
 
-// List returns the host sides that exist. MAC is empty.
+// List returns the host sides that exist and are this agent's. MAC is empty.
 func (p *Pairs) List(context.Context) ([]Link, error) {
 	all, err := p.links()
 	if err != nil {
@@ -202,7 +218,7 @@ func (p *Pairs) List(context.Context) ([]Link, error) {
 	var out []Link
 	for _, l := range all {
 		a := l.Attrs()
-		if l.Type() == "veth" && hostName.MatchString(a.Name) {
+		if l.Type() == "veth" && hostName.MatchString(a.Name) && a.Alias == p.alias {
 			out = append(out, Link{HostIfName: a.Name, HostIfIndex: a.Index, HostMAC: a.HardwareAddr.String()})
 		}
 	}

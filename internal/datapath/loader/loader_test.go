@@ -185,7 +185,7 @@ func swap(t *testing.T, clsact bool) {
 		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: gw4.AsSlice(), Mask: net.CIDRMask(32, 32)}}); err != nil {
 			return err
 		}
-		pairs, err := link.New(link.Deps{Log: log})
+		pairs, err := link.New(link.Config{Owner: "test"}, link.Deps{Log: log})
 		if err != nil {
 			return err
 		}
