@@ -43,6 +43,7 @@ func LoadAgent(args []string, environ func() []string) (*Loaded, error) {
 		return nil, fmt.Errorf("find host name: %w", err)
 	}
 	fs := flags(host)
+	fs.Usage = func() {} // ErrHelp says it
 	if err := fs.Parse(args); err != nil {
 		return nil, err
 	}
