@@ -2,8 +2,8 @@
 // prefixes of policies.
 //
 // For each prefix the entry of the strongest source counts. A policy prefix gives its node-local identity where no entry
-// knows better, and takes tunnel and flags from the narrowest entry around it, so that a CIDR of a policy inside a pod
-// range changes who an address is, not how it is reached.
+// knows better, its own or the narrowest one around it, and takes tunnel and flags from that one: a CIDR of a policy
+// changes who an address outside is, not how it is reached, and makes no workload that is yet to be heard of an outsider.
 //
 //	Upsert, Delete (sources)            \
 //	PutPolicyPrefixes, Delete... (plans) > wanted row per prefix -> kernel, and a new policy epoch where

@@ -87,7 +87,8 @@ func (c *Cache) around(p netip.Prefix) model.IdentityID {
 	return 0
 }
 
-// wanted is the row that a prefix should have.
+// wanted is the row that a prefix should have. A policy prefix inside a range of which it is known whose it is (a node's
+// pod range) has none: policies' CIDRs are about what is outside, and the range's own row says who the addresses are.
 func (c *Cache) wanted(p netip.Prefix) (dpmaps.IP, bool) {
 	row, ok := c.entry(p)
 	id, policy := c.policy[p]
@@ -97,6 +98,9 @@ func (c *Cache) wanted(p netip.Prefix) (dpmaps.IP, bool) {
 	if !ok {
 		for q, more := parent(p); more; q, more = parent(q) {
 			if around, found := c.entry(q); found {
+				if !outside(around.Identity) {
+					return row, false
+				}
 				row = around
 				row.Node = false // said of whole addresses only
 				break

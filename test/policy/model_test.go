@@ -1,0 +1,218 @@
+package policy_test
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/hypha-net/hypha/internal/control/policy"
+	"github.com/hypha-net/hypha/internal/control/policy/parse"
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+func genConfig(t *rapid.T) policy.Config {
+	cfg := policy.Config{Cluster: "c1",
+		Mode:           rapid.SampledFrom([]policy.Mode{policy.ModeDefault, policy.ModeDefault, policy.ModeDefault, policy.ModeAlways, policy.ModeNever}).Draw(t, "mode"),
+		AllowLocalhost: rapid.SampledFrom([]policy.Localhost{policy.LocalhostAlways, policy.LocalhostPolicy}).Draw(t, "localhost")}
+	switch rapid.IntRange(0, 7).Draw(t, "versions") {
+	case 0:
+		cfg.IPv4 = true
+	case 1:
+		cfg.IPv6 = true
+	default:
+		cfg.IPv4, cfg.IPv6 = true, true
+	}
+	return cfg
+}
+
+// TestAgree drives the agent's parts that make policy through random changes: each packet's fate is what the evaluator says,
+// what Trace says, and is told by the same rule; connections are judged anew.
+func TestAgree(t *testing.T) {
+	k := newKernel(t)
+	rapid.Check(t, func(t *rapid.T) { checkAgree(t, k) })
+}
+
+const (
+	questions = 150 // after each change
+	watched   = 25  // between the writes of a plan
+)
+
+func checkAgree(t *rapid.T, k *kernel) {
+	w := newWorld(t, k, genConfig(t), rapid.Uint64().Draw(t, "seed"))
+	w.populate(t)
+	w.check(questions)
+	for range rapid.IntRange(1, 7).Draw(t, "changes") {
+		var stop func()
+		if one(t, 3, "watch") {
+			stop = w.watch()
+		}
+		w.change(t)
+		if stop != nil {
+			stop()
+		}
+		w.check(questions)
+	}
+}
+
+// populate fills the world with workloads and policies.
+func (w *world) populate(t *rapid.T) {
+	var c policy.Changes
+	for range rapid.IntRange(0, 4).Draw(t, "policies") {
+		p := genPolicy(t)
+		w.policies[p.Key] = p
+		c.Policies = append(c.Policies, p)
+	}
+	w.apply(c)
+	for _, s := range everybody {
+		switch {
+		case s.place == local && (s.ep == 1 || rapid.Bool().Draw(t, s.name)):
+			w.relabel(t, s)
+		case s.place == through && s.fixed == 0 && rapid.Bool().Draw(t, s.name):
+			w.remake(t, s)
+		}
+	}
+}
+
+func (w *world) relabel(t *rapid.T, s *somebody) {
+	id := workload(genWorkload.Draw(t, "identity"), genPorts.Draw(t, "ports"))
+	w.identities[id.ID] = id
+	w.enforce(s, policy.Subject{Endpoint: s.ep, Identity: id.ID, NamedPorts: genPorts.Draw(t, "own ports"), Audit: one(t, 8, "audit")})
+}
+
+// remake gives a remote workload another identity, or takes it away.
+func (w *world) remake(t *rapid.T, s *somebody) {
+	if w.remote[s.index] != 0 && one(t, 4, "away") {
+		w.remote[s.index] = 0
+		w.remoteRows(s)
+		return
+	}
+	id := workload(genWorkload.Draw(t, "identity"), genPorts.Draw(t, "ports"))
+	w.identities[id.ID] = id
+	w.remote[s.index] = id.ID
+	news := policy.Changes{Identities: []policy.Identity{id}}
+	if rapid.Bool().Draw(t, "address first") {
+		w.remoteRows(s)
+		w.apply(news)
+	} else {
+		w.apply(news)
+		w.remoteRows(s)
+	}
+}
+
+func somebodyOf(t *rapid.T, ok func(*somebody) bool) *somebody {
+	var in []*somebody
+	for _, s := range everybody {
+		if ok(s) {
+			in = append(in, s)
+		}
+	}
+	return in[rapid.IntRange(0, len(in)-1).Draw(t, "who")]
+}
+
+// change makes one change to the world.
+func (w *world) change(t *rapid.T) {
+	isLocal := func(s *somebody) bool { return s.place == local }
+	switch rapid.IntRange(0, 12).Draw(t, "change") {
+	case 0, 1, 2, 3:
+		var c policy.Changes
+		for range rapid.IntRange(1, 2).Draw(t, "policies") {
+			p := genPolicy(t)
+			w.policies[p.Key] = p
+			c.Policies = append(c.Policies, p)
+		}
+		w.apply(c)
+	case 4, 5:
+		key := fmt.Sprintf("p%d", rapid.IntRange(0, 5).Draw(t, "policy"))
+		delete(w.policies, key)
+		w.apply(policy.Changes{DeletePolicies: []string{key}})
+	case 6, 7:
+		w.relabel(t, somebodyOf(t, isLocal))
+	case 8:
+		w.remake(t, somebodyOf(t, func(s *somebody) bool { return s.place == through && s.fixed == 0 }))
+	case 9:
+		name := rapid.SampledFrom([]string{"g1", "g2"}).Draw(t, "group")
+		if one(t, 4, "delete") {
+			delete(w.groups, name)
+			delete(w.stored, name)
+			w.apply(policy.Changes{DeleteCIDRGroups: []string{name}})
+			return
+		}
+		g, in := genGroup(t, name)
+		w.groups[name], w.stored[name] = g, in
+		w.apply(policy.Changes{CIDRGroups: []parse.CIDRGroup{in}})
+	case 10:
+		if s := somebodyOf(t, isLocal); w.there(s) {
+			w.leave(s)
+		}
+	case 11:
+		if rapid.Bool().Draw(t, "audit") {
+			w.audit = !w.audit
+			w.must(w.k.maps.SetAudit(w.audit))
+			return
+		}
+		cfg := genConfig(t)
+		w.cfg.Mode, w.cfg.AllowLocalhost = cfg.Mode, cfg.AllowLocalhost
+		cfg = w.cfg
+		w.apply(policy.Changes{Config: &cfg})
+	case 12:
+		w.restart()
+	}
+}
+
+// watch asks questions before the writes of the next plans, after each of them, and at the end: what was between must be as
+// before or as after, on each side. What is returned is to be called at the end.
+func (w *world) watch() (stop func()) {
+	var qs []question
+	var before [][]want
+	for range watched {
+		if q, ok := w.genQuestion(w.rand); ok {
+			qs = append(qs, q)
+			before = append(before, w.sides(q))
+		}
+	}
+	type seen struct {
+		q    int
+		got  outcome
+		when int
+	}
+	var all []seen
+	writes := 0
+	ids := map[*somebody]model.IdentityID{}
+	for _, s := range everybody {
+		ids[s] = w.identity(s)
+	}
+	w.seen = func() {
+		writes++
+		for i, q := range qs {
+			// An address that has changed hands is another story.
+			if w.rand.IntN(3) > 0 || !w.there(q.from) || !w.there(q.to) || w.identity(q.from) != ids[q.from] && q.from.place != local {
+				continue
+			}
+			all = append(all, seen{i, w.send(q, w.nextPort(), "S", false), writes})
+		}
+	}
+	return func() {
+		w.seen = nil
+		for _, s := range all {
+			q := qs[s.q]
+			if !w.there(q.from) || !w.there(q.to) {
+				continue
+			}
+			after := w.sides(q)
+			for _, j := range s.got.judged {
+				ok := false
+				for _, legal := range append(before[s.q], after...) {
+					ok = ok || legal.dir == j.dir && legal.verdict == j.verdict && legal.rule == j.rule
+				}
+				if !ok {
+					w.t.Fatalf("%v: after write %d of %d: %+v, before the change %+v, after it %+v", q, s.when, writes, j, before[s.q], after)
+				}
+			}
+			if n := len(s.got.judged); n == 0 || s.got.drop != 0 && s.got.drop != 133 && s.got.drop != 181 {
+				w.t.Fatalf("%v: after write %d of %d: %+v", q, s.when, writes, s.got)
+			}
+		}
+	}
+}
+
