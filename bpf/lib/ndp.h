@@ -83,13 +83,30 @@ static __always_inline int ndp_reply(struct __sk_buff *skb, struct pkt *p, struc
 	return bpf_redirect(skb->ifindex, 0);
 }
 
-/* A workload's own neighbour advertisement, sent because the node asked: for its own addresses only. */
+/* Whether the stack keeps it to itself: what is not its own, nor of this link, it forwards. */
+static __always_inline bool ndp_to_node(const struct addr *dst)
+{
+	struct ipcache_value *v;
+
+	if (addr_link_local(dst) || (dst->b[0] == 0xff && dst->b[1] == 2))
+		return true;
+	v = ipcache_find(dst);
+	return v && v->identity == IDENTITY_HOST;
+}
+
+/* A workload's own neighbour advertisement, sent because the node asked: for its own addresses only, and to the node
+ * only, since nobody judges it. */
 static __always_inline int ndp_advertised(struct __sk_buff *skb, struct pkt *p, const struct ethhdr *eth,
 					  const struct ndp *n)
 {
 	struct endpoint *ep;
 	struct addr target;
 
+	if (!ndp_to_node(&p->t.dst))
+		return fail(p, DROP_ICMPV6_FORBIDDEN, FILE_NEIGH, __LINE__);
+	ep = endpoint_find(&p->t.src);
+	if (!(ep ? ep->ifindex == skb->ifindex : addr_link_local(&p->t.src)))
+		return fail(p, DROP_SOURCE_IP, FILE_NEIGH, __LINE__);
 	addr_from6(&target, &n->target);
 	ep = endpoint_find(&target);
 	if (!ep || ep->ifindex != skb->ifindex)
