@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -26,18 +27,47 @@ func (r reader) TracePolicy(_ context.Context, req *connect.Request[agentv1.Trac
 		return nil, fail(connect.CodeInvalidArgument, "protocol %q is none of TCP, UDP, SCTP, ICMP, ICMPv6", req.Msg.GetProtocol())
 	}
 	var err error
-	if q.Source, err = r.peer(req.Msg.GetSource()); err != nil {
+	var srcAway, dstAway bool
+	if q.Source, srcAway, err = r.peer(req.Msg.GetSource()); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("source: %w", err))
 	}
-	if q.Destination, err = r.peer(req.Msg.GetDestination()); err != nil {
+	if q.Destination, dstAway, err = r.peer(req.Msg.GetDestination()); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("destination: %w", err))
 	}
 	res, revision, err := r.policies.Trace(q)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
+	audit, err := r.maps.Audit()
+	if err != nil {
+		return nil, connect.NewError(connect.CodeInternal, err)
+	}
+	if audit {
+		auditNode(&res, srcAway, dstAway)
+	}
 	return connect.NewResponse(&agentv1.TracePolicyResponse{Verdict: verdictName(res.Verdict), Egress: judgement(res.Egress), Ingress: judgement(res.Ingress),
 		SourceLabels: res.Source.Strings(), DestinationLabels: res.Destination.Strings(), Revision: revision}), nil
+}
+
+// auditNode is what this node's audit mode makes of a trace: the kernel asks for it after the lists, and another node for
+// its own.
+func auditNode(res *policy.TraceResult, srcAway, dstAway bool) {
+	res.Verdict = model.VerdictAllow
+	for _, d := range []struct {
+		j    *policy.Judgement
+		away bool
+	}{{res.Egress, srcAway}, {res.Ingress, dstAway}} {
+		if d.j == nil {
+			continue
+		}
+		if d.j.Verdict == model.VerdictDeny && !d.away {
+			d.j.Verdict |= model.VerdictAudit
+			d.j.Log = append(d.j.Log, "policy-audit-mode is on: passes, and is reported")
+		}
+		if d.j.Verdict != model.VerdictAllow && res.Verdict != model.VerdictDeny {
+			res.Verdict = d.j.Verdict
+		}
+	}
 }
 
 func verdictName(v uint8) string {
@@ -75,16 +105,17 @@ func policyName(p model.PolicyRef) string {
 	return strings.Join(p.Labels.Strings(), ",")
 }
 
-// peer finds whom a request means. Addresses and pods of the cluster become what they are; others are the outside.
-func (r reader) peer(p *agentv1.Peer) (policy.Peer, error) {
+// peer finds whom a request means, and whether that is a workload of another node. Addresses and pods of the cluster
+// become what they are; others are the outside.
+func (r reader) peer(p *agentv1.Peer) (_ policy.Peer, away bool, _ error) {
 	switch {
 	case p.GetEndpoint() != 0:
 		if _, ok := r.endpoints.Table().Get(uint16(p.GetEndpoint())); !ok || p.GetEndpoint() > 65535 {
-			return policy.Peer{}, fmt.Errorf("no endpoint %d on this node", p.GetEndpoint())
+			return policy.Peer{}, false, fmt.Errorf("no endpoint %d on this node", p.GetEndpoint())
 		}
-		return policy.Peer{Endpoint: uint16(p.GetEndpoint())}, nil
+		return policy.Peer{Endpoint: uint16(p.GetEndpoint())}, false, nil
 	case p.GetIdentity() != 0:
-		return policy.Peer{Identity: model.IdentityID(p.GetIdentity())}, nil
+		return policy.Peer{Identity: model.IdentityID(p.GetIdentity())}, false, nil
 	case p.GetIp() != "":
 		return r.peerAddr(p.GetIp())
 	case p.GetPod() != "":
@@ -92,46 +123,64 @@ func (r reader) peer(p *agentv1.Peer) (policy.Peer, error) {
 	case len(p.GetLabels()) > 0:
 		// A label without a source is a workload's own; a pod has those under "k8s".
 		ls, err := model.ParseLabels(p.GetLabels(), model.SourceK8s)
-		return policy.Peer{Labels: ls}, err
+		return policy.Peer{Labels: workloadLabels(ls, r.cfg.ClusterName)}, false, err
 	}
-	return policy.Peer{}, fmt.Errorf("name it by endpoint, identity, IP, pod or labels")
+	return policy.Peer{}, false, fmt.Errorf("name it by endpoint, identity, IP, pod or labels")
 }
 
-func (r reader) peerAddr(s string) (policy.Peer, error) {
+// workloadLabels are the labels of a hypothetical workload: like a real one it is of the cluster and of some namespace.
+// What is no workload (reserved:world, cidr:...) stays as it is.
+func workloadLabels(ls model.Labels, cluster string) model.Labels {
+	all := slices.Clone(ls)
+	for _, l := range ls {
+		if slices.Contains([]string{model.SourceReserved, model.SourceCIDR, model.SourceCIDRGroup, model.SourceFQDN, model.SourceNode}, l.Source) {
+			return ls
+		}
+	}
+	for key, value := range map[string]string{model.KeyNamespace: "default", model.KeyCluster: cluster} {
+		if _, ok := ls.Get(model.SourceAny, key); !ok {
+			all = append(all, model.Label{Source: model.SourceK8s, Key: key, Value: value})
+		}
+	}
+	return model.NewLabels(all...)
+}
+
+func (r reader) peerAddr(s string) (_ policy.Peer, away bool, _ error) {
 	ip, err := netip.ParseAddr(s)
 	if err != nil {
-		return policy.Peer{}, fmt.Errorf("%q is no IP address", s)
+		return policy.Peer{}, false, fmt.Errorf("%q is no IP address", s)
 	}
 	ip = ip.Unmap()
 	if e, ok := r.names.endpoint(ip); ok {
-		return policy.Peer{Endpoint: e.ID}, nil
+		return policy.Peer{Endpoint: e.ID}, false, nil
 	}
 	row, ok, err := r.maps.LookupIP(ip)
 	if err != nil {
-		return policy.Peer{}, err
+		return policy.Peer{}, false, err
 	}
 	if !ok || row.Identity == model.IdentityUnknown {
-		return policy.Peer{}, fmt.Errorf("%s has no identity here: its packets are dropped", ip)
+		return policy.Peer{}, false, fmt.Errorf("%s has no identity here: its packets are dropped", ip)
 	}
-	return policy.Peer{Identity: row.Identity}, nil
+	_, away = r.store.IPs().Table().Get(netip.PrefixFrom(ip, ip.BitLen()))
+	return policy.Peer{Identity: row.Identity}, away, nil
 }
 
-func (r reader) peerPod(s string) (policy.Peer, error) {
+func (r reader) peerPod(s string) (_ policy.Peer, away bool, _ error) {
 	ns, name, ok := strings.Cut(s, "/")
 	if !ok {
 		ns, name = "default", s
 	}
 	for _, e := range r.endpoints.Table().Snapshot().All() {
 		if e.Name == name && e.Namespace == ns {
-			return policy.Peer{Endpoint: e.ID}, nil
+			return policy.Peer{Endpoint: e.ID}, false, nil
 		}
 	}
 	for _, e := range r.store.IPs().Table().Snapshot().All() {
 		if e.Name == name && e.Namespace == ns {
-			return policy.Peer{Identity: e.Identity}, nil
+			return policy.Peer{Identity: e.Identity}, true, nil
 		}
 	}
-	return policy.Peer{}, fmt.Errorf("no pod %s/%s in the cluster", ns, name)
+	return policy.Peer{}, false, fmt.Errorf("no pod %s/%s in the cluster", ns, name)
 }
 
 // ListSelectors lists the peer selectors of the policies in force.

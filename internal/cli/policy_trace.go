@@ -19,7 +19,7 @@ func (e *env) policyTrace() *cobra.Command {
 		Short: "Say whether A may reach B on a port, and which rule decides",
 		Long: "Say whether A may reach B on a port, and which rule decides, from the same compiled policy as the datapath's.\n\n" +
 			"An end is a workload ([namespace/]name), an address, labels (id=app1,team=x or reserved:world), identity:N or\n" +
-			"endpoint:N. Labels need not belong to anything that exists.",
+			"endpoint:N. Labels need not belong to anything that exists; without a namespace they are of default.",
 		Example: "  hypha policy trace app2 app1 --port 80\n  " + traceExample + " -v\n" +
 			"  hypha policy trace --src-identity 2 -d id=app1 --dport 53/udp",
 		Args: need(0, 2, "two ends"),
