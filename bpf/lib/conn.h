@@ -83,10 +83,10 @@ static __noinline int conn_judge(struct __sk_buff *skb, struct pkt *p, __u16 por
 	return err;
 }
 
-static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const struct ct_key *k, __u64 now, __u32 epoch)
+static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const struct ct_key *k, __u64 now)
 {
 	struct ct_value v = {
-		.epoch = epoch,
+		.epoch = p->epoch,
 		.rule = {p->rule[0], p->rule[1]},
 		.src_identity = p->from.identity,
 		.dst_identity = p->to.identity,
@@ -116,7 +116,7 @@ static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const st
 }
 
 /* The row was asked again and stands. */
-static __always_inline void conn_renew(struct pkt *p, struct ct_value *v, bool reply, __u32 epoch)
+static __always_inline void conn_renew(struct pkt *p, struct ct_value *v, bool reply)
 {
 	v->rule[POLICY_INGRESS] = p->rule[POLICY_INGRESS];
 	v->rule[POLICY_EGRESS] = p->rule[POLICY_EGRESS];
@@ -126,7 +126,7 @@ static __always_inline void conn_renew(struct pkt *p, struct ct_value *v, bool r
 		v->flags |= CT_F_AUDIT;
 	else
 		v->flags &= ~CT_F_AUDIT;
-	v->epoch = epoch;
+	v->epoch = p->epoch;
 }
 
 /* A live row that the packet belongs to, and whether the packet travels against it. */
@@ -171,7 +171,7 @@ static __always_inline int conn_related(struct pkt *p, const struct ct_value *v)
 }
 
 /* Everything but a live row of the current epoch. `k` is the key of the packet, or of the one it quotes. */
-static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_key *k, __u64 now, __u32 epoch)
+static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_key *k, __u64 now)
 {
 	bool reply = false, error = p->flags & PKT_F_ERROR;
 	struct ct_value *v = conn_find(p, k, now, &reply);
@@ -188,15 +188,15 @@ static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_
 	} else if (p->flags & PKT_F_ANSWER) {
 		return fail(p, DROP_CT_STATE, FILE_CONN, __LINE__);
 	}
-	if (!v || v->epoch != epoch) {
+	if (!v || v->epoch != p->epoch) {
 		err = conn_judge(skb, p, conn_port(t, reply), t->proto, reply);
 		if (err) /* the row, if any, stays, and keeps being asked */
 			return err;
 		if (!v)
-			return conn_create(skb, p, k, now, epoch);
+			return conn_create(skb, p, k, now);
 	}
 	if (!error) {
-		conn_renew(p, v, reply, epoch);
+		conn_renew(p, v, reply);
 		ct_touch(skb, p, v, reply, now);
 	}
 	return 0;
@@ -205,25 +205,19 @@ static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_
 /* Returns 0 when the packet may go on, else a negative drop reason. p->from and p->to say who its ends are. */
 static __always_inline int conn_admit(struct __sk_buff *skb, struct pkt *p)
 {
-	__u32 zero = 0, epoch;
-	struct state *state = bpf_map_lookup_elem(&state_v1, &zero);
 	__u64 now = bpf_ktime_get_ns();
 	struct ct_value *v;
 	struct ct_key k;
 	bool high, reply;
 
-	if (!state)
-		return fail(p, DROP_NO_POLICY, FILE_CONN, __LINE__);
-	/* Before judging: a change that comes while we judge makes the row old at once. */
-	epoch = *(volatile __u32 *)&state->epoch;
 	high = ct_key_from(p->flags & PKT_F_ERROR ? &p->quote : &p->t, &k, false);
 	v = bpf_map_lookup_elem(&ct_v1, &k);
-	if (v && v->epoch == epoch && v->expires > now && !(p->flags & PKT_F_ERROR)) {
+	if (v && v->epoch == p->epoch && v->expires > now && !(p->flags & PKT_F_ERROR)) {
 		reply = ct_reply(v, high);
 		if (!ct_restarts(v, p, reply)) {
 			ct_touch(skb, p, v, reply, now);
 			return 0;
 		}
 	}
-	return conn_slow(skb, p, &k, now, epoch);
+	return conn_slow(skb, p, &k, now);
 }

@@ -4,6 +4,7 @@
  * to the functions below, and the verifier would follow every value in it. */
 #pragma once
 
+#include "../maps/node.h"
 #include "../maps/scratch.h"
 #include "addr.h"
 #include "bpf.h"
@@ -81,6 +82,7 @@ struct pkt {
 	struct addr tunnel;  /* for events: outer peer */
 	struct hop via;
 	struct target dest;
+	__u32 epoch;         /* of policy, when the packet came */
 	__u32 vni;
 	__u32 rule[2];       /* that decided: enum policy_dir */
 	__u32 last_rule;     /* of the two, the one asked last */
@@ -102,16 +104,19 @@ struct pkt {
 
 _Static_assert(sizeof(struct pkt) <= sizeof(struct scratch), "struct pkt outgrew the scratch row");
 
-/* A blank one; NULL cannot happen, but the verifier wants it asked. */
+/* A blank one; NULL cannot happen, but the verifier wants it asked. The epoch is read before any other row: a verdict
+ * that rests on a row which changes meanwhile is then one of an older epoch. */
 static __always_inline struct pkt *pkt_new(enum pkt_flags flags)
 {
 	__u32 zero = 0;
 	struct pkt *p = bpf_map_lookup_elem(&scratch_v1, &zero);
+	struct state *state = bpf_map_lookup_elem(&state_v1, &zero);
 
-	if (p) {
-		__builtin_memset(p, 0, sizeof(*p));
-		p->flags = flags;
-	}
+	if (!p || !state)
+		return NULL;
+	__builtin_memset(p, 0, sizeof(*p));
+	p->flags = flags;
+	p->epoch = *(volatile __u32 *)&state->epoch;
 	return p;
 }
 

@@ -94,13 +94,19 @@ func (e *Env) Put(m *ebpf.Map, key, value any) {
 // PutPod writes the rows of a local workload.
 func (w *World) PutPod(p Pod) {
 	w.t.Helper()
+	for _, a := range []netip.Addr{p.V4, p.V6} {
+		w.PutEndpoint(p, a)
+		w.PutIP(a, p.Identity, maps.IPCacheNoMasq, netip.Addr{})
+	}
+}
+
+// PutEndpoint writes the row of one address of a workload.
+func (e *Env) PutEndpoint(p Pod, a netip.Addr) {
+	e.t.Helper()
 	row := maps.Endpoint{Ifindex: uint32(p.Dev), Identity: p.Identity, PolicySet: p.Set, Id: p.ID}
 	copy(row.Mac[:], p.MAC)
 	copy(row.HostMac[:], p.HostMAC)
-	for _, a := range []netip.Addr{p.V4, p.V6} {
-		w.Put(w.Maps.EndpointsV1, maps.AddrFrom(a), row)
-		w.PutIP(a, p.Identity, maps.IPCacheNoMasq, netip.Addr{})
-	}
+	e.Put(e.Maps.EndpointsV1, maps.AddrFrom(a), row)
 }
 
 // PutIP writes an exact row of the ipcache.
