@@ -129,7 +129,8 @@ func TestFromPodPinning(t *testing.T) {
 func TestFromPodForgedOverlay(t *testing.T) {
 	w := bpftest.NewWorld(t, bpftest.Config{})
 	for v, name := range versions {
-		for _, node := range []netip.Addr{bpftest.Node1[v], bpftest.Node2[v], bpftest.Router1[v], bpftest.Router2[v]} {
+		// Outside stands for an address of a node that is not on record: masqueraded, the packet would come from this node.
+		for _, node := range []netip.Addr{bpftest.Node1[v], bpftest.Node2[v], bpftest.Router1[v], bpftest.Router2[v], bpftest.Outside[v]} {
 			expect(t, w, fmt.Sprint(name, node), w.Pod1, w.Pod1.Flow(node, 5000, 8472).UDP(1, 2, 3), 0, maps.DropEncapsulation)
 		}
 		expect(t, w, name+" to a pod", w.Pod1, w.Pod1.Flow(w.Pod2.Addr(v), 5000, 8472).UDP(1), bpftest.Redirect, 0)

@@ -34,10 +34,12 @@ static __always_inline int check_destination(struct pkt *p)
 	return 0;
 }
 
-/* A workload that reaches a node's tunnel port could write any identity it likes. */
+/* A workload that reaches a node's tunnel port could write any identity it likes. Under its own address no node would
+ * believe it; under this node's, every one that has an address which is not on record here. */
 static __always_inline bool forges_overlay(const struct pkt *p)
 {
-	return p->t.proto == PROTO_UDP && cfg.tunnel_port && p->t.dport == bpf_htons(cfg.tunnel_port);
+	return p->t.proto == PROTO_UDP && cfg.tunnel_port && p->t.dport == bpf_htons(cfg.tunnel_port) &&
+	       (p->dest.flags & IPC_F_NODE || p->to.identity == IDENTITY_HOST || p->flags & PKT_F_MASQ);
 }
 
 /* What leaves the cluster under the node's address. Replies do not: that is for conn_admit to find out. */
@@ -89,7 +91,7 @@ static __always_inline int admit_from_pod(struct __sk_buff *skb, struct pkt *p)
 	int err = 0;
 
 	find_destination(p);
-	if (forges_overlay(p) && (p->dest.flags & IPC_F_NODE || p->to.identity == IDENTITY_HOST))
+	if (forges_overlay(p))
 		return fail(p, DROP_ENCAPSULATION, FILE_POD, __LINE__);
 	if (p->flags & PKT_F_ERROR)
 		err = quote_parse(skb, p);
