@@ -34,6 +34,14 @@ func (r reader) TracePolicy(_ context.Context, req *connect.Request[agentv1.Trac
 	if q.Destination, dstAway, err = r.peer(req.Msg.GetDestination()); err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("destination: %w", err))
 	}
+	// The address map knows the prefixes of policies of workloads that live here. Where the other end is elsewhere, an
+	// outside address is judged by itself.
+	if q.Source.Addr.IsValid() && q.Destination.Endpoint == 0 {
+		q.Source.Identity = 0
+	}
+	if q.Destination.Addr.IsValid() && q.Source.Endpoint == 0 {
+		q.Destination.Identity = 0
+	}
 	res, revision, err := r.policies.Trace(q)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
@@ -162,7 +170,16 @@ func (r reader) peerAddr(s string) (_ policy.Peer, away bool, _ error) {
 		return policy.Peer{}, false, fmt.Errorf("%s has no identity here: its packets are dropped", ip)
 	}
 	_, away = r.store.IPs().Table().Get(netip.PrefixFrom(ip, ip.BitLen()))
-	return policy.Peer{Identity: row.Identity}, away, nil
+	found := policy.Peer{Identity: row.Identity}
+	switch row.Identity {
+	case model.IdentityWorld, model.IdentityWorldIPv4, model.IdentityWorldIPv6:
+		found.Addr = ip
+	default:
+		if row.Identity&model.IdentityScopeMask == model.IdentityScopeLocal {
+			found.Addr = ip
+		}
+	}
+	return found, away, nil
 }
 
 func (r reader) peerPod(s string) (_ policy.Peer, away bool, _ error) {

@@ -132,7 +132,8 @@ func (e *env) policySelectors() *cobra.Command {
 
 func (e *env) policyWait() *cobra.Command {
 	cmd := &cobra.Command{Use: "wait [REVISION]", Short: "Wait until every endpoint enforces a policy revision, the newest if none is named", Args: need(0, 1, "")}
-	patience := cmd.Flags().Duration("max-wait-time", 6*time.Minute, "how long to wait")
+	patience := seconds(6 * time.Minute)
+	cmd.Flags().Var(&patience, "max-wait-time", "how long to wait; a plain number is seconds")
 	o := e.output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var rev uint64
@@ -151,15 +152,15 @@ func (e *env) policyWait() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), *patience)
+		ctx, cancel := context.WithTimeout(cmd.Context(), time.Duration(patience))
 		defer cancel()
 		resp, err := r.WaitPolicy(ctx, req(&agentv1.WaitPolicyRequest{Revision: rev}))
 		if err != nil {
 			if connect.CodeOf(err) == connect.CodeDeadlineExceeded && cmd.Context().Err() == nil {
 				if p, err := e.getPolicy(cmd.Context(), nil); err == nil && p.GetRevision() < rev {
-					return fmt.Errorf("revision %d has not come within %s: the newest is %d", rev, *patience, p.GetRevision())
+					return fmt.Errorf("revision %d has not come within %s: the newest is %d", rev, &patience, p.GetRevision())
 				}
-				return fmt.Errorf("revision %d is not in force after %s: `hypha endpoint list` shows which endpoints are not ready", rev, *patience)
+				return fmt.Errorf("revision %d is not in force after %s: `hypha endpoint list` shows which endpoints are not ready", rev, &patience)
 			}
 			return err
 		}
