@@ -44,34 +44,25 @@ func (p *policies) Enforce(ctx context.Context, e model.Endpoint, commit func(mo
 	if err := p.syncLocked(ctx); err != nil {
 		return err
 	}
+	if err := p.introduce(ctx, e); err != nil {
+		return err
+	}
 	before, known := p.subjects[e.ID]
 	c := policy.Changes{Subjects: []policy.Subject{subjectOf(e)}, Revision: p.Revision()}
-	all := map[model.IdentityID]policy.Identity{}
-	addIdentity(all, e)
-	if row, ok := p.ids.Get(e.Identity); ok { // the cluster's word on the labels
-		have := all[e.Identity]
-		have.Identity = row
-		all[e.Identity] = have
-	}
-	for _, peer := range p.local.Snapshot().All() {
-		if peer.Identity == e.Identity {
-			addIdentity(all, peer)
-		}
-	}
-	for id, row := range all {
-		c.Identities = append(c.Identities, row)
-		p.fed[id] = row.Labels.Key() + fmt.Sprint(row.NamedPorts)
-	}
 	plan, err := p.engine.Apply(c)
 	if err != nil {
 		return err
 	}
-	p.subjects[e.ID] = c.Subjects[0]
-	if err := p.commit(ctx, plan, e.ID, commit); err != nil {
+	p.subjects[e.ID] = e
+	if committed, err := p.commit(ctx, plan, e.ID, commit); err != nil {
 		p.resync = true
-		p.revert(e.ID, before, known)
 		p.wake()
-		return err
+		if !committed {
+			p.revert(e.ID, before, known)
+			return err
+		}
+		// The endpoint has its policy; what is missing is tidying up.
+		p.log.Warn("rest of a policy change comes later", "endpoint", e.ID, "err", err)
 	}
 	others := setsOf(plan)
 	delete(others, e.ID)
@@ -80,22 +71,49 @@ func (p *policies) Enforce(ctx context.Context, e model.Endpoint, commit func(mo
 	return nil
 }
 
-// commit applies a plan, with commit in place of the flip of one endpoint.
-func (p *policies) commit(ctx context.Context, plan model.PolicyPlan, id uint16, commit func(model.SetID, uint64) error) error {
+// introduce makes the identity of an endpoint known, as a change of its own: the endpoint's rows must not name an identity
+// that has no class yet, or its packets would be dropped.
+func (p *policies) introduce(ctx context.Context, e model.Endpoint) error {
+	row, ok := p.known(e)[e.Identity]
+	print := fingerprint(row)
+	if !ok || p.fed[e.Identity] == print {
+		return nil // reserved ones the engine knows
+	}
+	plan, err := p.engine.Apply(policy.Changes{Identities: []policy.Identity{row}, Revision: p.Revision()})
+	if err != nil {
+		return err
+	}
+	p.fed[e.Identity] = print
+	if err := p.applier.Apply(ctx, plan); err != nil {
+		p.resync = true
+		p.wake()
+		return fmt.Errorf("make identity %d of endpoint %d known: %w", e.Identity, e.ID, err)
+	}
+	return nil
+}
+
+// commit applies a plan, with commit in place of the flip of one endpoint. Once that is done, ctx does not end it.
+func (p *policies) commit(ctx context.Context, plan model.PolicyPlan, id uint16, commit func(model.SetID, uint64) error) (committed bool, err error) {
 	set, ok := p.engine.Set(id)
 	if !ok {
-		return fmt.Errorf("endpoint %d got no policy set", id)
+		return false, fmt.Errorf("endpoint %d got no policy set", id)
 	}
-	flip := func() error { return commit(set, plan.Revision) }
+	flip := func() error {
+		if err := commit(set, plan.Revision); err != nil {
+			return err
+		}
+		committed = true
+		return nil
+	}
 	at := slices.IndexFunc(plan.Steps, func(s model.PolicyStep) bool { _, ok := s.EndpointSets[id]; return ok })
 	if at < 0 { // its set is in the kernel as it is
 		if err := flip(); err != nil {
-			return err
+			return false, err
 		}
 	}
 	for i, s := range plan.Steps {
-		if err := ctx.Err(); err != nil {
-			return err
+		if err := ctx.Err(); err != nil && !committed {
+			return false, err
 		}
 		var here func() error
 		if i == at {
@@ -104,25 +122,24 @@ func (p *policies) commit(ctx context.Context, plan model.PolicyPlan, id uint16,
 			here = flip
 		}
 		if err := p.applier.Step(s, here); err != nil {
-			return fmt.Errorf("put policy of endpoint %d in force: %w", id, err)
+			return committed, fmt.Errorf("put policy of endpoint %d in force: %w", id, err)
 		}
 	}
-	return nil
+	return committed, nil
 }
 
-// revert gives the engine back what it knew of an endpoint; the next sync leads the kernel there.
-func (p *policies) revert(id uint16, before policy.Subject, known bool) {
-	if known {
-		p.subjects[id] = before
-		if err := p.repair(); err == nil {
-			if plan, err := p.engine.Apply(policy.Changes{Subjects: []policy.Subject{before}, Revision: p.Revision()}); err == nil {
-				p.resync = p.applier.Apply(context.Background(), plan) != nil
-			}
-		}
+// revert gives the engine back what it knew of an endpoint, and the kernel too, now or with the next sync that succeeds.
+func (p *policies) revert(id uint16, before model.Endpoint, known bool) {
+	if !known {
+		delete(p.subjects, id)
+		p.Forget(id)
 		return
 	}
-	delete(p.subjects, id)
-	p.Forget(id)
+	p.subjects[id] = before
+	p.retell[id] = true
+	if err := p.syncLocked(context.Background()); err != nil {
+		p.log.Warn("policy of an endpoint goes back later", "endpoint", id, "err", err)
+	}
 }
 
 // Forget implements endpoint.Policy.
@@ -133,13 +150,20 @@ func (p *policies) Forget(id uint16) {
 	p.wake()
 }
 
-// Reconfigure changes the engine's settings.
+// Reconfigure changes the engine's settings. Those that it refuses are forgotten again; those that the kernel could not
+// be brought to yet are not.
 func (p *policies) Reconfigure(ctx context.Context, change func(*policy.Config)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	was := p.cfg
 	change(&p.cfg)
 	p.reconfig = true
-	return p.syncLocked(ctx)
+	err := p.syncLocked(ctx)
+	if p.reconfig {
+		p.cfg, p.reconfig = was, false
+		p.wake()
+	}
+	return err
 }
 
 // Revision is the newest policy revision that is in force on every endpoint.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -41,8 +40,9 @@ type policies struct {
 	reconfig bool
 	fed      map[model.IdentityID]string // fingerprint of each identity the engine has been given
 	rows     map[string]string           // raw text of each stored policy the engine has been given
-	subjects map[uint16]policy.Subject
-	resync   bool // the kernel may differ from what the engine believes
+	subjects map[uint16]model.Endpoint   // as the engine has been given them
+	retell   map[uint16]bool             // subjects of which the engine has been given something else since
+	resync   bool                        // the kernel may differ from what the engine believes
 
 	stateMu   sync.Mutex // guards what follows; never held for long
 	forgotten map[uint16]bool
@@ -65,7 +65,7 @@ func newPolicies(log *slog.Logger, applier *dppolicy.Applier, cfg policy.Config)
 		return nil, err
 	}
 	return &policies{log: log, applier: applier, engine: engine, cfg: cfg, started: make(chan struct{}), poke: make(chan struct{}, 1),
-		fed: map[model.IdentityID]string{}, rows: map[string]string{}, subjects: map[uint16]policy.Subject{},
+		fed: map[model.IdentityID]string{}, rows: map[string]string{}, subjects: map[uint16]model.Endpoint{}, retell: map[uint16]bool{},
 		forgotten: map[uint16]bool{}, mode: cfg.Mode, changed: make(chan struct{})}, nil
 }
 
@@ -143,10 +143,11 @@ func (p *policies) sync(ctx context.Context) error {
 func (p *policies) syncLocked(ctx context.Context) (err error) {
 	revision := uint64(0)
 	defer func() { p.note(revision, err) }()
-	c, fed, rows, err := p.collect()
+	n, err := p.collect()
 	if err != nil {
 		return err
 	}
+	c := n.changes
 	revision = c.Revision
 	if err := p.repair(); err != nil {
 		return err
@@ -155,14 +156,7 @@ func (p *policies) syncLocked(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// The engine has the news now, whether the kernel takes them or not.
-	p.fed, p.rows, p.reconfig = fed, rows, false
-	for _, s := range c.Subjects {
-		p.subjects[s.Endpoint] = s
-	}
-	for _, id := range c.DeleteSubjects {
-		delete(p.subjects, id)
-	}
+	p.given(n)
 	if err := p.applier.Apply(ctx, plan); err != nil {
 		p.resync = true
 		return err
@@ -199,104 +193,6 @@ func setsOf(plan model.PolicyPlan) map[uint16]model.SetID {
 		}
 	}
 	return sets
-}
-
-// collect compares the tables with what the engine has been given.
-func (p *policies) collect() (c policy.Changes, fed map[model.IdentityID]string, rows map[string]string, err error) {
-	snap := p.stored.Snapshot()
-	c.Revision = snap.Revision
-	if rows, err = p.collectStored(&c, snap); err != nil {
-		return c, nil, nil, err
-	}
-	if p.reconfig {
-		cfg := p.cfg
-		c.Config = &cfg
-	}
-	first := !p.hasStarted()
-	p.stateMu.Lock()
-	for id := range p.forgotten {
-		c.DeleteSubjects = append(c.DeleteSubjects, id)
-	}
-	clear(p.forgotten)
-	p.stateMu.Unlock()
-
-	all := map[model.IdentityID]policy.Identity{}
-	for id, row := range p.ids.Snapshot().All() {
-		all[id] = policy.Identity{Identity: row}
-	}
-	for _, row := range p.nodes() {
-		all[row.ID] = policy.Identity{Identity: row}
-	}
-	for id, e := range p.local.Snapshot().All() {
-		if first {
-			c.Subjects = append(c.Subjects, subjectOf(e))
-		}
-		if p.subjects[id].Identity != e.Identity && !first {
-			continue // on its way in or out; Enforce brings it
-		}
-		addIdentity(all, e)
-	}
-	for _, s := range p.subjects { // what a workload still has must stay known
-		if row, ok := p.localIdentity(s.Identity); ok {
-			if _, known := all[s.Identity]; !known {
-				all[s.Identity] = row
-			}
-		}
-	}
-	for _, ip := range p.ips.Snapshot().All() {
-		if row, ok := all[ip.Identity]; ok && len(ip.NamedPorts) > 0 {
-			row.NamedPorts = mergePorts(row.NamedPorts, ip.NamedPorts)
-			all[ip.Identity] = row
-		}
-	}
-	fed = make(map[model.IdentityID]string, len(all))
-	for id, row := range all {
-		print := row.Labels.Key() + fmt.Sprint(row.NamedPorts)
-		fed[id] = print
-		if p.fed[id] != print {
-			c.Identities = append(c.Identities, row)
-		}
-	}
-	for id := range p.fed {
-		if _, ok := all[id]; !ok {
-			c.DeleteIdentities = append(c.DeleteIdentities, id)
-		}
-	}
-	return c, fed, rows, nil
-}
-
-// localIdentity is an identity as the endpoints that have it know it.
-func (p *policies) localIdentity(id model.IdentityID) (policy.Identity, bool) {
-	for _, e := range p.local.Snapshot().All() {
-		if e.Identity == id {
-			return policy.Identity{Identity: model.Identity{ID: id, Labels: e.Labels}, NamedPorts: e.NamedPorts}, true
-		}
-	}
-	return policy.Identity{}, false
-}
-
-func addIdentity(all map[model.IdentityID]policy.Identity, e model.Endpoint) {
-	if e.Identity == model.IdentityUnknown {
-		return
-	}
-	row, ok := all[e.Identity]
-	if !ok {
-		row.Identity = model.Identity{ID: e.Identity, Labels: e.Labels}
-	}
-	row.NamedPorts = mergePorts(row.NamedPorts, e.NamedPorts)
-	all[e.Identity] = row
-}
-
-// mergePorts is the sorted union of two lists.
-func mergePorts(a, b []model.NamedPort) []model.NamedPort {
-	if len(b) == 0 {
-		return a
-	}
-	out := slices.Concat(a, b)
-	slices.SortFunc(out, func(x, y model.NamedPort) int {
-		return slices.Compare([]string{x.Name, fmt.Sprintf("%05d/%03d", x.Port, x.Proto)}, []string{y.Name, fmt.Sprintf("%05d/%03d", y.Port, y.Proto)})
-	})
-	return slices.Compact(out)
 }
 
 // collectStored reads what changed among the stored policies. One that cannot be understood keeps all as it is.
