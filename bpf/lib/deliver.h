@@ -14,6 +14,13 @@ enum mark {
 	MARK_DELIVER = 0x0f00,  /* judged already: to_pod lets it through */
 };
 
+/* Whether a packet that the stack sends came from elsewhere. An own source address does not mean that it did not: the
+ * kernel forwards IPv6 under any source, and IPv4 that it has masqueraded. */
+static __always_inline bool forwarded(const struct __sk_buff *skb)
+{
+	return skb->ingress_ifindex;
+}
+
 static __always_inline void take_as_host(struct __sk_buff *skb)
 {
 	/* Addressed to a MAC that is not the device's: the stack would ignore it. */

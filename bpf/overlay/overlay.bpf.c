@@ -104,7 +104,7 @@ static __always_inline int send_to_overlay(struct __sk_buff *skb, struct pkt *p)
 	int err;
 
 	src = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.src);
-	if (!src || src->identity != IDENTITY_HOST)
+	if (!src || src->identity != IDENTITY_HOST || forwarded(skb))
 		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
 	who_remote(&p->from, IDENTITY_HOST);
 	dst = ipcache_find(&p->t.dst);

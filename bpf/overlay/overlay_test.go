@@ -119,16 +119,19 @@ func TestToOverlay(t *testing.T) {
 			src, dst netip.Addr
 			verdict  uint32
 			reason   []uint8
+			ingress  int
 		}{
-			{"the node's own", bpftest.Router1[v], bpftest.FarPod[v], bpftest.Pass, nil},
-			{"the node's own to a new pod", bpftest.Node1[v], bpftest.NewPod[v], bpftest.Pass, nil},
-			{"forwarded", bpftest.Outside[v], bpftest.FarPod[v], bpftest.Drop, []uint8{maps.DropSourceIP}},
-			{"a pod's, past from_pod", w.Pod1.Addr(v), bpftest.FarPod[v], bpftest.Drop, []uint8{maps.DropSourceIP}},
-			{"to the outside", bpftest.Router1[v], bpftest.Outside[v], bpftest.Drop, []uint8{maps.DropNoTunnel}},
+			{"the node's own", bpftest.Router1[v], bpftest.FarPod[v], bpftest.Pass, nil, 0},
+			{"the node's own to a new pod", bpftest.Node1[v], bpftest.NewPod[v], bpftest.Pass, nil, 0},
+			// The kernel forwards IPv6 under the node's own address like any other.
+			{"forwarded under the node's address", bpftest.Router1[v], bpftest.FarPod[v], bpftest.Drop, []uint8{maps.DropSourceIP}, w.Dev[2]},
+			{"forwarded", bpftest.Outside[v], bpftest.FarPod[v], bpftest.Drop, []uint8{maps.DropSourceIP}, 0},
+			{"a pod's, past from_pod", w.Pod1.Addr(v), bpftest.FarPod[v], bpftest.Drop, []uint8{maps.DropSourceIP}, 0},
+			{"to the outside", bpftest.Router1[v], bpftest.Outside[v], bpftest.Drop, []uint8{maps.DropNoTunnel}, 0},
 		} {
 			f := inner
 			f.Src, f.Dst = c.src, c.dst
-			verdict, _, mark, err := w.RunPacket(overlay.ToOverlay, bpftest.Packet{Frame: f.TCP("S"), IfIndex: w.Dev[3]})
+			verdict, _, mark, err := w.RunPacket(overlay.ToOverlay, bpftest.Packet{Frame: f.TCP("S"), IfIndex: w.Dev[3], Ingress: c.ingress})
 			if err != nil {
 				t.Fatal(err)
 			}

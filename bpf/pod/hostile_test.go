@@ -2,10 +2,13 @@ package pod_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/hypha-net/hypha/bpf/maps"
+	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/internal/testutil/bpftest"
+	"github.com/hypha-net/hypha/internal/testutil/packet"
 )
 
 // An advertisement goes to the node's stack unjudged, and the stack forwards what is not its own: one that is not addressed
@@ -22,5 +25,40 @@ func TestAdvertisementStaysOnTheLink(t *testing.T) {
 		f := w.Pod1.Flow(bpftest.Router1[1], 0, 0)
 		f.Src = src
 		expect(t, w, "as "+src.String(), w.Pod1, f.Neighbour(136, w.Pod1.V6), 0, maps.DropSourceIP)
+	}
+}
+
+// What the stack forwards from a device without a program of ours is neither the node's own nor anybody's who comes by the
+// overlay, whatever its source says.
+func TestForwardedToPod(t *testing.T) {
+	w := bpftest.NewWorld(t, bpftest.Config{})
+	for v, name := range versions {
+		for _, c := range []struct {
+			name    string
+			src     netip.Addr
+			ingress int
+			reasons []uint8
+		}{
+			{"the node's own", bpftest.Router1[v], 0, nil},
+			{"forwarded under the node's address", bpftest.Node1[v], w.Dev[3], []uint8{maps.DropSourceIP}},
+			{"forwarded under the router's address", bpftest.Router1[v], w.Dev[3], []uint8{maps.DropSourceIP}},
+			{"forwarded from outside", bpftest.Outside[v], w.Dev[3], nil},
+			{"forwarded as a remote pod", bpftest.FarPod[v], w.Dev[3], []uint8{maps.DropSourceIP}},
+			{"forwarded as a new remote pod", bpftest.NewPod[v], w.Dev[3], []uint8{maps.DropSourceIP}},
+			{"forwarded as a remote router", bpftest.Router2[v], w.Dev[3], []uint8{maps.DropSourceIP}},
+		} {
+			f := packet.Flow{SrcMAC: packet.MAC(1), DstMAC: w.Pod1.MAC, Src: c.src, Dst: w.Pod1.Addr(v), SrcPort: 4000, DstPort: 80}
+			verdict, _, _, err := w.RunPacket(pod.ToPod, bpftest.Packet{Frame: f.TCP("S"), IfIndex: w.Pod1.Dev, Ingress: c.ingress})
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := bpftest.Pass
+			if c.reasons != nil {
+				want = bpftest.Drop
+			}
+			if drops := bpftest.Drops(w.Events()); verdict != want || !slices.Equal(drops, c.reasons) {
+				t.Errorf("%s %s: verdict %d, drops %v", name, c.name, verdict, drops)
+			}
+		}
 	}
 }

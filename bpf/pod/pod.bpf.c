@@ -137,12 +137,14 @@ int from_pod(struct __sk_buff *skb)
 }
 
 /* Who the node's stack speaks for: itself, or somebody whose packet it forwards. */
-static __always_inline int identify_sender(struct pkt *p)
+static __always_inline int identify_sender(struct __sk_buff *skb, struct pkt *p)
 {
 	struct ipcache_value *v = ipcache_find(&p->t.src);
 
-	/* Workloads of this node are never forwarded by its stack. */
-	if (endpoint_find(&p->t.src) || (v && v->flags & IPC_F_LOCAL_CIDR && v->identity != IDENTITY_HOST))
+	/* Workloads, of this node or behind the overlay, are never forwarded by its stack. */
+	if (endpoint_find(&p->t.src) || (v && v->flags & (IPC_F_LOCAL_CIDR | IPC_F_TUNNEL) && v->identity != IDENTITY_HOST))
+		return fail(p, DROP_SOURCE_IP, FILE_POD, __LINE__);
+	if (v && v->identity == IDENTITY_HOST && forwarded(skb))
 		return fail(p, DROP_SOURCE_IP, FILE_POD, __LINE__);
 	who_remote(&p->from, v ? v->identity : IDENTITY_UNKNOWN);
 	return 0;
@@ -162,7 +164,7 @@ static __always_inline int admit_to_pod(struct __sk_buff *skb, struct pkt *p)
 	if (!dst || dst->ifindex != skb->ifindex)
 		return fail(p, DROP_UNROUTABLE, FILE_POD, __LINE__);
 	who_local(&p->to, dst);
-	err = identify_sender(p);
+	err = identify_sender(skb, p);
 	if (!err && frag_is(p))
 		err = frag_follow(p);
 	if (!err && p->flags & PKT_F_ERROR)

@@ -15,12 +15,13 @@ const (
 	Redirect uint32 = 7 // TC_ACT_REDIRECT
 )
 
-// skb mirrors the head of `struct __sk_buff` as BPF_PROG_RUN takes it (linux/bpf.h). Only mark, priority, ifindex, cb,
-// tstamp, wire_len, gso_segs and gso_size may be set.
+// skb mirrors the head of `struct __sk_buff` as BPF_PROG_RUN takes it (linux/bpf.h). Only mark, priority, ingress_ifindex,
+// ifindex, cb, tstamp, wire_len, gso_segs and gso_size may be set.
 type skb struct {
 	_       [2]uint32 // len, pkt_type
 	Mark    uint32
-	_       [7]uint32
+	_       [6]uint32
+	Ingress uint32
 	IfIndex uint32
 	_       [30]uint32
 	GSOSegs uint32
@@ -33,6 +34,7 @@ type skb struct {
 type Packet struct {
 	Frame   []byte
 	IfIndex int
+	Ingress int // device by which the node took in what it forwards, 0: its own packet
 	Mark    uint32
 	GSOSize uint32
 }
@@ -46,7 +48,7 @@ func (e *Env) Run(prog string, ifindex int, frame []byte) (verdict uint32, out [
 // RunPacket is Run with more of the packet's context; mark is the packet's after the program.
 func (e *Env) RunPacket(prog string, p Packet) (verdict uint32, out []byte, mark uint32, err error) {
 	pr := e.Prog(prog)
-	ctx := skb{IfIndex: uint32(p.IfIndex), Mark: p.Mark, GSOSize: p.GSOSize}
+	ctx := skb{IfIndex: uint32(p.IfIndex), Ingress: uint32(p.Ingress), Mark: p.Mark, GSOSize: p.GSOSize}
 	var after skb
 	// With room for what a program adds; the kernel refuses frames shorter than an Ethernet header.
 	opts := ebpf.RunOptions{Data: p.Frame, DataOut: make([]byte, len(p.Frame)+256), Context: ctx, ContextOut: &after}
