@@ -55,6 +55,7 @@ type Agent struct {
 	options []config.Option
 
 	lock     *os.File
+	gid      int // of the sockets
 	kernel   loader.Kernel
 	store    *kvstore.Store
 	maps     *maps.Maps
@@ -104,6 +105,9 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 		return nil, err
 	}
 	a.step("kernel probed")
+	if a.gid, err = socketGroup(a.cfg.SocketGroup); err != nil {
+		return nil, err
+	}
 	if a.lock, err = lockState(a.paths.State); err != nil {
 		return nil, err
 	}

@@ -69,27 +69,23 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		})
 	})
 	if err := a.listen(run); err != nil {
-		return errors.Join(err, stop(g, ctx))
+		return errors.Join(err, stop(g))
 	}
 	a.log.Info("agent runs", "node", a.cfg.NodeName, "addresses", a.self.Addrs, "workloads", a.self.PodCIDRs, "endpoints", len(found))
 	return g.Wait()
 }
 
-// stop ends a group whose context nobody else would end.
-func stop(g *errgroup.Group, ctx context.Context) error {
+// stop ends a group whose context nobody else would end. The error is that of a part that failed, not of the end.
+func stop(g *errgroup.Group) error {
 	g.Go(func() error { return context.Canceled })
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}
-	return ctx.Err()
+	return nil
 }
 
 // listen opens the sockets.
 func (a *Agent) listen(run func(string, func(context.Context) error)) error {
-	gid, err := socketGroup(a.cfg.SocketGroup)
-	if err != nil {
-		return err
-	}
 	readPath, readHandler := agentv1connect.NewReaderHandler(reader{a})
 	adminPath, adminHandler := agentv1connect.NewAdminHandler(admin{a})
 	readMux, adminMux := http.NewServeMux(), http.NewServeMux()
@@ -97,7 +93,7 @@ func (a *Agent) listen(run func(string, func(context.Context) error)) error {
 	adminMux.Handle(readPath, readHandler)
 	adminMux.Handle(adminPath, adminHandler)
 	for path, h := range map[string]http.Handler{a.paths.AgentSocket(): readMux, a.paths.AdminSocket(): adminMux} {
-		l, err := listenUnix(path, gid)
+		l, err := listenUnix(path, a.gid)
 		if err != nil {
 			return err
 		}
@@ -113,13 +109,13 @@ func (a *Agent) listen(run func(string, func(context.Context) error)) error {
 		run("metrics", func(ctx context.Context) error { return serveHTTP(ctx, l, mux) })
 	}
 	if a.cfg.EnableHubble {
-		return a.listenFlows(gid, run)
+		return a.listenFlows(run)
 	}
 	return nil
 }
 
 // listenFlows serves the flow API on its socket and, with TLS, off the node.
-func (a *Agent) listenFlows(gid int, run func(string, func(context.Context) error)) error {
+func (a *Agent) listenFlows(run func(string, func(context.Context) error)) error {
 	srv, err := server.New(server.Deps{Observer: a.observer, TLS: !a.cfg.HubbleNoTLS, Log: a.log.With("part", "hubble"),
 		Nodes: func() ([]model.Node, <-chan struct{}) {
 			snap := a.store.Nodes().Table().Snapshot()
@@ -132,7 +128,7 @@ func (a *Agent) listenFlows(gid int, run func(string, func(context.Context) erro
 	if err != nil {
 		return err
 	}
-	l, err := listenUnix(a.paths.FlowSocket(), gid)
+	l, err := listenUnix(a.paths.FlowSocket(), a.gid)
 	if err != nil {
 		return err
 	}
