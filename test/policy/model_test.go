@@ -215,4 +215,3 @@ func (w *world) watch() (stop func()) {
 		}
 	}
 }
-
