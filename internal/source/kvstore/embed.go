@@ -279,10 +279,27 @@ func (s *server) renewCerts(ctx context.Context, log *slog.Logger) {
 	}
 }
 
+// stopGRPC ends a server's calls. Behind TLS, etcd serves gRPC by way of net/http, whose connections outlive Stop: a call
+// that a client starts while Stop waits for the earlier ones is nobody's to end, and Stop never returns. So it is told again.
+func stopGRPC(g *grpc.Server) {
+	done := make(chan struct{}, 100)
+	for range cap(done) {
+		go func() {
+			g.Stop()
+			done <- struct{}{}
+		}()
+		select {
+		case <-done:
+			return
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
 func (s *server) stop() {
 	if s.etcd != nil {
 		for _, g := range s.grpc { // else etcd waits for other nodes to end their watches, and they do not
-			g.Stop()
+			stopGRPC(g)
 		}
 		s.etcd.Close()
 		s.etcd = nil
