@@ -18,20 +18,42 @@ struct icmp_hdr {
 	__be32 data;
 };
 
-/* What is quoted: the IP header without options or extensions, and 8 bytes behind it (RFC 792). */
+/* What is quoted: the IP header, which has neither options nor extensions, and the transport header as far as icmp_quoted
+ * says. Zeros behind it do not change a checksum. */
 struct icmp_answer4 {
 	struct iphdr ip;
 	struct icmp_hdr icmp;
 	struct iphdr quote;
-	__u8 l4[8];
+	__u8 l4[20];
 };
 
 struct icmp_answer6 {
 	struct ipv6hdr ip;
 	struct icmp_hdr icmp;
 	struct ipv6hdr quote;
-	__u8 l4[8];
+	__u8 l4[20];
 };
+
+/* Bytes quoted of the transport header: 8 (RFC 792), or up to its checksum. The kernel cuts no packet off in front of a
+ * checksum that it has left to a device. */
+static __always_inline __u32 icmp_quoted(__u8 proto)
+{
+	switch (proto) {
+	case PROTO_TCP:
+		return 20;
+	case PROTO_SCTP:
+		return 12;
+	}
+	return 8;
+}
+
+/* The compiler knows what a constant holds unless it is read as volatile, which the type of an argument would take away:
+ * what the loader has put there is read here. */
+static __always_inline void icmp_router(struct addr *to, bool v6)
+{
+	for (int i = 0; i < 16; i++)
+		to->b[i] = v6 ? cfg.router6.b[i] : cfg.router4.b[i];
+}
 
 static __always_inline __u16 csum_fold(__s64 sum)
 {
@@ -53,17 +75,19 @@ static __always_inline int icmp_make_room(struct __sk_buff *skb, __u32 quoted, _
 static __always_inline int icmp_answer4(struct __sk_buff *skb, struct pkt *p)
 {
 	struct icmp_answer4 a = {};
+	__u32 l4 = icmp_quoted(p->t.proto), len = offsetof(struct icmp_answer4, l4) + l4;
+	struct addr router;
 
-	if (icmp_make_room(skb, sizeof(a.quote) + sizeof(a.l4), sizeof(a.ip) + sizeof(a.icmp)) ||
-	    bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct icmp_answer4, quote), &a.quote,
-			       sizeof(a.quote) + sizeof(a.l4)))
+	if (icmp_make_room(skb, sizeof(a.quote) + l4, sizeof(a.ip) + sizeof(a.icmp)) ||
+	    bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct icmp_answer4, quote), &a.quote, sizeof(a.quote) + l4))
 		return -1;
+	icmp_router(&router, false);
 	a.ip.version = 4;
 	a.ip.ihl = 5;
-	a.ip.tot_len = bpf_htons(sizeof(a));
+	a.ip.tot_len = bpf_htons(len);
 	a.ip.ttl = 64;
 	a.ip.protocol = PROTO_ICMP;
-	a.ip.saddr = addr_word((const struct addr *)&cfg.router4);
+	a.ip.saddr = addr_word(&router);
 	a.ip.daddr = addr_word(&p->t.src);
 	a.ip.check = csum_fold(bpf_csum_diff(NULL, 0, (__be32 *)&a.ip, sizeof(a.ip), 0));
 	if (p->answer == ANSWER_TOO_BIG) {
@@ -74,26 +98,27 @@ static __always_inline int icmp_answer4(struct __sk_buff *skb, struct pkt *p)
 		a.icmp.type = 11;
 	}
 	a.icmp.csum = csum_fold(bpf_csum_diff(NULL, 0, (__be32 *)&a.icmp, sizeof(a) - sizeof(a.ip), 0));
-	return bpf_skb_store_bytes(skb, L3_OFF, &a, sizeof(a), 0) ? -1 : 0;
+	return bpf_skb_store_bytes(skb, L3_OFF, &a, len, 0) ? -1 : 0;
 }
 
 static __always_inline int icmp_answer6(struct __sk_buff *skb, struct pkt *p)
 {
 	struct icmp_answer6 a = {};
-	__u32 len = sizeof(a) - sizeof(a.ip);
+	__u32 l4 = icmp_quoted(p->t.proto), len = offsetof(struct icmp_answer6, l4) + l4;
 	/* Pseudo header: addresses, length, next header. */
-	__be32 tail[2] = {bpf_htonl(len), bpf_htonl(PROTO_ICMPV6)};
+	__be32 tail[2] = {bpf_htonl(len - sizeof(a.ip)), bpf_htonl(PROTO_ICMPV6)};
+	struct addr router;
 	__s64 sum;
 
-	if (icmp_make_room(skb, sizeof(a.quote) + sizeof(a.l4), sizeof(a.ip) + sizeof(a.icmp)) ||
-	    bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct icmp_answer6, quote), &a.quote,
-			       sizeof(a.quote) + sizeof(a.l4)))
+	if (icmp_make_room(skb, sizeof(a.quote) + l4, sizeof(a.ip) + sizeof(a.icmp)) ||
+	    bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct icmp_answer6, quote), &a.quote, sizeof(a.quote) + l4))
 		return -1;
+	icmp_router(&router, true);
 	a.ip.version = 6;
-	a.ip.payload_len = bpf_htons(len);
+	a.ip.payload_len = bpf_htons(len - sizeof(a.ip));
 	a.ip.nexthdr = PROTO_ICMPV6;
 	a.ip.hop_limit = 64;
-	addr_from6((struct addr *)&a.ip.saddr, (const void *)&cfg.router6);
+	addr_from6((struct addr *)&a.ip.saddr, &router);
 	addr_from6((struct addr *)&a.ip.daddr, &p->t.src);
 	if (p->answer == ANSWER_TOO_BIG) {
 		a.icmp.type = 2;
@@ -103,7 +128,7 @@ static __always_inline int icmp_answer6(struct __sk_buff *skb, struct pkt *p)
 	}
 	sum = bpf_csum_diff(NULL, 0, (__be32 *)&a.ip.saddr, sizeof(a) - offsetof(struct ipv6hdr, saddr), 0);
 	a.icmp.csum = csum_fold(bpf_csum_diff(NULL, 0, tail, sizeof(tail), sum));
-	return bpf_skb_store_bytes(skb, L3_OFF, &a, sizeof(a), 0) ? -1 : 0;
+	return bpf_skb_store_bytes(skb, L3_OFF, &a, len, 0) ? -1 : 0;
 }
 
 static __always_inline int icmp_swap_macs(struct __sk_buff *skb)
@@ -122,7 +147,7 @@ static __always_inline int icmp_swap_macs(struct __sk_buff *skb)
  * extension headers get none either, since their flow could not be told from so short a quote. */
 static __always_inline bool icmp_answerable(const struct pkt *p)
 {
-	return p->plain_header && p->l4_len >= 8 && !(p->flags & (PKT_F_ERROR | PKT_F_LATER));
+	return p->plain_header && p->l4_len >= icmp_quoted(p->t.proto) && !(p->flags & (PKT_F_ERROR | PKT_F_LATER));
 }
 
 /* The end of a packet from a workload that does not go on: reported, and where p->answer says so, answered. Its source is

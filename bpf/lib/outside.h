@@ -13,10 +13,12 @@ enum {
 	MTU_FLOOR6 = 1280,
 };
 
-/* Bytes of the IP packet, or 0 if the kernel will cut it to size. */
+/* Bytes of the IP packet, or of each of those that the kernel will make of it; 0 if they need not be of one size (SCTP). */
 static __always_inline __u32 outside_len(struct __sk_buff *skb, const struct pkt *p)
 {
-	return skb->gso_size ? 0 : p->l4 - L3_OFF + p->l4_len;
+	if (skb->gso_size && !p->l4_header)
+		return 0;
+	return p->l4 - L3_OFF + (skb->gso_size ? p->l4_header + skb->gso_size : p->l4_len);
 }
 
 static __always_inline __u32 device_mtu(__u32 ifindex)

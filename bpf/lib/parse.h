@@ -107,9 +107,11 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct pkt *p)
 		if (len < min || (!(p->flags & PKT_F_FIRST) && len > p->l4_len))
 			return fail(p, DROP_TRUNCATED, FILE_PARSE, __LINE__);
 		p->tcp_flags = h.flags;
+		p->l4_header = len;
 	} else if (proto == PROTO_UDP) {
 		__u32 len = bpf_ntohs(h.len);
 
+		p->l4_header = min;
 		if (len < min || (!(p->flags & PKT_F_FIRST) && len > p->l4_len))
 			return fail(p, DROP_TRUNCATED, FILE_PARSE, __LINE__);
 	}

@@ -98,6 +98,7 @@ struct pkt {
 	__u16 frag_off;      /* bytes */
 	__u8 tcp_flags;
 	__u8 hop;            /* TTL or hop limit */
+	__u8 l4_header;      /* bytes of the TCP or UDP header */
 	bool dont_fragment;
 	bool plain_header;   /* no IP options, no extension headers */
 };

@@ -191,5 +191,14 @@ func expectAnswer(t *testing.T, w *bpftest.World, name string, frame []byte, rea
 	if string(out[:6]) != string(w.Pod1.MAC) {
 		t.Errorf("%s: answered to % x", name, out[:6])
 	}
+	src, _ := netip.AddrFromSlice(out[14+12 : 14+16])
+	router := bpftest.Router1[0]
+	if frame[12] == 0x86 {
+		src, _ = netip.AddrFromSlice(out[14+8 : 14+24])
+		router = bpftest.Router1[1]
+	}
+	if src != router {
+		t.Errorf("%s: answered by %s, want the gateway %s", name, src, router)
+	}
 	return out
 }
