@@ -62,3 +62,20 @@ func TestForwardedToPod(t *testing.T) {
 		}
 	}
 }
+
+// Nobody lives there yet: whoever comes later must not find a verdict on record that never asked for theirs.
+func TestNobodyIsNotOnRecord(t *testing.T) {
+	w := bpftest.NewWorld(t, bpftest.Config{})
+	for v, name := range versions {
+		late := bpftest.Pod{ID: 14, Identity: bpftest.IDPod2, Set: 3, Dev: w.Dev[2], MAC: packet.MAC(0x14), HostMAC: packet.MAC(0x94),
+			V4: netip.MustParseAddr("10.0.1.14"), V6: netip.MustParseAddr("fd00:1::14")}
+		w.PutPolicy(late.Set, maps.ClassAny, maps.PolicyIngress, maps.PolicyValue{DefaultRule: 60})
+		frame := w.Pod1.Flow(late.Addr(v), 4000, 80).UDP(1)
+		expect(t, w, name+" before", w.Pod1, frame, 0, maps.DropUnroutable)
+		if n := len(w.Connections()); n != 0 {
+			t.Errorf("%s: %d connections on record", name, n)
+		}
+		w.PutEndpoint(late, late.Addr(v))
+		expect(t, w, name+" after", w.Pod1, frame, 0, maps.DropPolicy)
+	}
+}

@@ -45,8 +45,7 @@ static __always_inline bool forges_overlay(const struct pkt *p)
 /* What leaves the cluster under the node's address. Replies do not: that is for conn_admit to find out. */
 static __always_inline bool masquerades(const struct pkt *p)
 {
-	return cfg.flags & (pkt_v6(p) ? CFG_MASQ6 : CFG_MASQ4) && p->to.identity != IDENTITY_HOST &&
-	       !(p->dest.flags & (IPC_F_NO_MASQ | IPC_F_TUNNEL | IPC_F_LOCAL_CIDR));
+	return cfg.flags & (pkt_v6(p) ? CFG_MASQ6 : CFG_MASQ4) && !(p->dest.flags & (IPC_F_NO_MASQ | IPC_F_TUNNEL));
 }
 
 static __always_inline int out_of_hops(struct pkt *p)
@@ -60,10 +59,6 @@ static __always_inline int send_away(struct __sk_buff *skb, struct pkt *p)
 {
 	if (p->to.identity == IDENTITY_HOST)
 		return deliver_stack(skb, p);
-	if (p->dest.flags & IPC_F_LOCAL_CIDR)
-		return fail(p, DROP_UNROUTABLE, FILE_POD, __LINE__);
-	if (addr_link_local(&p->t.dst))
-		return fail(p, DROP_L3_TARGET, FILE_POD, __LINE__);
 	if (p->hop <= 1)
 		return out_of_hops(p);
 	if (p->dest.flags & IPC_F_TUNNEL)
@@ -73,24 +68,33 @@ static __always_inline int send_away(struct __sk_buff *skb, struct pkt *p)
 	return outside_routed(skb, p);
 }
 
-static __always_inline void find_destination(struct pkt *p)
+/* Where nobody can be is found out before judging: a verdict on record would outlive the emptiness of an address. */
+static __always_inline int find_destination(struct pkt *p)
 {
 	struct endpoint *ep = endpoint_find(&p->t.dst);
 
 	if (ep) {
 		dest_local(p, ep);
-	} else {
-		dest_remote(p, ipcache_find(&p->t.dst));
-		if (masquerades(p))
-			p->flags |= PKT_F_MASQ;
+		return 0;
 	}
+	dest_remote(p, ipcache_find(&p->t.dst));
+	if (p->to.identity == IDENTITY_HOST)
+		return 0;
+	if (p->dest.flags & IPC_F_LOCAL_CIDR)
+		return fail(p, DROP_UNROUTABLE, FILE_POD, __LINE__);
+	if (addr_link_local(&p->t.dst))
+		return fail(p, DROP_L3_TARGET, FILE_POD, __LINE__);
+	if (masquerades(p))
+		p->flags |= PKT_F_MASQ;
+	return 0;
 }
 
 static __always_inline int admit_from_pod(struct __sk_buff *skb, struct pkt *p)
 {
-	int err = 0;
+	int err = find_destination(p);
 
-	find_destination(p);
+	if (err)
+		return err;
 	if (forges_overlay(p))
 		return fail(p, DROP_ENCAPSULATION, FILE_POD, __LINE__);
 	if (p->flags & PKT_F_ERROR)
