@@ -108,7 +108,7 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if a.gid, err = socketGroup(a.cfg.SocketGroup); err != nil {
 		return nil, err
 	}
-	if a.lock, err = lockState(a.paths.State); err != nil {
+	if a.lock, err = lockState(a.paths); err != nil {
 		return nil, err
 	}
 	if err := makeDirs(a.paths.Endpoints(), a.paths.PendingDel()); err != nil {
@@ -216,7 +216,7 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 			return err
 		}
 	}
-	a.loader, err = loader.New(loader.Config{Links: a.paths.Links(), Options: opts}, loader.Deps{Log: a.log.With("part", "loader"), Kernel: a.kernel, Maps: a.maps.Replacements()})
+	a.loader, err = loader.New(loader.Config{Links: a.paths.Links(), Programs: a.paths.Programs(), Options: opts}, loader.Deps{Log: a.log.With("part", "loader"), Kernel: a.kernel, Maps: a.maps.Replacements()})
 	return err
 }
 

@@ -8,26 +8,35 @@ import (
 	"net/http"
 	"os"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/hypha-net/hypha/internal/paths"
 )
 
 // lockState makes sure that one agent only owns a state directory, for as long as the file is open.
-func lockState(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
+func lockState(p paths.Paths) (*os.File, error) {
+	if err := os.MkdirAll(p.State, 0o750); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "agent.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(p.Lock(), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock of the state directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	for range 10 { // clients that ask whether an agent runs hold it for a moment
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
 		pid, _ := os.ReadFile(f.Name())
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another agent (pid %s) runs with %s: stop it, or choose another --state-dir or --node-name", pid, dir)
+			return nil, fmt.Errorf("another agent (pid %s) runs with %s: stop it, or choose another --state-dir or --node-name", pid, p.State)
 		}
 		return nil, fmt.Errorf("lock state directory: %w", err)
 	}

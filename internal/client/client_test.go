@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/api/agent/v1/agentv1connect"
+	"github.com/hypha-net/hypha/internal/paths"
 )
 
 // fakeAgent answers what the tests ask; everything else is Unimplemented.
@@ -143,6 +145,36 @@ func TestDown(t *testing.T) {
 		if !Down(err) {
 			t.Errorf("stream: %v", err)
 		}
+	}
+}
+
+// An agent that runs but does not serve is not to be started once more.
+func TestStarting(t *testing.T) {
+	d := stateDir(t)
+	p := paths.For(d, "n1")
+	if err := os.MkdirAll(p.State, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(p.Lock())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("4711"); err != nil {
+		t.Fatal(err)
+	}
+	ask := func() error {
+		_, err := Reader(p.AgentSocket()).Status(t.Context(), connect.NewRequest(&agentv1.StatusRequest{}))
+		return err
+	}
+	if err := ask(); !Down(err) || !strings.Contains(err.Error(), "is not running") {
+		t.Errorf("lock left behind: %v", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(); !Down(err) || !strings.Contains(err.Error(), "pid 4711") || !strings.Contains(err.Error(), "starting") {
+		t.Errorf("lock held: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -62,6 +63,10 @@ func explain(ctx context.Context, socket, procedure string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
 		e.Down = true
+		if pid := busy(socket); pid != "" {
+			e.What = fmt.Sprintf("the agent of node %s (pid %s) does not serve yet: it is starting or stopping, its log says what it waits for (socket %s)", node, pid, socket)
+			break
+		}
 		e.What = fmt.Sprintf("the agent of node %s is not running (socket %s): start it with `%s`", node, socket, startCommand(socket))
 	case errors.Is(err, fs.ErrPermission):
 		e.What = fmt.Sprintf("no permission for the agent's socket %s: run this as root or as a member of the socket's group", socket)
@@ -77,6 +82,21 @@ func explain(ctx context.Context, socket, procedure string, err error) error {
 		return err
 	}
 	return e
+}
+
+// busy is the process number of an agent that runs beside a socket nobody listens on; "" when there is none, or only
+// root could tell.
+func busy(socket string) string {
+	f, err := os.Open(paths.Paths{State: filepath.Dir(socket)}.Lock())
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = f.Close() }()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); !errors.Is(err, syscall.EWOULDBLOCK) {
+		return "" // the lock goes with the file
+	}
+	pid, _ := io.ReadAll(io.LimitReader(f, 20)) // for people only
+	return strings.TrimSpace(string(pid))
 }
 
 // fromAgent says whether the agent itself sent this error, rather than the transport.

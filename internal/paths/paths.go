@@ -47,6 +47,9 @@ func (p Paths) AdminSocket() string { return filepath.Join(p.State, "admin.sock"
 // FlowSocket serves the flow API.
 func (p Paths) FlowSocket() string { return filepath.Join(p.State, "hubble.sock") }
 
+// Lock is held by the agent while it runs, and holds its process number.
+func (p Paths) Lock() string { return filepath.Join(p.State, "agent.lock") }
+
 // Endpoints holds one file per attached workload.
 func (p Paths) Endpoints() string { return filepath.Join(p.State, "endpoints") }
 
@@ -67,6 +70,9 @@ func (p Paths) Maps() string { return filepath.Join(p.BPF, "maps") }
 
 // Links holds the pinned links, programs included.
 func (p Paths) Links() string { return filepath.Join(p.BPF, "links") }
+
+// Programs holds the programs of the running agent, so that the next one need not have them verified again.
+func (p Paths) Programs() string { return filepath.Join(p.BPF, "progs") }
 
 // HostIf is the name of the host side of a workload's device pair: "hy" and 10 hex digits, 12 bytes.
 func HostIf(containerID, ifName string) string {
