@@ -90,7 +90,7 @@ func (a *Agent) claimRanges(ctx context.Context) ([]netip.Prefix, error) {
 		if err == nil || !errors.Is(err, kvstore.ErrUnreachable) {
 			return got, err
 		}
-		a.log.Warn("no pod ranges yet", "err", err, "retry", pause)
+		a.log.Warn("no pod ranges yet: waiting for the store", "err", err, "store", a.store.Status().Err, "retry", pause)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()

@@ -2,6 +2,8 @@ package kvstore
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -54,7 +56,11 @@ func (h *health) run(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			h.note(nil, wrap(ctx, "ask the store", err))
+			err = wrap(ctx, "ask the store", err)
+			if cause := diagnose(ctx, h.s.cli.Endpoints(), h.s.tls); cause != nil && errors.Is(err, ErrUnreachable) {
+				err = fmt.Errorf("%w: %w", ErrUnreachable, cause)
+			}
+			h.note(nil, err)
 			if !sleep(ctx, wait) {
 				return
 			}

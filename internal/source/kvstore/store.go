@@ -2,6 +2,7 @@ package kvstore
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -23,7 +24,8 @@ var ErrUnreachable = errors.New("kvstore unreachable")
 type Store struct {
 	cfg    Config
 	log    *slog.Logger
-	srv    *server // nil when external
+	srv    *server     // nil when external
+	tls    *tls.Config // of an external one
 	cli    *clientv3.Client
 	maxOps int
 
@@ -70,6 +72,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Store, error) {
 		if ccfg.TLS, err = cfg.TLS.Client(); err != nil {
 			return nil, err
 		}
+		s.tls = ccfg.TLS
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	ccfg.Context = s.ctx
