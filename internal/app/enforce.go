@@ -53,6 +53,9 @@ func (p *policies) Enforce(ctx context.Context, e model.Endpoint, commit func(mo
 	if err != nil {
 		return err
 	}
+	if known && before.Identity != e.Identity {
+		plan.Steps = append(plan.Steps, model.PolicyStep{BumpEpoch: true}) // peers must judge its connections again, also where its own set stays
+	}
 	p.subjects[e.ID] = e
 	if committed, err := p.commit(ctx, plan, e.ID, commit); err != nil {
 		p.resync = true

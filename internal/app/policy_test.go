@@ -207,7 +207,11 @@ func TestEnforceCommitsWhenAllIsThere(t *testing.T) {
 	check := func(e model.Endpoint, old model.SetID) (set model.SetID) {
 		t.Helper()
 		calls := 0
-		err := r.Enforce(r.soon(), e, func(s model.SetID, revision uint64) error {
+		epoch, err := r.maps.Epoch()
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = r.Enforce(r.soon(), e, func(s model.SetID, revision uint64) error {
 			calls++
 			st := r.state()
 			if set = s; !hasSet(st, s) {
@@ -226,6 +230,9 @@ func TestEnforceCommitsWhenAllIsThere(t *testing.T) {
 		})
 		if err != nil || calls != 1 {
 			t.Fatalf("%v, %d commits", err, calls)
+		}
+		if now, err := r.maps.Epoch(); err != nil || now == epoch {
+			t.Errorf("connections of endpoint %d are not judged again (%v)", e.ID, err)
 		}
 		r.local.Set(e.ID, e)
 		return set
