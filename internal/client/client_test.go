@@ -167,6 +167,9 @@ func TestStarting(t *testing.T) {
 		_, err := Reader(p.AgentSocket()).Status(t.Context(), connect.NewRequest(&agentv1.StatusRequest{}))
 		return err
 	}
+	if got, err := find([]string{d}, "", false); err != nil || got != p.AgentSocket() {
+		t.Errorf("find: %q, %v", got, err)
+	}
 	if err := ask(); !Down(err) || !strings.Contains(err.Error(), "is not running") {
 		t.Errorf("lock left behind: %v", err)
 	}

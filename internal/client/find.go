@@ -91,8 +91,11 @@ func candidates(dir, name, host string, admin bool) []string {
 			own = append(own, socketOf(dir, n, admin))
 		default:
 			s := socketOf(dir, n, admin)
-			if _, err := os.Lstat(s); err == nil {
-				others = append(others, s)
+			for _, trace := range []string{s, paths.For(dir, n).Lock()} { // of an agent, stopped or not
+				if _, err := os.Lstat(trace); err == nil {
+					others = append(others, s)
+					break
+				}
 			}
 		}
 	}
