@@ -25,7 +25,7 @@ var (
 		"reserved:host", "reserved:world", "reserved:remote-node", "reserved:health", "container:role", "io.cilium.k8s.namespace.labels.team",
 		"node:zone", "zone", "reserved:unmanaged", "reserved:world-ipv4"})
 	genValue   = rapid.SampledFrom([]string{"x", "y", "z", "a", "b", ""})
-	genPortNum = rapid.SampledFrom([]string{"80", "81", "443", "8080", "0", "web", "dns", "1", "65535"})
+	genPortNum = rapid.SampledFrom([]string{"80", "81", "443", "8080", "0", "web", "web", "dns", "1", "65535"})
 	genProto   = rapid.SampledFrom([]v2.Protocol{"", v2.ProtoAny, v2.ProtoTCP, v2.ProtoTCP, v2.ProtoUDP, v2.ProtoSCTP, "udp"})
 	genPorts   = rapid.SampledFrom([][]model.NamedPort{nil, {{Name: "web", Port: 80, Proto: 6}}, {{Name: "WEB", Port: 81, Proto: 6}, {Name: "dns", Port: 53, Proto: 17}},
 		{{Name: "web", Port: 8080, Proto: 6}, {Name: "web", Port: 80, Proto: 132}, {Name: "dns", Port: 53, Proto: 6}}})

@@ -113,7 +113,7 @@ func somebodyOf(t *rapid.T, ok func(*somebody) bool) *somebody {
 // change makes one change to the world.
 func (w *world) change(t *rapid.T) {
 	isLocal := func(s *somebody) bool { return s.place == local }
-	switch rapid.IntRange(0, 12).Draw(t, "change") {
+	switch rapid.IntRange(0, 14).Draw(t, "change") {
 	case 0, 1, 2, 3:
 		var c policy.Changes
 		for range rapid.IntRange(1, 2).Draw(t, "policies") {
@@ -157,7 +157,30 @@ func (w *world) change(t *rapid.T) {
 		w.apply(policy.Changes{Config: &cfg})
 	case 12:
 		w.restart()
+	case 13, 14:
+		// Workloads elsewhere say other names of their ports.
+		s := somebodyOf(t, func(s *somebody) bool { return w.there(s) && len(w.identities[w.identity(s)].Labels) > 0 })
+		id := w.identities[w.identity(s)]
+		id.NamedPorts = genPorts.Draw(t, "ports")
+		w.identities[id.ID] = id
+		w.apply(policy.Changes{Identities: []policy.Identity{id}})
 	}
+}
+
+// watchedConn is an established connection with one side judged here, so that its fate has two legal values at most.
+type watchedConn struct {
+	*conn
+	before bool         // it passed
+	passed map[bool]int // what was seen, and after which write last
+}
+
+func (w *world) oneSided() (out []*watchedConn) {
+	for _, c := range w.tracked {
+		if len(out) < 6 && w.there(c.from) && w.there(c.to) && (c.from.place == local) != (c.to.place == local) {
+			out = append(out, &watchedConn{c, !w.sides(c.question)[0].denies(), map[bool]int{}})
+		}
+	}
+	return out
 }
 
 // watch asks questions before the writes of the next plans, after each of them, and at the end: what was between must be as
@@ -177,6 +200,7 @@ func (w *world) watch() (stop func()) {
 		when int
 	}
 	var all []seen
+	conns := w.oneSided()
 	writes := 0
 	ids := map[*somebody]model.IdentityID{}
 	for _, s := range everybody {
@@ -184,6 +208,11 @@ func (w *world) watch() (stop func()) {
 	}
 	w.seen = func() {
 		writes++
+		for _, c := range conns {
+			if w.there(c.from) && w.there(c.to) {
+				c.passed[w.send(c.question, c.sport, "A", w.rand.IntN(2) == 0).passed()] = writes
+			}
+		}
 		for i, q := range qs {
 			// An address that has changed hands is another story.
 			if w.rand.IntN(3) > 0 || !w.there(q.from) || !w.there(q.to) || w.identity(q.from) != ids[q.from] && q.from.place != local {
@@ -194,6 +223,15 @@ func (w *world) watch() (stop func()) {
 	}
 	return func() {
 		w.seen = nil
+		for _, c := range conns {
+			if !w.there(c.from) || !w.there(c.to) {
+				continue
+			}
+			after := !w.sides(c.question)[0].denies()
+			if when, did := c.passed[!after]; did && c.before == after {
+				w.t.Fatalf("established %v: passes %t before and after the change, not after write %d of %d", c.question, after, when, writes)
+			}
+		}
 		for _, s := range all {
 			q := qs[s.q]
 			if !w.there(q.from) || !w.there(q.to) {

@@ -229,3 +229,22 @@ func TestGroupChanges(t *testing.T) {
 	w.expect("local1", "outside 8.8.8.8", 80, "default deny")
 	w.established()
 }
+
+// A name that stands for another port takes the connections to the port before with it.
+func TestNamedPortMoves(t *testing.T) {
+	w := stage(t, policy.Config{})
+	name := func(port uint16) {
+		id := w.identities[1003]
+		id.NamedPorts = []model.NamedPort{{Name: "web", Port: port, Proto: 6}}
+		w.identities[1003] = id
+		w.apply(policy.Changes{Identities: []policy.Identity{id}})
+	}
+	name(80)
+	w.load(`[{"endpointSelector":{"matchLabels":{"id":"app1"}},"egress":[{"toEndpoints":[{"matchLabels":{"id":"app3"}}],"toPorts":[{"ports":[{"port":"web","protocol":"TCP"}]}]}]}]`)
+	w.expect("local1", "remote1", 80, "allowed")
+	w.expect("local1", "remote1", 81, "default deny")
+	name(81)
+	w.expect("local1", "remote1", 80, "default deny")
+	w.expect("local1", "remote1", 81, "allowed")
+	w.established()
+}
