@@ -20,16 +20,29 @@ type Target struct {
 	Loader *loader.Loader
 }
 
-// UpsertEndpoint writes the rows of endpoints_v1, one for each address.
+// UpsertEndpoint writes the rows of endpoints_v1, one for each address. Where that changes who an address is, connections
+// are judged again: those on record may be somebody else's who had it before.
 func (t *Target) UpsertEndpoint(_ context.Context, e model.Endpoint) error {
 	row, err := rowOf(&e)
 	if err != nil {
 		return fmt.Errorf("write endpoint %d: %w", e.ID, err)
 	}
+	changed := false
 	for _, a := range e.Addrs() {
-		if err := t.Maps.PutEndpoint(a, row); err != nil {
+		have, ok, err := t.Maps.Endpoint(a)
+		if err == nil {
+			err = t.Maps.PutEndpoint(a, row)
+		}
+		if err != nil {
 			return fmt.Errorf("write endpoint %d: %w", e.ID, err)
 		}
+		changed = changed || !ok || have != row
+	}
+	if !changed {
+		return nil
+	}
+	if err := t.Maps.BumpEpoch(); err != nil {
+		return fmt.Errorf("write endpoint %d: %w", e.ID, err)
 	}
 	return nil
 }
@@ -46,8 +59,8 @@ func rowOf(e *model.Endpoint) (maps.Endpoint, error) {
 		}
 		copy(m.to[:], mac)
 	}
-	if e.ID == 0 || e.HostIfIndex <= 0 {
-		return row, errors.New("it has no number or no device yet")
+	if e.ID == 0 || e.HostIfIndex <= 0 || e.PolicySet == 0 {
+		return row, errors.New("it has no number, no device or no policy set yet")
 	}
 	return row, nil
 }
