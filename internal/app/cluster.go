@@ -135,7 +135,8 @@ func (c *cluster) computeLocal() {
 	for _, e := range local.All() {
 		for _, a := range e.Addrs() {
 			p := netip.PrefixFrom(a, a.BitLen())
-			rows[p] = model.IPEntry{Prefix: p, Identity: e.Identity, Source: model.IPSourceLocal, NoMasq: true, Name: e.Name, Namespace: e.Namespace, NamedPorts: e.NamedPorts}
+			// LocalCIDR: when the endpoint goes first, its address is nobody's, not one somewhere outside.
+			rows[p] = model.IPEntry{Prefix: p, Identity: e.Identity, Source: model.IPSourceLocal, NoMasq: true, LocalCIDR: true, Name: e.Name, Namespace: e.Namespace, NamedPorts: e.NamedPorts}
 		}
 	}
 	replaceRows(c.localRows, rows, equalIP)
