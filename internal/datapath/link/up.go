@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -41,7 +42,34 @@ func (p *Pairs) Up(ctx context.Context, spec Spec) error {
 			return err
 		}
 	}
-	return p.podUp(s, pod, &spec)
+	if err := p.podUp(s, pod, &spec); err != nil {
+		return err
+	}
+	return p.carry(ctx, host)
+}
+
+// carryTime is how long the kernel may take to notice a carrier; it does so from a work queue.
+const carryTime = 5 * time.Second
+
+// carry waits until the host's end sends: it got its carrier only when the other end came up, and until the kernel has
+// acted on that, it silently drops what the node sends to the workload.
+func (p *Pairs) carry(ctx context.Context, host netlink.Link) error {
+	ctx, stop := context.WithTimeout(ctx, carryTime)
+	defer stop()
+	for {
+		l, err := p.host.LinkByIndex(host.Attrs().Index)
+		if err != nil {
+			return fmt.Errorf("look at device %s: %w", host.Attrs().Name, err)
+		}
+		if l.Attrs().OperState == netlink.OperUp {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the carrier of %s, whose state is %s: %w", host.Attrs().Name, l.Attrs().OperState, ctx.Err())
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 // hostRoute makes the address reachable from the node's own stack: a route, and a neighbour that needs no asking.
