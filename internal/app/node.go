@@ -116,10 +116,13 @@ func describe(cfg *config.Agent, addrs []netip.Addr, prefixes []netip.Prefix, ro
 	}
 	if cfg.EnableHubble && cfg.HubbleListen != "" {
 		if h, port, err := net.SplitHostPort(cfg.HubbleListen); err == nil {
-			if h == "" || net.ParseIP(h).IsUnspecified() {
+			ip := net.ParseIP(h)
+			if h == "" || ip.IsUnspecified() {
 				h = addrs[0].String()
 			}
-			n.FlowAddr = net.JoinHostPort(h, port)
+			if !ip.IsLoopback() && h != "localhost" { // means nothing to other nodes
+				n.FlowAddr = net.JoinHostPort(h, port)
+			}
 		}
 	}
 	return n, nil
