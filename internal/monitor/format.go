@@ -9,6 +9,7 @@ import (
 
 	flowpb "github.com/hypha-net/hypha/api/flow"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/observe/flowtext"
 )
 
 // Field is one named value of an event.
@@ -38,13 +39,13 @@ func Summary(e *model.Event, link func(ifindex uint32) string) string {
 			local, remote = e.SrcEndpoint, e.DstIdentity
 		}
 		return fmt.Sprintf("Policy verdict log: local EP ID %d, remote ID %d, proto %d, %s, action %s, match %s, rule %d, %s",
-			local, uint32(remote), e.Proto, Direction(e), Verdict(e), MatchType(e.Reason), e.Rule, flow)
+			local, uint32(remote), e.Proto, Direction(e), Verdict(e), flowtext.MatchType(uint32(e.Reason)), e.Rule, flow)
 	default:
 		to := ""
 		if e.DstEndpoint != 0 {
 			to = fmt.Sprintf(" %d", e.DstEndpoint)
 		}
-		return fmt.Sprintf("-> %s%s, %s state %s ifindex %s: %s", Point(e.Code), to, who, Reason(e.Reason), link(e.IfIndex), flow)
+		return fmt.Sprintf("-> %s%s, %s state %s ifindex %s: %s", flowtext.TracePoint(int32(e.Code)), to, who, Reason(e.Reason), link(e.IfIndex), flow)
 	}
 }
 
@@ -62,11 +63,11 @@ func Fields(e *model.Event, link func(ifindex uint32) string) []Field {
 		add("reason", DropReason(e.Code))
 		add("line", num(uint64(e.Line)))
 	case model.EventTrace:
-		add("point", Point(e.Code))
+		add("point", flowtext.TracePoint(int32(e.Code)))
 		add("state", Reason(e.Reason))
 	case model.EventPolicyVerdict:
 		add("verdict", Verdict(e))
-		add("match", MatchType(e.Reason))
+		add("match", flowtext.MatchType(uint32(e.Reason)))
 	}
 	add("direction", Direction(e))
 	if e.Flags&model.EventReplyKnown != 0 {
@@ -118,15 +119,8 @@ func end(a netip.Addr, port uint16, e *model.Event) string {
 	return netip.AddrPortFrom(a, port).String()
 }
 
-// DropReason is the reason's text: "Policy denied" for POLICY_DENIED.
-func DropReason(code uint8) string {
-	name, ok := flowpb.DropReason_name[int32(code)]
-	if !ok {
-		return fmt.Sprintf("reason %d", code)
-	}
-	s := strings.ToLower(strings.ReplaceAll(name, "_", " "))
-	return strings.ToUpper(s[:1]) + s[1:]
-}
+// DropReason is the sentence for a drop reason, "Policy denied" for 133.
+func DropReason(code uint8) string { return flowtext.DropReason(flowpb.DropReason(code)) }
 
 // Protocol names the L4 protocol, with the TCP flags or the ICMP type and code.
 func Protocol(e *model.Event) string {
@@ -182,25 +176,12 @@ func Verdict(e *model.Event) string {
 	return "deny"
 }
 
-func pick(names []string, i uint8) string {
-	if int(i) < len(names) {
-		return names[i]
-	}
-	return strconv.Itoa(int(i))
-}
-
-// Point is where a trace event was seen.
-func Point(code uint8) string {
-	return pick([]string{"to-endpoint", "to-proxy", "to-host", "to-stack", "to-overlay", "from-endpoint", "from-proxy",
-		"from-host", "from-stack", "from-overlay", "from-network", "to-network", "from-crypto", "to-crypto"}, code)
-}
+var reasons = [...]string{"unknown", "new", "established", "reply", "related", "reopened"}
 
 // Reason is the connection's state in a trace event.
 func Reason(r uint8) string {
-	return pick([]string{"unknown", "new", "established", "reply", "related", "reopened"}, r)
-}
-
-// MatchType says how specific the deciding rule was.
-func MatchType(m uint8) string {
-	return pick([]string{"none", "L3-Only", "L3-L4", "L4-Only", "all", "L3-Proto", "Proto-Only"}, m)
+	if int(r) < len(reasons) {
+		return reasons[r]
+	}
+	return strconv.Itoa(int(r))
 }
