@@ -296,7 +296,8 @@ func (w *world) leave(s *somebody) {
 }
 
 // restart does what an agent does that was killed: it starts over on what the kernel holds, and finds nothing to do. A
-// policy prefix that is hidden behind somebody who is known is not in the kernel to be found, so it is made again.
+// policy prefix that is hidden behind somebody who is known is not in the kernel to be found, so it is numbered again;
+// but no workload gets another policy for that.
 func (w *world) restart() {
 	w.t.Helper()
 	hidden := w.hidden()
@@ -310,6 +311,11 @@ func (w *world) restart() {
 	plan, err := w.engine.Apply(c)
 	w.must(err)
 	if hidden {
+		for _, s := range plan.Steps {
+			if len(s.EndpointSets) > 0 {
+				w.t.Fatalf("a restart without news makes sets anew: %+v", plan.Steps)
+			}
+		}
 		w.write(plan, 0, nil)
 		w.addresses()
 		return

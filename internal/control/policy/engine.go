@@ -120,6 +120,11 @@ func (e *Engine) Resync(state model.PolicyState) {
 		delete(e.pending.ids, x.id.id)
 		delete(e.prefixes, p)
 	}
+	for id := range state.Classes {
+		if id&model.IdentityScopeMask == model.IdentityScopeLocal { // of a prefix that is hidden behind somebody known, too
+			e.nextID = max(e.nextID, id+1)
+		}
+	}
 	for p, id := range state.Prefixes {
 		if id&model.IdentityScopeMask != model.IdentityScopeLocal || e.index.all[id] != nil {
 			continue // not ours, or a number twice: the plan deletes the row
