@@ -184,7 +184,7 @@ func (a *Agent) openStore(ctx context.Context) (err error) {
 	a.store, err = kvstore.Open(ctx, kvstore.Config{NodeName: a.cfg.NodeName, ClusterName: a.cfg.ClusterName, Paths: a.paths,
 		Local: a.cfg.EtcdLocal, Listen: a.cfg.EtcdListen, Endpoints: a.cfg.EtcdEndpoints,
 		TLS:      kvstore.TLSFiles{CA: a.cfg.EtcdCAFile, Cert: a.cfg.EtcdCertFile, Key: a.cfg.EtcdKeyFile},
-		LeaseTTL: a.cfg.LeaseTTL, GCInterval: a.cfg.IdentityGC, Quarantine: a.cfg.IdentityGrace}, kvstore.Deps{Log: a.log.With("part", "kvstore")})
+		LeaseTTL: a.cfg.LeaseTTL, GCInterval: a.cfg.IdentityGC, Idle: a.cfg.IdentityGrace, Quarantine: a.cfg.IdentityGrace}, kvstore.Deps{Log: a.log.With("part", "kvstore")})
 	return err
 }
 

@@ -143,7 +143,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.String("etcd-key-file", "", "key of the client certificate")
 	f.Duration("kvstore-lease-ttl", 15*time.Minute, "how long what this node published outlives it")
 	f.Duration("identity-gc-interval", 15*time.Minute, "how often unused identities are collected")
-	f.Duration("identity-heartbeat-timeout", 30*time.Minute, "how long an identity must have been unused")
+	f.Duration("identity-heartbeat-timeout", 30*time.Minute, "how long an identity must have been unused to be collected, and how long its number rests then")
 
 	f.Float64("bpf-map-dynamic-size-ratio", 0.0025, "part of the memory for the maps whose size is not given")
 	f.Uint32("bpf-ct-global-max", 0, "rows of the connection table (default: from memory)")

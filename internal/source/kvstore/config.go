@@ -46,7 +46,8 @@ type Config struct {
 	TLS       TLSFiles
 
 	LeaseTTL   time.Duration // how long what this node published outlives it; at least 5 s
-	GCInterval time.Duration // between two rounds of identity collection; an unused one goes after two more rounds
+	GCInterval time.Duration // between two rounds of identity collection; an unused one goes after two more rounds or more
+	Idle       time.Duration // for how long an identity must have been unused, rounded up to rounds; none: two rounds
 	// Quarantine is how long the number of a collected identity is not given to other labels; 2*LeaseTTL.
 	Quarantine time.Duration
 	CheckEvery time.Duration // between two checks of the connection; 10 s

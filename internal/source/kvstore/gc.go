@@ -11,7 +11,7 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-// idleRounds is how many rounds after the one that found it unused an identity is still kept.
+// idleRounds is how many rounds after the one that found it unused an identity is still kept, at least.
 const idleRounds = 2
 
 // runGC does what one agent does for all: collects identities that nobody uses, and keeps the heartbeat.
@@ -49,6 +49,7 @@ func (c *collector) round(ctx context.Context) error {
 		}
 	}
 	idle := make(map[model.IdentityID]idleID, len(c.idle))
+	keep := max(idleRounds, int((c.s.cfg.Idle+c.s.cfg.GCInterval-1)/c.s.cfg.GCInterval))
 	var jobs []func() error
 	var collected atomic.Int64
 	for _, kv := range masters {
@@ -60,7 +61,7 @@ func (c *collector) round(ctx context.Context) error {
 		if was.rev != kv.Revision {
 			was = idleID{rev: kv.Revision}
 		}
-		if was.rounds < idleRounds {
+		if was.rounds < keep {
 			was.rounds++
 			idle[id] = was
 			continue

@@ -180,7 +180,7 @@ func TestCollectorAgainstUsers(t *testing.T) {
 
 func TestFreedNumberRests(t *testing.T) {
 	cfg := embedded(t, "node1")
-	cfg.GCInterval = time.Hour
+	cfg.GCInterval, cfg.Idle = time.Hour, 3*time.Hour+time.Minute
 	s := ready(t, open(t, cfg))
 	ctx := testContext(t)
 	d := s.Identities()
@@ -194,7 +194,10 @@ func TestFreedNumberRests(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := &collector{s: s, idle: map[model.IdentityID]idleID{}}
-	for range idleRounds + 1 {
+	for i := range 5 { // found, and 4 that make up more than 3 h
+		if kvs := must[[]KV](t)(s.List(ctx, identityMaster)); len(kvs) != 1 {
+			t.Fatalf("collected after %d rounds", i)
+		}
 		if err := c.round(ctx); err != nil {
 			t.Fatal(err)
 		}
