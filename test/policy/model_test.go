@@ -76,6 +76,9 @@ func (w *world) populate(t *rapid.T) {
 
 func (w *world) relabel(t *rapid.T, s *somebody) {
 	id := workload(genWorkload.Draw(t, "identity"), genPorts.Draw(t, "ports"))
+	if one(t, 8, "no labels") {
+		id.Identity = model.Identity{ID: model.IdentityInit, Labels: model.NewLabels(model.Label{Source: model.SourceReserved, Key: "init"})}
+	}
 	w.identities[id.ID] = id
 	w.enforce(s, policy.Subject{Endpoint: s.ep, Identity: id.ID, NamedPorts: genPorts.Draw(t, "own ports"), Audit: one(t, 8, "audit")})
 }
