@@ -12,3 +12,6 @@ const (
 
 // Spec is the object; its maps are to be replaced by the shared ones, and its variable `cfg` to be set.
 func Spec() (*ebpf.CollectionSpec, error) { return loadRaw() }
+
+// Object is the compiled object that Spec reads. It must not be changed.
+func Object() []byte { return _RawBytes }

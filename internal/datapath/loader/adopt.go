@@ -32,6 +32,7 @@ func (l *Loader) Adopt() ([]Attachment, error) {
 		}
 		kept = append(kept, a)
 	}
+	l.forget()
 	return kept, nil
 }
 

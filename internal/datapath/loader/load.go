@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hypha-net/hypha/bpf/host"
 	layout "github.com/hypha-net/hypha/bpf/maps"
@@ -18,9 +20,10 @@ import (
 
 // Config says where attachments are pinned and how.
 type Config struct {
-	Links   string // directory in bpffs; made if absent
-	Options Options
-	Clsact  bool // use clsact filters even where the kernel has tcx
+	Links    string // directory in bpffs; made if absent
+	Programs string // directory in bpffs for the loaded programs, made if absent; "": they are not kept
+	Options  Options
+	Clsact   bool // use clsact filters even where the kernel has tcx
 }
 
 // Deps are what a loader needs from others.
@@ -37,6 +40,7 @@ type Loader struct {
 
 	mu    sync.Mutex
 	progs map[string]*ebpf.Program
+	kept  string // what the names of this loader's pinned programs begin with; "": none are pinned
 }
 
 // New loads the programs. Nothing is attached yet, and what is attached stays as it is until Adopt or Attach*.
@@ -47,23 +51,25 @@ func New(cfg Config, deps Deps) (*Loader, error) {
 	if err := os.MkdirAll(cfg.Links, 0o700); err != nil {
 		return nil, fmt.Errorf("make link directory: %w", err)
 	}
-	progs, err := load(cfg.Options.constants(deps.Kernel.Peer), deps.Maps)
+	l := &Loader{cfg: cfg, deps: deps}
+	var err error
+	l.progs, l.kept, err = l.obtain(cfg.Options)
 	if err != nil {
 		return nil, err
 	}
-	return &Loader{cfg: cfg, deps: deps, progs: progs}, nil
+	return l, nil
 }
 
 // Reload loads the programs with other constants; Adopt then puts them in force.
 func (l *Loader) Reload(o Options) error {
-	progs, err := load(o.constants(l.deps.Kernel.Peer), l.deps.Maps)
+	progs, kept, err := l.obtain(o)
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.progs
-	l.progs, l.cfg.Options = progs, o
+	l.progs, l.kept, l.cfg.Options = progs, kept, o
 	return closeAll(old)
 }
 
@@ -76,25 +82,37 @@ func (l *Loader) Close() error {
 	return err
 }
 
-// load brings all program objects into the kernel, or none.
+// objects are what is loaded.
+var objects = [...]struct {
+	name string
+	spec func() (*ebpf.CollectionSpec, error)
+	code func() []byte
+}{{"pod", pod.Spec, pod.Object}, {"overlay", overlay.Spec, overlay.Object}, {"host", host.Spec, host.Object}}
+
+// load brings all program objects into the kernel, or none. The verifier takes its time, so they go side by side.
 func load(constants layout.Config, shared map[string]*ebpf.Map) (_ map[string]*ebpf.Program, err error) {
+	var g errgroup.Group
+	var loaded [len(objects)]map[string]*ebpf.Program
+	for i, object := range objects {
+		loaded[i] = map[string]*ebpf.Program{}
+		g.Go(func() error {
+			spec, err := object.spec()
+			if err != nil {
+				return fmt.Errorf("read program object %s: %w", object.name, err)
+			}
+			if err := loadObject(spec, constants, shared, loaded[i]); err != nil {
+				return fmt.Errorf("load program object %s: %w", object.name, err)
+			}
+			return nil
+		})
+	}
+	err = g.Wait()
 	progs := map[string]*ebpf.Program{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, closeAll(progs))
-		}
-	}()
-	for _, object := range []struct {
-		name string
-		spec func() (*ebpf.CollectionSpec, error)
-	}{{"pod", pod.Spec}, {"overlay", overlay.Spec}, {"host", host.Spec}} {
-		spec, err := object.spec()
-		if err != nil {
-			return nil, fmt.Errorf("read program object %s: %w", object.name, err)
-		}
-		if err := loadObject(spec, constants, shared, progs); err != nil {
-			return nil, fmt.Errorf("load program object %s: %w", object.name, err)
-		}
+	for _, m := range loaded {
+		maps.Copy(progs, m)
+	}
+	if err != nil {
+		return nil, errors.Join(err, closeAll(progs))
 	}
 	return progs, nil
 }
