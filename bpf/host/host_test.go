@@ -185,6 +185,10 @@ func TestMasqueradeEcho(t *testing.T) {
 			if got := uint16(out[14+head+4])<<8 | uint16(out[14+head+5]); got != 5 {
 				t.Errorf("reply with id %d", got)
 			}
+			// The other side pings the node, under the same id.
+			if verdict, got := drops(t, w, host.FromNetdev, dev, back.EchoRequest(id)); verdict != bpftest.Pass || flowOf(got, v).Dst != bpftest.Node1[v] {
+				t.Errorf("echo request to the node: verdict %d, to %v", verdict, flowOf(got, v).Dst)
+			}
 			// A row that outlived its connection opens no way in.
 			for k := range w.Connections() {
 				if err := w.Maps.CtV1.Delete(k); err != nil {

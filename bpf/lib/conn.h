@@ -162,10 +162,11 @@ static __always_inline int conn_related(struct pkt *p, const struct ct_value *v)
 		return fail(p, DROP_CT_STATE, FILE_CONN, __LINE__);
 	if (addr_eq(&p->quote.src, &p->t.src))
 		return 0;
-	if (p->from.set)
+	who = ipcache_find(&p->quote.src);
+	/* There is no router between workloads of this node, nor inside the overlay. */
+	if (p->from.set || (who && who->flags & (IPC_F_LOCAL_CIDR | IPC_F_TUNNEL)))
 		return fail(p, DROP_CT_STATE, FILE_CONN, __LINE__);
 	/* Should the flow be judged again, then its end, not the router. */
-	who = ipcache_find(&p->quote.src);
 	who_remote(&p->from, who ? who->identity : IDENTITY_UNKNOWN);
 	return 0;
 }

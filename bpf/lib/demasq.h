@@ -18,6 +18,9 @@ static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p)
 
 	if (!nat_speaks(error ? &p->quote : &p->t))
 		return 0;
+	/* Who pings the node may use an id that a workload pings them with. */
+	if (!error && proto_is_icmp(p->t.proto) && p->t.type == icmp_echo_request(p->t.proto, p->t.type))
+		return 0;
 	nat_key_from(error ? &p->quote : &p->t, &k, NAT_REVERSE);
 	if (!nat_in_range(k.dport))
 		return 0;

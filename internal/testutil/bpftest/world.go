@@ -96,7 +96,7 @@ func (w *World) PutPod(p Pod) {
 	w.t.Helper()
 	for _, a := range []netip.Addr{p.V4, p.V6} {
 		w.PutEndpoint(p, a)
-		w.PutIP(a, p.Identity, maps.IPCacheNoMasq, netip.Addr{})
+		w.PutIP(a, p.Identity, maps.IPCacheNoMasq|maps.IPCacheLocalCIDR, netip.Addr{})
 	}
 }
 
