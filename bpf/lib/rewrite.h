@@ -56,8 +56,9 @@ static __noinline int rewrite_addr(struct __sk_buff *skb, struct pkt *p, const s
 		if (csum && bpf_l4_csum_replace(skb, p->l4 + csum, 0, diff, flags))
 			return fail(p, DROP_WRITE, FILE_REWRITE, __LINE__);
 		/* A checksum over the whole packet (CHECKSUM_COMPLETE) does not change, since the two changes above
-		 * and below cancel out; the pseudo-header flag has changed it, and this flag puts it right. */
-		if (bpf_skb_store_bytes(skb, off, to, sizeof(*to), csum ? BPF_F_RECOMPUTE_CSUM : 0))
+		 * and below cancel out; the pseudo-header flag has changed it, and this flag puts it right. Without a
+		 * checksum above (a later fragment) nothing cancels out, and the flag is right as well. */
+		if (bpf_skb_store_bytes(skb, off, to, sizeof(*to), BPF_F_RECOMPUTE_CSUM))
 			return fail(p, DROP_WRITE, FILE_REWRITE, __LINE__);
 	} else {
 		__be32 old = addr_word(from), new = addr_word(to);
