@@ -206,7 +206,7 @@ static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_
 /* Returns 0 when the packet may go on, else a negative drop reason. p->from and p->to say who its ends are. */
 static __always_inline int conn_admit(struct __sk_buff *skb, struct pkt *p)
 {
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = pkt_now(p);
 	struct ct_value *v;
 	struct ct_key k;
 	bool high, reply;

@@ -114,7 +114,8 @@ static __always_inline void ct_touch(struct __sk_buff *skb, struct pkt *p, struc
 		__sync_fetch_and_add(&v->bytes[reply], skb->len);
 	}
 	if (cfg.flags & CFG_TRACE) {
-		report = now - v->reported[reply] > cfg.report_interval * 1000000ULL;
+		/* Signed: another CPU's clock may be ahead. */
+		report = (__s64)(now - v->reported[reply]) > (__s64)(cfg.report_interval * 1000000ULL);
 		if (p->tcp_flags & ~v->tcp_flags[reply]) {
 			v->tcp_flags[reply] |= p->tcp_flags;
 			report = true;

@@ -52,6 +52,10 @@ static __always_inline bool proto_has_ports(__u8 proto)
 	return proto == PROTO_TCP || proto == PROTO_UDP || proto == PROTO_SCTP;
 }
 
+enum {
+	L4_NEAR = 256, /* where a transport header mostly begins; the verifier wants a bound */
+};
+
 /* The first 16 bytes of any transport header. */
 union l4_hdr {
 	struct {
@@ -72,6 +76,19 @@ union l4_hdr {
 	};
 };
 
+/* Reads the header, straight from the packet where the kernel has it in one piece, which it mostly has. */
+static __always_inline int load_l4(struct __sk_buff *skb, const struct pkt *p, union l4_hdr *h)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 off = p->l4;
+
+	if (off <= L4_NEAR && data + off + sizeof(*h) <= end) {
+		*h = *(union l4_hdr *)(data + off);
+		return 0;
+	}
+	return bpf_skb_load_bytes(skb, off, h, p->t.proto == PROTO_TCP ? 16 : 8);
+}
+
 static __always_inline int parse_l4(struct __sk_buff *skb, struct pkt *p)
 {
 	union l4_hdr h;
@@ -87,7 +104,7 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct pkt *p)
 		return 0;
 	if (p->l4_len < min)
 		return fail(p, DROP_TRUNCATED, FILE_PARSE, __LINE__);
-	if (bpf_skb_load_bytes(skb, p->l4, &h, proto == PROTO_TCP ? 16 : 8))
+	if (load_l4(skb, p, &h))
 		return fail(p, DROP_TRUNCATED, FILE_PARSE, __LINE__);
 	p->flags |= PKT_F_L4;
 	if (proto_is_icmp(proto)) {

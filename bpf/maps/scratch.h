@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
 /* Working memory of the program that runs on a CPU, too big for its stack. Programs do not nest, and keep nothing in it
- * from one packet to the next. */
+ * from one packet to the next but the time. */
 #pragma once
 
 #include "../lib/bpf.h"
