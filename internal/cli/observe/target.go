@@ -192,10 +192,15 @@ func (t *target) fail(err error) error {
 			return fmt.Errorf("%s: no agent answers there: is hypha-agent running?", t.name)
 		}
 		return fmt.Errorf("%snobody answers at %s: is hypha-agent running? (--server names another)", t.lone, t.name)
+	case t.conf != nil && errors.As(err, new(x509.UnknownAuthorityError)):
+		return fmt.Errorf("%s: %s: name its CA, or for an agent's own certificate that one, with --tls-ca-cert-files", t.name, text)
 	case ce != nil && (ce.Code() == connect.CodeInvalidArgument || ce.Code() == connect.CodeUnimplemented):
 		return fmt.Errorf("%s refuses the request: %s", t.name, text)
 	case ce != nil && ce.Code() == connect.CodeDeadlineExceeded:
 		return fmt.Errorf("%s: no answer in time (--timeout, --request-timeout)", t.name)
+	}
+	if t.conf == nil && !strings.HasPrefix(t.name, "unix:") && ce != nil && ce.Code() == connect.CodeUnavailable && !connect.IsWireError(ce) {
+		return fmt.Errorf("%s: %s: does the server want TLS? (--tls, or --server tls://%s)", t.name, text, t.name)
 	}
 	return fmt.Errorf("%s: %s", t.name, text)
 }
