@@ -485,7 +485,7 @@ func TestTLS(t *testing.T) {
 		{"--server tls://ADDR --tls-ca-cert-files " + ca + " --tls-server-name node1.default.hubble-grpc.cilium.io", ""},
 		{"--server ADDR --tls --tls-allow-insecure", ""},
 		{"--server tls://ADDR --tls-ca-cert-files " + ca, "certificate"},
-		{"--server tls://ADDR", "--tls-ca-cert-files"},
+		{"--server tls://ADDR --tls-server-name node1.default.hubble-grpc.cilium.io", "--tls-ca-cert-files"},
 		{"--server ADDR", "tls://"},
 	} {
 		out, _, err := run(t, t.TempDir(), "", strings.Fields("observe "+strings.ReplaceAll(c.args, "ADDR", l.Addr().String()))...)
