@@ -66,6 +66,36 @@ func TestPick(t *testing.T) {
 	}
 }
 
+// Good rounds are kept; too few of them are made up by the calmest others, and the table says so.
+func TestJudge(t *testing.T) {
+	a1 := arm.Kernel()[1]
+	turns := func(drifts ...float64) (out []turn) {
+		for _, d := range drifts {
+			out = append(out, turn{drift: d, base: 100, got: map[string]sample{"A1": {rate: 100 + 100*d}}})
+		}
+		return out
+	}
+	p := plan{arms: []arm.Arm{a1}, base: "A1", rounds: 3, drift: 0.03}
+	for _, c := range []struct {
+		turns              []turn
+		good, kept, thrown int
+		worst              float64
+		says               string
+	}{
+		{turns(0.01, 0.5, 0.02, 0.03), 3, 3, 1, 0.03, "at most 3.0 %. 1 more"},
+		{turns(0.5, 0.2, 0.02, 0.1, 0.3), 1, 3, 2, 0.2, "in only 1 of them"},
+		{turns(0.5, 0.2, 0.4), 0, 3, 0, 0.5, "up to 50.0 %"},
+	} {
+		r := p.judge(tests[0], c.turns)
+		if r.good != c.good || r.kept != c.kept || r.thrown != c.thrown || r.worst != c.worst || len(r.arms[0].ratios) != c.kept {
+			t.Errorf("%+v: %+v", c, r)
+		}
+		if got := r.quality(); !strings.Contains(got, c.says) {
+			t.Errorf("%q lacks %q", got, c.says)
+		}
+	}
+}
+
 // Targets name tests that exist, so that none is silently never looked at.
 func TestTargets(t *testing.T) {
 	for _, x := range targets {
@@ -93,7 +123,7 @@ func TestRound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range reports {
-		if r.good != 1 || len(r.arms) != 2 {
+		if r.good != 1 || r.kept != 1 || len(r.arms) != 2 {
 			t.Fatalf("%+v", r)
 		}
 		for _, o := range r.arms {

@@ -15,7 +15,7 @@ func machine() string {
 	var u unix.Utsname
 	release := "unknown"
 	if unix.Uname(&u) == nil {
-		release = unix.ByteSliceToString(u.Release[:])
+		release, _, _ = strings.Cut(unix.ByteSliceToString(u.Release[:]), "-") // what follows names a distribution's or a host's build
 	}
 	model := "unknown CPU"
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {

@@ -2,7 +2,8 @@
 // machine: rows 1 to 3 of the performance suite (streams, request-response, connect-request-close). It writes tables to
 // docs/performance.md. It asserts nothing: read the tables.
 //
-//	go run ./test/bench -rounds 7 -duration 2s
+//	go run ./test/bench
+//	go run ./test/bench -rounds 21 -duration 2s -budget 2h
 //	go run ./test/bench -arms A1,A2 -tests rr1 -rounds 3 -out ""
 package main
 
@@ -42,7 +43,8 @@ func exit(err error) {
 
 func bench(ctx context.Context) (err error) {
 	rounds := flag.Int("rounds", 7, "good rounds of each test")
-	duration := flag.Duration("duration", 2*time.Second, "length of one measurement")
+	duration := flag.Duration("duration", 500*time.Millisecond, "length of one measurement; streams take whole seconds, at least one")
+	budget := flag.Duration("budget", 14*time.Minute, "time for everything; when it is short, bad rounds are not repeated")
 	services := flag.Int("services", 1000, "services of kube-proxy's shapes")
 	drift := flag.Float64("drift", 0.03, "part by which the base may differ from itself within a round")
 	only := flag.String("arms", "", "arms to run, comma separated (default: all)")
@@ -70,6 +72,11 @@ func bench(ctx context.Context) (err error) {
 		{"Same node", "A1", slices.Concat(arm.Kernel(), arm.KubeProxy(*services), arm.Hypha(*bin))},
 		{"Across two nodes", "XV", slices.Concat(arm.CrossNode(), arm.HyphaCross(*bin))},
 	}
+	end, left := time.Now().Add(*budget), len(groups)*len(chosen)
+	share := func() time.Duration { // of the next test: what is left, divided by those to come
+		left--
+		return time.Until(end) / time.Duration(left+1)
+	}
 	var doc strings.Builder
 	fmt.Fprintf(&doc, "%s\n\n", machine())
 	fmt.Fprintf(&doc, "Command: `go run ./test/bench -rounds %d -duration %s -services %d`\n\n", *rounds, *duration, *services)
@@ -78,6 +85,7 @@ func bench(ctx context.Context) (err error) {
 		if *only != "" {
 			arms, err = pick(arms, arm.Arm.Name, *only)
 			if err != nil && len(arms) == 0 {
+				left -= len(chosen)
 				continue
 			}
 			if !slices.ContainsFunc(arms, func(a arm.Arm) bool { return a.Name() == g.base }) {
@@ -90,7 +98,7 @@ func bench(ctx context.Context) (err error) {
 		}
 		p := plan{
 			arms: arms, base: g.base, tests: chosen, rounds: *rounds, most: 3 * *rounds,
-			duration: *duration, drift: *drift, log: os.Stderr,
+			duration: *duration, drift: *drift, share: share, log: os.Stderr,
 		}
 		reports, err := group(ctx, p)
 		if err != nil {

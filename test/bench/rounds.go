@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -16,10 +17,11 @@ type plan struct {
 	arms     []arm.Arm
 	base     string // name of the arm that all are compared with; it runs first and last in each round
 	tests    []test
-	rounds   int           // good ones wanted
-	most     int           // rounds at most, bad ones included
-	duration time.Duration // of one measurement
-	drift    float64       // of base against itself in one round, above which the round is thrown away
+	rounds   int                  // good ones wanted
+	most     int                  // rounds at most, bad ones included
+	duration time.Duration        // of one measurement
+	drift    float64              // of base against itself in one round, above which the round is bad
+	share    func() time.Duration // how long the next test may take in search of good rounds; nil: without limit
 	log      io.Writer
 }
 
@@ -34,12 +36,22 @@ type outcome struct {
 type report struct {
 	test   test
 	base   string
-	good   int
+	limit  float64 // of drift, for a good round
+	good   int     // rounds within the limit
+	kept   int     // rounds that the outcomes are of: the good ones, or more where they were too few
 	thrown int
+	worst  float64 // drift of the kept rounds
 	arms   []outcome
 }
 
-// run measures all arms in all tests, interleaved: ABC, CBA, ... A round whose base drifts is thrown away.
+// A turn is one round's measurements.
+type turn struct {
+	drift float64
+	base  float64 // rate
+	got   map[string]sample
+}
+
+// run measures all arms in all tests, interleaved: ABC, CBA, ...
 func (p plan) run(ctx context.Context, ends map[string]arm.Ends) ([]report, error) {
 	var out []report
 	for _, t := range p.tests {
@@ -53,32 +65,54 @@ func (p plan) run(ctx context.Context, ends map[string]arm.Ends) ([]report, erro
 }
 
 func (p plan) runTest(ctx context.Context, t test, ends map[string]arm.Ends) (report, error) {
-	r := report{test: t, base: p.base}
+	_, _ = fmt.Fprintf(p.log, "%s\n", t.title)
+	late := func() bool { return false }
+	if p.share != nil {
+		end := time.Now().Add(p.share())
+		late = func() bool { return time.Now().After(end) }
+	}
+	var turns []turn
+	for good := 0; good < p.rounds && len(turns) < p.most && (len(turns) < p.rounds || !late()); {
+		got, first, last, err := p.round(ctx, t, ends, len(turns)%2 == 1)
+		if err != nil {
+			return report{}, err
+		}
+		x := turn{drift: math.Abs(last.rate/first.rate - 1), base: (first.rate + last.rate) / 2, got: got}
+		verdict := "good"
+		if x.drift > p.drift {
+			verdict = "bad"
+		} else {
+			good++
+		}
+		turns = append(turns, x)
+		_, _ = fmt.Fprintf(p.log, "  round %d: %s drift %.1f %%, %s\n", len(turns), p.base, 100*x.drift, verdict)
+	}
+	return p.judge(t, turns), nil
+}
+
+// judge keeps the rounds whose base did not drift. Where those are too few, the calmest of the others make up the number: a
+// noisy machine has a result too, and it says how noisy.
+func (p plan) judge(t test, turns []turn) report {
+	r := report{test: t, base: p.base, limit: p.drift}
 	for _, a := range p.arms {
 		r.arms = append(r.arms, outcome{arm: a})
 	}
-	_, _ = fmt.Fprintf(p.log, "%s\n", t.title)
-	for n := 0; r.good < p.rounds && n < p.most; n++ {
-		got, first, last, err := p.round(ctx, t, ends, n%2 == 1)
-		if err != nil {
-			return r, err
-		}
-		drift := math.Abs(last.rate/first.rate - 1)
-		verdict := "good"
-		if drift > p.drift {
-			verdict = "thrown away"
-			r.thrown++
-		} else {
+	slices.SortStableFunc(turns, func(a, b turn) int { return cmp.Compare(a.drift, b.drift) })
+	for _, x := range turns {
+		if x.drift <= p.drift {
 			r.good++
-			mean := (first.rate + last.rate) / 2
-			for i, a := range p.arms {
-				r.arms[i].samples = append(r.arms[i].samples, got[a.Name()])
-				r.arms[i].ratios = append(r.arms[i].ratios, got[a.Name()].rate/mean)
-			}
+		} else if r.kept >= p.rounds {
+			r.thrown++
+			continue
 		}
-		_, _ = fmt.Fprintf(p.log, "  round %d: %s drift %.1f %%, %s\n", n+1, p.base, 100*drift, verdict)
+		r.kept++
+		r.worst = x.drift
+		for i, a := range p.arms {
+			r.arms[i].samples = append(r.arms[i].samples, x.got[a.Name()])
+			r.arms[i].ratios = append(r.arms[i].ratios, x.got[a.Name()].rate/x.base)
+		}
 	}
-	return r, nil
+	return r
 }
 
 // round measures every arm once, base at both ends.

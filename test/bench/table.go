@@ -30,6 +30,8 @@ var targets = []target{
 	{test: "stream4", arm: "C", than: "A1", least: 0.97},
 	{test: "stream4", arm: "C", than: "A2", least: 1},
 	{test: "stream4", arm: "C", than: "B1", least: 1},
+	{test: "stream4", arm: "C", than: "A2", cpu: true},
+	{test: "stream4", arm: "C", than: "B1", cpu: true},
 	{test: "stream1", arm: "XC", than: "XV", least: 0.97},
 	{test: "stream4", arm: "XC", than: "XV", least: 0.97},
 	{test: "rr1", arm: "C", than: "A1", least: 0.97},
@@ -55,10 +57,6 @@ const (
 func write(w io.Writer, reports []report) {
 	for _, r := range reports {
 		_, _ = fmt.Fprintf(w, "#### %s\n\n", r.test.title)
-		if r.good == 0 {
-			_, _ = fmt.Fprintf(w, "No result: all %d rounds were thrown away.\n\n", r.thrown)
-			continue
-		}
 		if r.test.stream() {
 			_, _ = fmt.Fprintf(w, "| arm | Gbit/s | CPU s per GB | ratio to %s | spread |\n| --- | ---: | ---: | ---: | ---: |\n", r.base)
 		} else {
@@ -77,7 +75,7 @@ func write(w io.Writer, reports []report) {
 			_, _ = fmt.Fprintf(w, "| %s | %.0f | %.1f | %.1f | %.2f | %.3f | %s |\n", o.arm.Name(), rate,
 				us(func(s sample) time.Duration { return s.p50 }), us(func(s sample) time.Duration { return s.p99 }), cpu*1e6, median(o.ratios), spread)
 		}
-		_, _ = fmt.Fprintf(w, "\n%d rounds, %d more thrown away.\n\n", r.good, r.thrown)
+		_, _ = fmt.Fprintf(w, "\n%s\n\n", r.quality())
 	}
 }
 
@@ -87,7 +85,7 @@ func writeTargets(w io.Writer, reports []report) {
 	for _, t := range targets {
 		for _, r := range reports {
 			a, b1 := r.outcome(t.arm), r.outcome(t.than)
-			if r.test.name != t.test || a == nil || b1 == nil || r.good == 0 {
+			if r.test.name != t.test || a == nil || b1 == nil || r.kept == 0 {
 				continue
 			}
 			ratios, want, ok := paired(*a, *b1), fmt.Sprintf(">= %.2f", t.least), false
@@ -110,6 +108,19 @@ func writeTargets(w io.Writer, reports []report) {
 	if b.Len() > 0 {
 		_, _ = fmt.Fprintf(w, "#### Targets\n\n| test | paired ratio | median | target | |\n| --- | --- | ---: | ---: | --- |\n%s\n", b.String())
 	}
+}
+
+// quality says how steady the machine was.
+func (r report) quality() string {
+	thrown := ""
+	if r.thrown > 0 {
+		thrown = fmt.Sprintf(" %d more were thrown away.", r.thrown)
+	}
+	if r.kept == r.good {
+		return fmt.Sprintf("%d rounds, in which %s differed from itself by at most %.1f %%.%s", r.kept, r.base, 100*r.worst, thrown)
+	}
+	return fmt.Sprintf("%d rounds. The machine was noisy: in only %d of them %s differed from itself by less than %.0f %%; the others are the calmest, with up to %.1f %%.%s",
+		r.kept, r.good, r.base, 100*r.limit, 100*r.worst, thrown)
 }
 
 func (r report) outcome(name string) *outcome {
