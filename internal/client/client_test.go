@@ -148,6 +148,24 @@ func TestDown(t *testing.T) {
 	}
 }
 
+func TestNoPermission(t *testing.T) {
+	err := &NoAgentError{Looked: []string{"/x/*/agent.sock"}, Denied: "/x"}
+	if !strings.Contains(err.Error(), "permission") || strings.Contains(err.Error(), "start one") {
+		t.Error(err)
+	}
+	if os.Geteuid() == 0 {
+		t.Skip("root may read every directory")
+	}
+	d := stateDir(t)
+	if err := os.Chmod(d, 0); err != nil {
+		t.Fatal(err)
+	}
+	var no *NoAgentError
+	if _, err := find([]string{d}, "", false); !errors.As(err, &no) || no.Denied != d {
+		t.Error(err)
+	}
+}
+
 // An agent that runs but does not serve is not to be started once more.
 func TestStarting(t *testing.T) {
 	d := stateDir(t)

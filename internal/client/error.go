@@ -40,12 +40,10 @@ func Down(err error) bool {
 
 // Message is what a person should read of an error of a call: without the RPC's own prefix.
 func Message(err error) string {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.What
 	}
-	var ce *connect.Error
-	if errors.As(err, &ce) {
+	if ce, ok := errors.AsType[*connect.Error](err); ok {
 		return ce.Message()
 	}
 	return err.Error()

@@ -1,7 +1,9 @@
 package client
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
@@ -20,10 +22,15 @@ const (
 // NoAgentError says that no agent of this machine was found. Its text tells how to start one or name its socket.
 type NoAgentError struct {
 	Looked []string // patterns of the places that were looked at
+	Denied string   // a directory among them that may not be read; "": none
 }
 
 // Error implements error.
 func (e *NoAgentError) Error() string {
+	if e.Denied != "" {
+		return fmt.Sprintf("no permission to look for agents in %s: run this as root, or name a socket that your group may open with --socket or %s",
+			e.Denied, EnvSocket)
+	}
 	return fmt.Sprintf("no agent found on this machine (looked for %s): start one with `hypha-agent`, try `hypha demo up`, "+
 		"or name its socket with --socket or %s", strings.Join(e.Looked, ", "), EnvSocket)
 }
@@ -55,14 +62,18 @@ func Find(stateDir, nodeName, explicitSocket string, admin bool) (string, error)
 func find(dirs []string, name string, admin bool) (string, error) {
 	host, _ := os.Hostname() // unknown: no preference
 	var looked []string
-	var down string // first agent that has a directory but does not answer
+	var denied, down string // down: first agent that has a directory but does not answer
 	for _, d := range dirs {
 		pattern := socketOf(d, "*", admin)
 		if name != "" {
 			pattern = socketOf(d, name, admin)
 		}
 		looked = append(looked, pattern)
-		for _, s := range candidates(d, name, host, admin) {
+		found, err := candidates(d, name, host, admin)
+		if errors.Is(err, fs.ErrPermission) && denied == "" {
+			denied = d
+		}
+		for _, s := range found {
 			if accepts(s) {
 				return s, nil
 			}
@@ -74,14 +85,14 @@ func find(dirs []string, name string, admin bool) (string, error) {
 	if down != "" {
 		return down, nil
 	}
-	return "", &NoAgentError{Looked: looked}
+	return "", &NoAgentError{Looked: looked, Denied: denied}
 }
 
 // candidates are the sockets of the agents that have a state directory, this host's first, then in name order.
-func candidates(dir, name, host string, admin bool) []string {
+func candidates(dir, name, host string, admin bool) ([]string, error) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	var own, others []string
 	for _, e := range entries {
@@ -99,7 +110,7 @@ func candidates(dir, name, host string, admin bool) []string {
 			}
 		}
 	}
-	return append(own, others...)
+	return append(own, others...), nil
 }
 
 func socketOf(stateDir, node string, admin bool) string {
