@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -188,9 +189,7 @@ func (p *policies) repair() error {
 func setsOf(plan model.PolicyPlan) map[uint16]model.SetID {
 	sets := map[uint16]model.SetID{}
 	for _, s := range plan.Steps {
-		for id, set := range s.EndpointSets {
-			sets[id] = set
-		}
+		maps.Copy(sets, s.EndpointSets)
 	}
 	return sets
 }

@@ -347,7 +347,7 @@ func (f *fakeAgent) DumpMap(_ ctx, q ask[agentv1.DumpMapRequest], s *connect.Ser
 	}
 	for _, text := range all {
 		m := &agentv1.MapRow{}
-		for _, c := range strings.Fields(text) {
+		for c := range strings.FieldsSeq(text) {
 			n, v, _ := strings.Cut(c, "=")
 			m.Columns = append(m.Columns, &agentv1.Column{Name: n, Value: strings.ReplaceAll(v, "+", " ")})
 		}

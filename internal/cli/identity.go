@@ -35,7 +35,7 @@ func (e *env) identityList() *cobra.Command {
 func split(args []string) []string {
 	var ls []string
 	for _, a := range args {
-		for _, l := range strings.Split(a, ",") {
+		for l := range strings.SplitSeq(a, ",") {
 			if l = strings.TrimSpace(l); l != "" {
 				ls = append(ls, l)
 			}

@@ -40,8 +40,7 @@ func Run(ctx context.Context, argv []string, d Deps) int {
 	if ctx.Err() != nil {
 		return ExitInterrupted
 	}
-	var s silent
-	if errors.As(err, &s) {
+	if s, ok := errors.AsType[silent](err); ok {
 		return s.code
 	}
 	code := ExitFailed
@@ -67,13 +66,11 @@ func (s silent) Error() string { return fmt.Sprintf("exit code %d", s.code) }
 
 // message is one line for people: what the agent said, without the RPC's prefix.
 func message(err error) string {
-	var no *client.NoAgentError
-	if errors.As(err, &no) {
+	if no, ok := errors.AsType[*client.NoAgentError](err); ok {
 		return no.Error()
 	}
 	text := err.Error()
-	var ce *connect.Error
-	if errors.As(err, &ce) {
+	if ce, ok := errors.AsType[*connect.Error](err); ok {
 		inner := client.Message(err)
 		var down *client.Error
 		if errors.As(err, &down); ce.Code() == connect.CodeUnimplemented && (down == nil || strings.HasSuffix(ce.Message(), "is not implemented")) {

@@ -180,8 +180,7 @@ func (r *rig) call(command, container, stdin string, env ...string) answer {
 	cmd.Stdin = strings.NewReader(stdin)
 	out, err := cmd.Output()
 	a := answer{raw: string(out)}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		a.exit = exit.ExitCode()
 	} else if err != nil {
 		r.t.Fatal(err)

@@ -21,8 +21,7 @@ const (
 // fail turns an error of an agent's call into the specification's. invalid is the code for a request that the agent
 // calls invalid: where its text came from is known only here.
 func fail(what string, err error, invalid uint) *types.Error {
-	var te *types.Error
-	if errors.As(err, &te) {
+	if te, ok := errors.AsType[*types.Error](err); ok {
 		return te
 	}
 	code := types.ErrInternal
@@ -47,8 +46,7 @@ func fail(what string, err error, invalid uint) *types.Error {
 
 // unreachable says whether the agent could not be asked, or did not get as far as doing anything.
 func unreachable(err error) bool {
-	var unreached *client.Error
-	if errors.As(err, &unreached) {
+	if _, ok := errors.AsType[*client.Error](err); ok {
 		return true
 	}
 	switch connect.CodeOf(err) {

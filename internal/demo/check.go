@@ -35,7 +35,7 @@ func (d *Demo) refuse() error {
 
 func needRoot() error {
 	if os.Geteuid() != 0 {
-		return errors.New("the demo needs root: it makes network namespaces and loads eBPF programs. Try: sudo hypha demo ...")
+		return errors.New("the demo needs root: it makes network namespaces and loads eBPF programs; try `sudo hypha demo`")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,9 +37,7 @@ func (a Agent) Paths() paths.Paths { return paths.For(a.StateDir, a.Node) }
 // Start writes the options and starts the agent; it is not ready yet.
 func (a Agent) Start() (*Process, error) {
 	opts := map[string]any{"state-dir": a.StateDir, "node-name": a.Node}
-	for k, v := range a.Options {
-		opts[k] = v
-	}
+	maps.Copy(opts, a.Options)
 	b, err := yaml.Marshal(opts)
 	if err != nil {
 		return nil, fmt.Errorf("write options of agent %s: %w", a.Node, err)

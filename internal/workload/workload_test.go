@@ -2,7 +2,6 @@ package workload
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -18,7 +17,7 @@ import (
 func start(t *testing.T) (web, echo string) {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
-	s, err := New(Config{Name: "p1", Node: "n1", HTTP: free(t), Echo: free(t)}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	s, err := New(Config{Name: "p1", Node: "n1", HTTP: free(t), Echo: free(t)}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func command(argv ...string) *exec.Cmd { return exec.Command(argv[0], argv[1:]..
 
 func containsAny(s string, words ...string) bool {
 	for _, w := range words {
-		for _, f := range strings.Fields(s) {
+		for f := range strings.FieldsSeq(s) {
 			if strings.Contains(f, w) {
 				return true
 			}

@@ -3,7 +3,6 @@ package policy_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"strconv"
 
 	"pgregory.net/rapid"
@@ -230,8 +229,4 @@ func genPacket(r *rand.Rand, v int) oracle.Packet {
 		port = uint16(r.IntN(1 << 16))
 	}
 	return oracle.Packet{Proto: []uint8{6, 17, 132}[r.IntN(3)], Port: port}
-}
-
-func unspecified(v int) netip.Addr {
-	return []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}[v]
 }

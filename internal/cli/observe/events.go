@@ -67,17 +67,18 @@ func agentDetails(e *flowpb.AgentEvent) string {
 		return s
 	case *flowpb.AgentEvent_IpcacheUpdate:
 		u := n.IpcacheUpdate
-		s := fmt.Sprintf("cidr: %s, identity: %d", u.GetCidr(), u.GetIdentity())
+		var s strings.Builder
+		s.WriteString(fmt.Sprintf("cidr: %s, identity: %d", u.GetCidr(), u.GetIdentity()))
 		if u.GetOldIdentity() != nil {
-			s += fmt.Sprintf(", old identity: %d", u.GetOldIdentity().GetValue())
+			s.WriteString(fmt.Sprintf(", old identity: %d", u.GetOldIdentity().GetValue()))
 		}
 		for _, f := range []struct{ name, v string }{{"host ip", u.GetHostIp()}, {"old host ip", u.GetOldHostIp()},
 			{"namespace", u.GetNamespace()}, {"pod name", u.GetPodName()}} {
 			if f.v != "" {
-				s += ", " + f.name + ": " + f.v
+				s.WriteString(", " + f.name + ": " + f.v)
 			}
 		}
-		return s
+		return s.String()
 	case *flowpb.AgentEvent_ServiceUpsert:
 		return fmt.Sprintf("id: %d, name: %s, namespace: %s", n.ServiceUpsert.GetId(), n.ServiceUpsert.GetName(), n.ServiceUpsert.GetNamespace())
 	case *flowpb.AgentEvent_ServiceDelete:

@@ -13,13 +13,13 @@ import (
 
 func node(name, addrs, cidrs, routers string) model.Node {
 	n := model.Node{Name: name}
-	for _, s := range strings.Fields(addrs) {
+	for s := range strings.FieldsSeq(addrs) {
 		n.Addrs = append(n.Addrs, netip.MustParseAddr(s))
 	}
-	for _, s := range strings.Fields(cidrs) {
+	for s := range strings.FieldsSeq(cidrs) {
 		n.PodCIDRs = append(n.PodCIDRs, netip.MustParsePrefix(s))
 	}
-	for _, s := range strings.Fields(routers) {
+	for s := range strings.FieldsSeq(routers) {
 		n.Routers = append(n.Routers, netip.MustParseAddr(s))
 	}
 	return n

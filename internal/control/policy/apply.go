@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
@@ -49,9 +50,7 @@ func (e *Engine) check(c Changes) (*batch, error) {
 	}
 	if len(c.CIDRGroups)+len(c.DeleteCIDRGroups) > 0 {
 		b.groups = make(map[string]parse.CIDRGroup, len(e.groups)+len(c.CIDRGroups))
-		for n, g := range e.groups {
-			b.groups[n] = g
-		}
+		maps.Copy(b.groups, e.groups)
 		for _, n := range c.DeleteCIDRGroups {
 			delete(b.groups, n)
 		}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"net/netip"
 
 	"github.com/hypha-net/hypha/internal/model"
@@ -30,9 +31,7 @@ func newKernel(s model.PolicyState) *kernel {
 	for id, c := range s.Classes {
 		k.setClass(id, c)
 	}
-	for p, id := range s.Prefixes {
-		k.prefixes[p] = id
-	}
+	maps.Copy(k.prefixes, s.Prefixes)
 	for e, s := range s.EndpointSets {
 		k.endpoints[e] = s
 		k.lastSet = max(k.lastSet, s)

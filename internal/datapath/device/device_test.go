@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -85,11 +86,11 @@ func TestWatch(t *testing.T) {
 	_, _, err := w.sub.Receive()
 	for err == nil {
 		_, _, err = w.sub.Receive()
-		if err == unix.ENOBUFS {
+		if errors.Is(err, unix.ENOBUFS) {
 			break
 		}
 	}
-	if err != unix.ENOBUFS {
+	if !errors.Is(err, unix.ENOBUFS) {
 		t.Fatalf("the socket was not overrun: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -2,6 +2,7 @@ package ring
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -105,7 +106,7 @@ func TestWaitEnds(t *testing.T) {
 	r, _ := New[int](3)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := r.Reader(0).Wait(ctx); err != context.Canceled {
+	if err := r.Reader(0).Wait(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("Wait = %v, want canceled", err)
 	}
 }

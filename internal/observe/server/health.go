@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"connectrpc.com/connect"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -21,10 +22,8 @@ var healthNames = []string{"", observerpbconnect.ObserverName, "hubble.server.Ob
 // and "gone".
 func registerHealth(mux *http.ServeMux, opt connect.HandlerOption) {
 	check := func(service string) (*healthpb.HealthCheckResponse, bool) {
-		for _, n := range healthNames {
-			if n == service {
-				return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}, true
-			}
+		if slices.Contains(healthNames, service) {
+			return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}, true
 		}
 		return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVICE_UNKNOWN}, false
 	}

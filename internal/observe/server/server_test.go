@@ -166,7 +166,7 @@ func (b *bed) ports(t *testing.T, req *observerpb.GetFlowsRequest) ([]int, error
 	for {
 		var r observerpb.GetFlowsResponse
 		err := s.RecvMsg(&r)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return got, nil
 		}
 		if err != nil {
@@ -380,7 +380,7 @@ func TestAgentAndDebugEvents(t *testing.T) {
 	var types []string
 	for {
 		var r observerpb.GetAgentEventsResponse
-		if err := s.RecvMsg(&r); err == io.EOF {
+		if err := s.RecvMsg(&r); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
 			t.Fatal(err)

@@ -84,8 +84,7 @@ func TestTruncated(t *testing.T) {
 			continue
 		}
 		noticed++
-		var damaged *DamagedError
-		if !errors.As(err, &damaged) {
+		if _, ok := errors.AsType[*DamagedError](err); !ok {
 			t.Fatalf("cut at %d: %v", n, err)
 		}
 		if aside, err := os.ReadFile(path + ".damaged"); err != nil || len(aside) != n {

@@ -69,8 +69,7 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger) (_ *server, 
 	if err == nil {
 		s.etcd, err = tryStart(ctx, ecfg)
 	}
-	var unusable *unusableError
-	if errors.As(err, &unusable) {
+	if unusable, ok := errors.AsType[*unusableError](err); ok {
 		if err := os.RemoveAll(ecfg.Dir + ".damaged"); err != nil {
 			return nil, fmt.Errorf("start embedded store: %w", err)
 		}

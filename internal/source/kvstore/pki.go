@@ -124,8 +124,7 @@ func (p *PKI) load(name string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 		}
 		err = errors.New("not an ECDSA key")
 	}
-	var perr *fs.PathError
-	if errors.As(err, &perr) { // cannot be read, which says nothing about its content
+	if _, ok := errors.AsType[*fs.PathError](err); ok { // cannot be read, which says nothing about its content
 		return nil, nil, err
 	}
 	for _, f := range []string{name + ".crt", name + ".key"} {

@@ -1,6 +1,7 @@
 package kvstore
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -59,7 +60,7 @@ func (p *proxy) copy(to, from net.Conn) {
 	for {
 		n, err := from.Read(buf)
 		if err != nil {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				_ = from.Close()
 			}
 			return

@@ -192,8 +192,7 @@ func unreachable(err error) bool {
 	if errors.Is(err, ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) {
 		return true
 	}
-	var ee rpctypes.EtcdError
-	if errors.As(err, &ee) {
+	if ee, ok := errors.AsType[rpctypes.EtcdError](err); ok {
 		return ee.Code() == codes.Unavailable || ee.Code() == codes.DeadlineExceeded
 	}
 	switch status.Code(err) {

@@ -89,8 +89,6 @@ func (l *lan) feed(n *netns.NS, text string, argv ...string) {
 	})
 }
 
-func (l *lan) run(n *netns.NS, argv ...string) { l.feed(n, "", argv...) }
-
 // ends closes a Setup: the client gets enough ports for connections in a row.
 func (l *lan) ends(client, server *netns.NS, target string) (Ends, error) {
 	l.sysctl(client, "net.ipv4.ip_local_port_range", "10000 65000")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/hypha-net/hypha/internal/lab"
 	"github.com/hypha-net/hypha/test/e2e/cluster"
@@ -49,9 +50,7 @@ func (a *hypha) Setup(ctx context.Context) (Ends, error) {
 		return Ends{}, err
 	}
 	opts := map[string]any{"debug": false}
-	for k, v := range a.options {
-		opts[k] = v
-	}
+	maps.Copy(opts, a.options)
 	a.cluster, err = cluster.New(ctx, cluster.Config{Bin: bin, Nodes: a.nodes, IPv4: true, IPv6: true, Native: a.native, Options: opts})
 	if err != nil {
 		return Ends{}, err

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -172,9 +173,7 @@ func (c *Cluster) agentOf(i int, n *Node) lab.Agent {
 		opts["etcd-cert-file"] = filepath.Join(pki, "client.crt")
 		opts["etcd-key-file"] = filepath.Join(pki, "client.key")
 	}
-	for k, v := range c.cfg.Options {
-		opts[k] = v
-	}
+	maps.Copy(opts, c.cfg.Options)
 	return lab.Agent{
 		Binary: c.cfg.Bin.Agent, NS: n.NS, StateDir: c.Dir, Node: n.Name, Options: opts,
 		Config: filepath.Join(c.Dir, n.Name+".yaml"), Log: filepath.Join(c.Dir, n.Name+".log"),

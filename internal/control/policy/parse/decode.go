@@ -73,7 +73,7 @@ func (d *decoder) decode(n *node, path string, v reflect.Value) {
 		d.fail(path, "null can be read as \"nobody\" and as \"anybody\"; write [] or a value, or leave the field out")
 		return
 	}
-	if s, ok := v.Addr().Interface().(setter); ok && (n.kind == kindString || n.kind == kindNumber && v.Type() == icmpType) {
+	if s, ok := reflect.TypeAssert[setter](v.Addr()); ok && (n.kind == kindString || n.kind == kindNumber && v.Type() == icmpType) {
 		if err := s.Set(n.text); err != nil {
 			d.fail(path, "%v", err)
 		}
