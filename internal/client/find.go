@@ -103,7 +103,7 @@ func candidates(dir, name, host string, admin bool) ([]string, error) {
 		default:
 			s := socketOf(dir, n, admin)
 			for _, trace := range []string{s, paths.For(dir, n).Lock()} { // of an agent, stopped or not
-				if _, err := os.Lstat(trace); err == nil {
+				if _, err := os.Lstat(trace); err == nil || errors.Is(err, fs.ErrPermission) {
 					others = append(others, s)
 					break
 				}
