@@ -68,6 +68,18 @@ static __always_inline int masqueraded_to_pod(struct __sk_buff *skb, struct pkt 
 	return check_sender(p);
 }
 
+/* Workloads are on Ethernet, also towards a device that is not. */
+static __noinline int add_link_header(struct __sk_buff *skb, struct pkt *p)
+{
+	__be16 proto = skb->protocol;
+
+	if (bpf_skb_change_head(skb, ETH_HLEN, 0) ||
+	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &proto, sizeof(proto), 0))
+		return fail(p, DROP_WRITE, FILE_HOST, __LINE__);
+	p->l3 = L3_OFF;
+	return 0;
+}
+
 static __always_inline int deliver_from_outside(struct __sk_buff *skb, struct pkt *p)
 {
 	int err;
@@ -75,12 +87,24 @@ static __always_inline int deliver_from_outside(struct __sk_buff *skb, struct pk
 	if (p->hop <= 1)
 		return fail(p, DROP_TTL, FILE_HOST, __LINE__);
 	err = rewrite_hop(skb, p);
+	if (!err && !p->l3)
+		err = add_link_header(skb, p);
 	return err ? err : deliver_local(skb, p);
+}
+
+static __always_inline int parse_outside(struct __sk_buff *skb, struct pkt *p)
+{
+	__u32 ifindex = skb->ifindex;
+	struct device *d = bpf_map_lookup_elem(&devices_v1, &ifindex);
+
+	if (d && d->flags & DEV_F_L3)
+		p->l3 = 0;
+	return parse_at(skb, p, p->l3 ? L3_OFF : 0);
 }
 
 static __always_inline int handle_from_netdev(struct __sk_buff *skb, struct pkt *p)
 {
-	int err = parse(skb, p);
+	int err = parse_outside(skb, p);
 	struct endpoint *dst = endpoint_find(&p->t.dst);
 
 	if (dst) {

@@ -99,9 +99,9 @@ static __noinline int event_send(struct __sk_buff *skb, const struct pkt *p, __u
 	e->eth_proto = skb->protocol;
 	e->ifindex = skb->ifindex;
 	e->len = skb->len;
-	if (bpf_skb_load_bytes(skb, 0, e->dst_mac, sizeof(e->dst_mac)))
+	if (!p->l3 || bpf_skb_load_bytes(skb, 0, e->dst_mac, sizeof(e->dst_mac)))
 		__builtin_memset(e->dst_mac, 0, sizeof(e->dst_mac));
-	if (bpf_skb_load_bytes(skb, sizeof(e->dst_mac), e->src_mac, sizeof(e->src_mac)))
+	if (!p->l3 || bpf_skb_load_bytes(skb, sizeof(e->dst_mac), e->src_mac, sizeof(e->src_mac)))
 		__builtin_memset(e->src_mac, 0, sizeof(e->src_mac));
 	bpf_ringbuf_submit(e, 0);
 	return 0;

@@ -136,9 +136,9 @@ static __always_inline int parse_l4(struct __sk_buff *skb, struct pkt *p)
 }
 
 /* Bytes of the IP packet: what its header says, or all there is when the kernel has merged more than a header can say. */
-static __always_inline __u32 parse_len(struct __sk_buff *skb, __u32 said)
+static __always_inline __u32 parse_len(struct __sk_buff *skb, __u32 l3, __u32 said)
 {
-	return !said && skb->gso_size ? skb->len - L3_OFF : said;
+	return !said && skb->gso_size ? skb->len - l3 : said;
 }
 
 static __always_inline int parse_fragment(struct pkt *p, __u32 offset, bool more)
@@ -155,18 +155,18 @@ static __always_inline int parse_fragment(struct pkt *p, __u32 offset, bool more
 	return 0;
 }
 
-static __always_inline int parse4(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int parse4(struct __sk_buff *skb, struct pkt *p, __u32 l3)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct iphdr *ip = data + L3_OFF;
+	struct iphdr *ip = data + l3;
 	__u32 hlen, len, frag;
 
 	if ((void *)(ip + 1) > end) {
-		if (bpf_skb_pull_data(skb, L3_OFF + sizeof(*ip)))
+		if (bpf_skb_pull_data(skb, l3 + sizeof(*ip)))
 			return fail(p, DROP_INVALID, FILE_PARSE, __LINE__);
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
-		ip = data + L3_OFF;
+		ip = data + l3;
 		if ((void *)(ip + 1) > end)
 			return fail(p, DROP_INVALID, FILE_PARSE, __LINE__);
 	}
@@ -175,11 +175,11 @@ static __always_inline int parse4(struct __sk_buff *skb, struct pkt *p)
 	p->t.proto = ip->protocol;
 	p->hop = ip->ttl;
 	hlen = ip->ihl * 4;
-	len = parse_len(skb, bpf_ntohs(ip->tot_len));
-	if (ip->version != 4 || hlen < sizeof(*ip) || len < hlen || len > skb->len - L3_OFF)
+	len = parse_len(skb, l3, bpf_ntohs(ip->tot_len));
+	if (ip->version != 4 || hlen < sizeof(*ip) || len < hlen || len > skb->len - l3)
 		return fail(p, DROP_INVALID, FILE_PARSE, __LINE__);
 	p->plain_header = hlen == sizeof(*ip);
-	p->l4 = L3_OFF + hlen;
+	p->l4 = l3 + hlen;
 	p->l4_len = len - hlen;
 	frag = bpf_ntohs(ip->frag_off);
 	p->dont_fragment = frag & 0x4000;
@@ -212,19 +212,19 @@ static __noinline int parse_ext(struct __sk_buff *skb, struct pkt *p)
 	return parse_fragment(p, e.frag_off & EXT_FRAG_OFFSET, e.frag_off & EXT_FRAG_MORE);
 }
 
-static __always_inline int parse6(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int parse6(struct __sk_buff *skb, struct pkt *p, __u32 l3)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	struct ipv6hdr *ip = data + L3_OFF;
+	struct ipv6hdr *ip = data + l3;
 	__u32 len;
 
 	p->flags |= PKT_F_V6;
 	if ((void *)(ip + 1) > end) {
-		if (bpf_skb_pull_data(skb, L3_OFF + sizeof(*ip)))
+		if (bpf_skb_pull_data(skb, l3 + sizeof(*ip)))
 			return fail(p, DROP_INVALID, FILE_PARSE, __LINE__);
 		data = (void *)(long)skb->data;
 		end = (void *)(long)skb->data_end;
-		ip = data + L3_OFF;
+		ip = data + l3;
 		if ((void *)(ip + 1) > end)
 			return fail(p, DROP_INVALID, FILE_PARSE, __LINE__);
 	}
@@ -232,17 +232,17 @@ static __always_inline int parse6(struct __sk_buff *skb, struct pkt *p)
 	addr_from6(&p->t.dst, &ip->daddr);
 	p->t.proto = ip->nexthdr;
 	p->hop = ip->hop_limit;
-	len = parse_len(skb, bpf_ntohs(ip->payload_len));
+	len = parse_len(skb, l3, bpf_ntohs(ip->payload_len));
 	if (!bpf_ntohs(ip->payload_len) && len)
 		len -= sizeof(*ip);
-	if (ip->version != 6 || len > skb->len - L3_OFF - sizeof(*ip))
+	if (ip->version != 6 || len > skb->len - l3 - sizeof(*ip))
 		return fail(p, DROP_INVALID, FILE_PARSE, __LINE__);
 	/* On the wire a v4-mapped address is nobody's; here it would be taken for IPv4. */
 	if (addr_is4(&p->t.src) || addr_is4(&p->t.dst))
 		return fail(p, DROP_INVALID, FILE_PARSE, __LINE__);
 	p->plain_header = true;
 	p->dont_fragment = true;
-	p->l4 = L3_OFF + sizeof(*ip);
+	p->l4 = l3 + sizeof(*ip);
 	p->l4_len = len;
 	if (ext_is(p->t.proto)) {
 		int err = parse_ext(skb, p);
@@ -253,14 +253,20 @@ static __always_inline int parse6(struct __sk_buff *skb, struct pkt *p)
 	return parse_l4(skb, p);
 }
 
-/* Returns 0 or a negative drop reason. Addresses are filled in as soon as they are known, also on failure. */
-static __always_inline int parse(struct __sk_buff *skb, struct pkt *p)
+/* Returns 0 or a negative drop reason. Addresses are filled in as soon as they are known, also on failure. The IP header
+ * is at `l3`, a constant wherever the caller knows it. */
+static __always_inline int parse_at(struct __sk_buff *skb, struct pkt *p, __u32 l3)
 {
 	if (skb->vlan_present)
 		return fail(p, DROP_VLAN, FILE_PARSE, __LINE__);
 	if (skb->protocol == bpf_htons(ETH_P_IP) && cfg.flags & CFG_IPV4)
-		return parse4(skb, p);
+		return parse4(skb, p, l3);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6) && cfg.flags & CFG_IPV6)
-		return parse6(skb, p);
+		return parse6(skb, p, l3);
 	return fail(p, DROP_L3_PROTOCOL, FILE_PARSE, __LINE__);
+}
+
+static __always_inline int parse(struct __sk_buff *skb, struct pkt *p)
+{
+	return parse_at(skb, p, L3_OFF);
 }

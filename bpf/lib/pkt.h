@@ -10,6 +10,11 @@
 #include "bpf.h"
 #include "reason.h"
 
+/* Every offset counts from where the packet begins, which is the Ethernet header unless pkt.l3 says otherwise. */
+enum {
+	L3_OFF = ETH_HLEN,
+};
+
 /* Flow of a packet, in the packet's own direction. */
 struct tuple {
 	struct addr src;
@@ -104,6 +109,7 @@ struct pkt {
 	__u16 frag_off;      /* bytes */
 	__u8 tcp_flags;
 	__u8 hop;            /* TTL or hop limit */
+	__u8 l3;             /* offset of the IP header: L3_OFF, or 0 on a device without a link layer */
 	__u8 l4_header;      /* bytes of the TCP or UDP header */
 	bool dont_fragment;
 	bool plain_header;   /* no IP options, no extension headers */
@@ -124,6 +130,7 @@ static __always_inline struct pkt *pkt_new(enum pkt_flags flags)
 		return NULL;
 	__builtin_memset(p, 0, offsetof(struct pkt, clock));
 	p->flags = flags;
+	p->l3 = L3_OFF;
 	p->epoch = *(volatile __u32 *)&state->epoch;
 	return p;
 }
@@ -140,11 +147,6 @@ static __always_inline __u64 pkt_now(struct pkt *p)
 	}
 	return p->clock.ns;
 }
-
-/* Every offset counts from the Ethernet header. */
-enum {
-	L3_OFF = ETH_HLEN,
-};
 
 /* Remembers where it went wrong. Returns the reason as a negative number. */
 static __always_inline int fail(struct pkt *p, enum drop_reason reason, enum source_file file, __u16 line)

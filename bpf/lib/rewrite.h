@@ -45,7 +45,7 @@ static __noinline int rewrite_addr(struct __sk_buff *skb, struct pkt *p, const s
 {
 	bool v6 = pkt_v6(p);
 	struct addr *from = side == REWRITE_SRC ? &p->t.src : &p->t.dst;
-	__u32 off = L3_OFF + rewrite_addr_off(v6, side);
+	__u32 off = p->l3 + rewrite_addr_off(v6, side);
 	/* A later fragment has no checksum; the first one's covers the addresses for all of them. */
 	__u32 csum = p->flags & PKT_F_LATER ? 0 : rewrite_csum_off(p->t.proto);
 	__u64 flags = BPF_F_PSEUDO_HDR | rewrite_csum_flags(p->t.proto);
@@ -67,7 +67,7 @@ static __noinline int rewrite_addr(struct __sk_buff *skb, struct pkt *p, const s
 			csum = 0; /* has no pseudo header */
 		if (csum && bpf_l4_csum_replace(skb, p->l4 + csum, old, new, flags | sizeof(new)))
 			return fail(p, DROP_WRITE, FILE_REWRITE, __LINE__);
-		if (bpf_l3_csum_replace(skb, L3_OFF + offsetof(struct iphdr, check), old, new, sizeof(new)) ||
+		if (bpf_l3_csum_replace(skb, p->l3 + offsetof(struct iphdr, check), old, new, sizeof(new)) ||
 		    bpf_skb_store_bytes(skb, off, &new, sizeof(new), 0))
 			return fail(p, DROP_WRITE, FILE_REWRITE, __LINE__);
 	}
@@ -133,15 +133,15 @@ static __always_inline int rewrite_hop(struct __sk_buff *skb, struct pkt *p)
 	__u8 hop = p->hop - 1;
 
 	if (pkt_v6(p)) {
-		if (bpf_skb_store_bytes(skb, L3_OFF + offsetof(struct ipv6hdr, hop_limit), &hop, sizeof(hop),
+		if (bpf_skb_store_bytes(skb, p->l3 + offsetof(struct ipv6hdr, hop_limit), &hop, sizeof(hop),
 					BPF_F_RECOMPUTE_CSUM))
 			return fail(p, DROP_WRITE, FILE_REWRITE, __LINE__);
 	} else {
 		/* The 16-bit word that TTL is the upper half of. */
 		__be16 old = bpf_htons(p->hop << 8 | p->t.proto), new = bpf_htons(hop << 8 | p->t.proto);
 
-		if (bpf_l3_csum_replace(skb, L3_OFF + offsetof(struct iphdr, check), old, new, sizeof(new)) ||
-		    bpf_skb_store_bytes(skb, L3_OFF + offsetof(struct iphdr, ttl), &hop, sizeof(hop), 0))
+		if (bpf_l3_csum_replace(skb, p->l3 + offsetof(struct iphdr, check), old, new, sizeof(new)) ||
+		    bpf_skb_store_bytes(skb, p->l3 + offsetof(struct iphdr, ttl), &hop, sizeof(hop), 0))
 			return fail(p, DROP_WRITE, FILE_REWRITE, __LINE__);
 	}
 	p->hop = hop;

@@ -5,6 +5,11 @@
 
 #include "deliver.h"
 
+enum {
+	/* The kernel takes the sizes that the structure has had. This one, without the local address, is 5.10's. */
+	TUNNEL_KEY_SIZE = offsetof(struct bpf_tunnel_key, local_ipv4),
+};
+
 /* Sends to the node at `peer`, saying who sends. Does not redirect. */
 static __noinline int tunnel_set(struct __sk_buff *skb, struct pkt *p, const struct addr *peer, __u32 vni)
 {
@@ -20,7 +25,7 @@ static __noinline int tunnel_set(struct __sk_buff *skb, struct pkt *p, const str
 	}
 	p->tunnel = *peer;
 	p->vni = vni;
-	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags))
+	if (bpf_skb_set_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, flags))
 		return fail(p, DROP_TUNNEL_KEY, FILE_TUNNEL, __LINE__);
 	skb->mark = (skb->mark & ~MARK_MASK) | MARK_OVERLAY;
 	return 0;
@@ -31,10 +36,10 @@ static __always_inline int tunnel_get(struct __sk_buff *skb, struct pkt *p)
 {
 	struct bpf_tunnel_key key = {};
 
-	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+	if (!bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, 0)) {
 		addr_from4(&p->tunnel, bpf_htonl(key.remote_ipv4));
 	} else {
-		if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6))
+		if (bpf_skb_get_tunnel_key(skb, &key, TUNNEL_KEY_SIZE, BPF_F_TUNINFO_IPV6))
 			return fail(p, DROP_TUNNEL_KEY, FILE_TUNNEL, __LINE__);
 		addr_from6(&p->tunnel, key.remote_ipv6);
 	}
