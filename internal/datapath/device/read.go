@@ -10,6 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// headless says whether packets on a device of this type begin with the IP header; the kernel's dev_is_mac_header_xmit
+// lists the same types.
+func headless(encap string) bool {
+	switch encap {
+	case "none", "void", "ppp", "ipip", "tunnel6", "sit", "gre", "unknown519" /* raw IP */, "unknown823": /* GRE over IPv6 */
+		return true
+	}
+	return false
+}
+
 // read asks the kernel for all devices.
 func read(h *netlink.Handle) ([]dev, error) {
 	links, err := again(h.LinkList)
@@ -22,7 +32,7 @@ func read(h *netlink.Handle) ([]dev, error) {
 		a := l.Attrs()
 		place[a.Index] = len(devs)
 		devs = append(devs, dev{
-			Device: Device{Index: a.Index, Name: a.Name, MTU: a.MTU, L3: a.EncapType == "none" || a.EncapType == "rawip"},
+			Device: Device{Index: a.Index, Name: a.Name, MTU: a.MTU, L3: headless(a.EncapType)},
 			up:     a.Flags&net.FlagUp != 0, loopback: a.Flags&net.FlagLoopback != 0, slave: a.MasterIndex != 0,
 		})
 	}
