@@ -88,7 +88,8 @@ func find(dirs []string, name string, admin bool) (string, error) {
 	return "", &NoAgentError{Looked: looked, Denied: denied}
 }
 
-// candidates are the sockets of the agents that have a state directory, this host's first, then in name order.
+// candidates are the sockets of the agents that have a state directory, this host's first, then in name order. An error
+// says that there may be more.
 func candidates(dir, name, host string, admin bool) ([]string, error) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
@@ -103,14 +104,18 @@ func candidates(dir, name, host string, admin bool) ([]string, error) {
 		default:
 			s := socketOf(dir, n, admin)
 			for _, trace := range []string{s, paths.For(dir, n).Lock()} { // of an agent, stopped or not
-				if _, err := os.Lstat(trace); err == nil || errors.Is(err, fs.ErrPermission) {
+				_, lerr := os.Lstat(trace)
+				if lerr == nil {
 					others = append(others, s)
 					break
+				}
+				if errors.Is(lerr, fs.ErrPermission) {
+					err = lerr
 				}
 			}
 		}
 	}
-	return append(own, others...), nil
+	return append(own, others...), err
 }
 
 func socketOf(stateDir, node string, admin bool) string {
