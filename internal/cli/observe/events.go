@@ -68,9 +68,9 @@ func agentDetails(e *flowpb.AgentEvent) string {
 	case *flowpb.AgentEvent_IpcacheUpdate:
 		u := n.IpcacheUpdate
 		var s strings.Builder
-		s.WriteString(fmt.Sprintf("cidr: %s, identity: %d", u.GetCidr(), u.GetIdentity()))
+		fmt.Fprintf(&s, "cidr: %s, identity: %d", u.GetCidr(), u.GetIdentity())
 		if u.GetOldIdentity() != nil {
-			s.WriteString(fmt.Sprintf(", old identity: %d", u.GetOldIdentity().GetValue()))
+			fmt.Fprintf(&s, ", old identity: %d", u.GetOldIdentity().GetValue())
 		}
 		for _, f := range []struct{ name, v string }{{"host ip", u.GetHostIp()}, {"old host ip", u.GetOldHostIp()},
 			{"namespace", u.GetNamespace()}, {"pod name", u.GetPodName()}} {
