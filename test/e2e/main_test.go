@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/hypha-net/hypha/internal/lab"
+	"github.com/hypha-net/hypha/internal/netns"
 )
 
 // bin are the binaries under test, built once per run.
@@ -22,7 +23,11 @@ func run(m *testing.M) int {
 	if os.Geteuid() != 0 {
 		return m.Run() // everything skips
 	}
-	dir, err := os.MkdirTemp("", "hypha-e2e-bin-")
+	name, err := netns.TempName("bin") // names its owner: what a killed run leaves goes with the next
+	dir := filepath.Join(os.TempDir(), name)
+	if err == nil {
+		err = os.Mkdir(dir, 0o755)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
