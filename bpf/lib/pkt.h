@@ -21,17 +21,17 @@ struct tuple {
 	struct addr dst;
 	__be16 sport; /* ICMP echo: the id, in both directions */
 	__be16 dport; /* ICMP: 0 */
-	__u8 proto;   /* IP protocol */
-	__u8 type;    /* ICMP */
-	__u8 code;    /* ICMP */
+	__u8 proto; /* IP protocol */
+	__u8 type; /* ICMP */
+	__u8 code; /* ICMP */
 	__u8 pad;
 };
 
 /* One end of a packet. */
 struct who {
 	__u32 identity;
-	__u32 set;   /* policy set, 0 = not a workload of this node */
-	__u16 ep;    /* endpoint number, 0 likewise */
+	__u32 set; /* policy set, 0 = not a workload of this node */
+	__u16 ep; /* endpoint number, 0 likewise */
 	__u16 flags; /* enum endpoint_flags */
 };
 
@@ -52,29 +52,29 @@ struct hop {
 /* What delivery needs to know of the destination. Copied, because a pointer kept across admission multiplies what the
  * verifier has to look at. */
 struct target {
-	struct addr peer;   /* not of this node: the node it is behind */
-	__u32 ifindex;      /* of this node: host side of its device pair, else 0 */
-	__u32 flags;        /* not of this node: enum ipcache_flags */
+	struct addr peer; /* not of this node: the node it is behind */
+	__u32 ifindex; /* of this node: host side of its device pair, else 0 */
+	__u32 flags; /* not of this node: enum ipcache_flags */
 	__u8 mac[6];
 	__u8 host_mac[6];
 };
 
 enum pkt_flags {
 	PKT_F_V6 = 1 << 0,
-	PKT_F_FIRST = 1 << 1,   /* first fragment of several */
-	PKT_F_LATER = 1 << 2,   /* a later one: no L4 header here */
-	PKT_F_ERROR = 1 << 3,   /* ICMP error: `quote` is the packet it is about */
-	PKT_F_L4 = 1 << 4,      /* ports (ICMP: type and code) are known */
-	PKT_F_NEW = 1 << 5,     /* first packet of its connection */
-	PKT_F_REPLY = 1 << 6,   /* travels against its connection's direction */
+	PKT_F_FIRST = 1 << 1, /* first fragment of several */
+	PKT_F_LATER = 1 << 2, /* a later one: no L4 header here */
+	PKT_F_ERROR = 1 << 3, /* ICMP error: `quote` is the packet it is about */
+	PKT_F_L4 = 1 << 4, /* ports (ICMP: type and code) are known */
+	PKT_F_NEW = 1 << 5, /* first packet of its connection */
+	PKT_F_REPLY = 1 << 6, /* travels against its connection's direction */
 	PKT_F_REOPENED = 1 << 7,
-	PKT_F_REPORT = 1 << 8,  /* a trace event is due */
-	PKT_F_MASQ = 1 << 9,    /* leaves under the node's address */
-	PKT_F_AUDIT = 1 << 10,  /* denied, passes by audit mode */
-	PKT_F_INGRESS = 1 << 11,/* seen from the workload concerned; */
+	PKT_F_REPORT = 1 << 8, /* a trace event is due */
+	PKT_F_MASQ = 1 << 9, /* leaves under the node's address */
+	PKT_F_AUDIT = 1 << 10, /* denied, passes by audit mode */
+	PKT_F_INGRESS = 1 << 11, /* seen from the workload concerned; */
 	PKT_F_EGRESS = 1 << 12, /* neither is unknown */
-	PKT_F_CT = 1 << 13,     /* its connection is known, so F_REPLY means something */
-	PKT_F_STALE = 1 << 14,  /* re-judged: its row was older than the policy */
+	PKT_F_CT = 1 << 13, /* its connection is known, so F_REPLY means something */
+	PKT_F_STALE = 1 << 14, /* re-judged: its row was older than the policy */
 	PKT_F_ANSWER = 1 << 15, /* was masqueraded: passes only as part of a connection on record */
 };
 
@@ -86,34 +86,34 @@ struct clock {
 
 struct pkt {
 	struct tuple t;
-	struct tuple quote;  /* quoted packet turned round, so that it travels as the error does */
+	struct tuple quote; /* quoted packet turned round, so that it travels as the error does */
 	struct who from;
 	struct who to;
-	struct addr xlated;  /* for events: source after masquerade */
-	struct addr tunnel;  /* for events: outer peer */
+	struct addr xlated; /* for events: source after masquerade */
+	struct addr tunnel; /* for events: outer peer */
 	struct hop via;
 	struct target dest;
-	__u32 epoch;         /* of policy, when the packet came */
+	__u32 epoch; /* of policy, when the packet came */
 	__u32 vni;
-	__u32 rule[2];       /* that decided: enum policy_dir */
-	__u32 last_rule;     /* of the two, the one asked last */
+	__u32 rule[2]; /* that decided: enum policy_dir */
+	__u32 last_rule; /* of the two, the one asked last */
 	__u32 frag_id;
-	__u32 why;           /* enum source_file << 16 | line of the last failure */
-	__u32 l4_len;        /* bytes from `l4` to the end of the IP packet */
-	__u16 l4;            /* offset of the L4 header */
-	__u16 quote_l3;      /* offsets of the quoted headers */
+	__u32 why; /* enum source_file << 16 | line of the last failure */
+	__u32 l4_len; /* bytes from `l4` to the end of the IP packet */
+	__u16 l4; /* offset of the L4 header */
+	__u16 quote_l3; /* offsets of the quoted headers */
 	__u16 quote_l4;
-	__u16 flags;         /* enum pkt_flags */
-	__u16 answer_mtu;    /* with ANSWER_TOO_BIG */
-	__u8 answer;         /* enum pkt_answer: what a workload is told besides */
-	__u16 frag_off;      /* bytes */
+	__u16 flags; /* enum pkt_flags */
+	__u16 answer_mtu; /* with ANSWER_TOO_BIG */
+	__u8 answer; /* enum pkt_answer: what a workload is told besides */
+	__u16 frag_off; /* bytes */
 	__u8 tcp_flags;
-	__u8 hop;            /* TTL or hop limit */
-	__u8 l3;             /* offset of the IP header: L3_OFF, or 0 on a device without a link layer */
-	__u8 l4_header;      /* bytes of the TCP or UDP header */
+	__u8 hop; /* TTL or hop limit */
+	__u8 l3; /* offset of the IP header: L3_OFF, or 0 on a device without a link layer */
+	__u8 l4_header; /* bytes of the TCP or UDP header */
 	bool dont_fragment;
-	bool plain_header;   /* no IP options, no extension headers */
-	struct clock clock;  /* not of the packet: see pkt_now */
+	bool plain_header; /* no IP options, no extension headers */
+	struct clock clock; /* not of the packet: see pkt_now */
 };
 
 _Static_assert(sizeof(struct pkt) <= sizeof(struct scratch), "struct pkt outgrew the scratch row");

@@ -6,7 +6,7 @@
 
 #include "../lib/bpf.h"
 
-#define CLASS_ANY 0          /* row of the peers that no L3 selector of the set names */
+#define CLASS_ANY       0          /* row of the peers that no L3 selector of the set names */
 #define POLICY_LIST_MAX 16   /* entries in one value; longer lists live in the overflow map */
 
 enum policy_dir {

@@ -146,7 +146,8 @@ static __always_inline int identify_sender(struct __sk_buff *skb, struct pkt *p)
 	struct ipcache_value *v = ipcache_find(&p->t.src);
 
 	/* Workloads, of this node or behind the overlay, are never forwarded by its stack. */
-	if (endpoint_find(&p->t.src) || (v && v->flags & (IPC_F_LOCAL_CIDR | IPC_F_TUNNEL) && v->identity != IDENTITY_HOST))
+	if (endpoint_find(&p->t.src) ||
+	    (v && v->flags & (IPC_F_LOCAL_CIDR | IPC_F_TUNNEL) && v->identity != IDENTITY_HOST))
 		return fail(p, DROP_SOURCE_IP, FILE_POD, __LINE__);
 	if (v && v->identity == IDENTITY_HOST && forwarded(skb))
 		return fail(p, DROP_SOURCE_IP, FILE_POD, __LINE__);
