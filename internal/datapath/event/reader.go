@@ -18,8 +18,9 @@ import (
 )
 
 const (
-	// poll bounds how long a record may lie in its ring when the datapath sent no wake-up with it.
-	poll = 100 * time.Millisecond
+	// poll bounds how long a record may lie in its ring when the datapath sent no wake-up with it. Each wait is a blocking
+	// system call that the runtime's monitor has to notice: ten a second and CPU were most of what an idle agent used.
+	poll = time.Second
 	// lossEvery is how often the counters of lost records are looked at.
 	lossEvery = time.Second
 )
@@ -82,6 +83,12 @@ func (r *Reader) Run(ctx context.Context, got func(model.Event), lost func(cpu i
 			}
 		})
 	}
+	wg.Go(func() {
+		<-ctx.Done()
+		for _, rr := range r.cpus {
+			_ = rr.Flush() // a quiet ring wakes its reader
+		}
+	})
 	wg.Go(func() { r.watchLoss(ctx, lost) })
 	wg.Wait()
 	return errors.Join(errors.Join(errs...), r.close())
@@ -91,14 +98,14 @@ func (r *Reader) read(ctx context.Context, cpu int, rr *ringbuf.Reader, got func
 	d := decoder{cpu: cpu}
 	var rec ringbuf.Record
 	var ev model.Event
-	rr.SetDeadline(time.Now().Add(poll)) // else a quiet ring would never see ctx end
+	rr.SetDeadline(time.Now().Add(poll))
 	for n := 0; ; n++ {
 		if n&0xff == 0 && ctx.Err() != nil {
 			return nil
 		}
 		switch err := rr.ReadInto(&rec); {
 		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded):
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ringbuf.ErrFlushed):
 			if ctx.Err() != nil {
 				return nil
 			}
