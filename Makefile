@@ -22,11 +22,16 @@ test: tools-test ## install what the tests need and run them all; as root everyt
 	$(GO) build -trimpath -o $(BIN)/ ./cmd/...
 	$(GO) vet ./...
 	$(GO) test -timeout 20m ./...
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 10m $(CONCURRENT)
 
 test-unit: ## the tests that need neither root nor packages
 	$(GO) test -short ./...
 
-race: ## the tests under the race detector (needs a C compiler)
+# Packages whose own code runs in several goroutines: their tests run under the race detector in every `make test`.
+CONCURRENT := ./internal/table ./internal/endpoint ./internal/monitor ./internal/observe/... ./internal/app ./internal/client \
+              ./internal/datapath/event ./internal/datapath/ipcache
+
+race: ## all tests under the race detector, which takes long (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./internal/...
 
 lint: tools-lint ## golangci-lint with the layer rules, clang-format, and that generated files are current
@@ -57,7 +62,7 @@ define need
 endef
 
 tools-test:
-	$(call need,ip:iproute2 ping:iputils-ping iperf3:iperf3)
+	$(call need,ip:iproute2 ping:iputils-ping iperf3:iperf3 gcc:build-essential)
 
 tools-generate:
 	$(call need,clang-19:clang-19 llvm-strip-19:llvm-19 protoc:protobuf-compiler)
