@@ -13,6 +13,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"os/signal"
 	"slices"
 	"strings"
@@ -58,6 +59,10 @@ func bench(ctx context.Context) (err error) {
 	if err := netns.Sweep(); err != nil {
 		return err
 	}
+	binaries, err := filepath.Abs(*bin) // agents start with a working directory of their own
+	if err != nil {
+		return err
+	}
 	chosen := tests
 	if *onlyTests != "" {
 		chosen, err = pick(tests, func(t test) string { return t.name }, *onlyTests)
@@ -69,8 +74,8 @@ func bench(ctx context.Context) (err error) {
 		title, base string
 		arms        []arm.Arm
 	}{
-		{"Same node", "A1", slices.Concat(arm.Kernel(), arm.KubeProxy(*services), arm.Hypha(*bin))},
-		{"Across two nodes", "XV", slices.Concat(arm.CrossNode(), arm.HyphaCross(*bin))},
+		{"Same node", "A1", slices.Concat(arm.Kernel(), arm.KubeProxy(*services), arm.Hypha(binaries))},
+		{"Across two nodes", "XV", slices.Concat(arm.CrossNode(), arm.HyphaCross(binaries))},
 	}
 	end, left := time.Now().Add(*budget), len(groups)*len(chosen)
 	share := func() time.Duration { // of the next test: what is left, divided by those to come
