@@ -17,6 +17,8 @@ enum identity {
 	IDENTITY_LOCAL = 1 << 24,  /* up to here */
 };
 
+#define IDENTITY_SCOPE_REMOTE 2 /* top byte of this node's own numbers for other nodes */
+
 static __always_inline struct ipcache_value *ipcache_find(const struct addr *a)
 {
 	struct ipcache_key k = {.prefixlen = 32 + 128};

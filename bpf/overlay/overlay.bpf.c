@@ -43,8 +43,12 @@ static __always_inline int check_sender(struct pkt *p)
 	/* A node's own address is behind itself. */
 	if (!addr_eq(&inner->tunnel, &p->tunnel) && !(inner == outer && addr_eq(&p->t.src, &p->tunnel)))
 		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
-	if (inner->identity != p->vni)
+	if (inner->identity == p->vni)
+		return 0;
+	/* A node says only that it is one. Which one, by its labels, is this node's own number. */
+	if (p->vni != IDENTITY_REMOTE_NODE || inner->identity >> 24 != IDENTITY_SCOPE_REMOTE)
 		return fail(p, DROP_IDENTITY, FILE_OVERLAY, __LINE__);
+	who_remote(&p->from, inner->identity);
 	return 0;
 }
 

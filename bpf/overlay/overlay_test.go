@@ -78,6 +78,14 @@ func TestFromOverlay(t *testing.T) {
 			}
 			arrive(t, w, "a remote node", node, bpftest.IDRemoteNode, from(bpftest.Router2[v]).TCP("S"), bpftest.Redirect)
 
+			const labelled = 0x02000001 // our own number for that node, by its labels
+			w.PutIP(bpftest.Router2[v], labelled, maps.IPCacheNode|maps.IPCacheTunnel|maps.IPCacheNoMasq, node)
+			w.Put(w.Maps.ClassV1, uint32(labelled), uint32(62))
+			w.PutPolicy(1, 62, maps.PolicyIngress, maps.PolicyValue{DefaultRule: 63})
+			drop("a labelled node, denied by its labels", node, bpftest.IDRemoteNode, from(bpftest.Router2[v]), maps.DropPolicy)
+			drop("a labelled node as a workload", node, bpftest.IDFar, from(bpftest.Router2[v]), maps.DropIdentity)
+			drop("another node as it", bpftest.Outside[0], bpftest.IDRemoteNode, from(bpftest.Router2[v]), maps.DropUnknownSender)
+
 			toNode := good
 			toNode.Dst = bpftest.Router1[v]
 			arrive(t, w, "to the node", node, bpftest.IDFar, toNode.UDP(1), bpftest.Pass)

@@ -241,7 +241,7 @@ func (a *Agent) openPolicy() (err error) {
 	}
 	applier := dppolicy.New(dppolicy.Deps{Log: a.log.With("part", "policy"), Maps: a.maps, Prefixes: a.cache})
 	a.policies, err = newPolicies(a.log.With("part", "policy"), applier, policy.Config{Mode: policy.Mode(a.cfg.EnablePolicy),
-		AllowLocalhost: policy.Localhost(a.cfg.AllowLocalhost), CIDRMatchNodes: len(a.cfg.CIDRMatchMode) > 0, Cluster: a.cfg.ClusterName,
+		AllowLocalhost: policy.Localhost(a.cfg.AllowLocalhost), Cluster: a.cfg.ClusterName,
 		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6})
 	return err
 }

@@ -206,8 +206,8 @@ func (p *policies) Rule(id model.RuleID) (model.RuleRef, bool) {
 		return ref.(model.RuleRef), true
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	ref, ok := p.engine.Rule(id)
-	p.mu.Unlock()
 	if ok {
 		p.rules.Store(id, ref)
 	}
@@ -271,6 +271,7 @@ func (p *policies) learn() {
 		ingress, egress := p.engine.Enforced(id)
 		enforced[id] = [2]bool{model.Ingress: ingress, model.Egress: egress}
 	}
+	p.rules.Clear() // a policy imported again has another revision, and perhaps other labels
 	p.stateMu.Lock()
 	p.others, p.prefixes, p.enforced, p.mode = others, prefixes, enforced, p.cfg.Mode
 	p.stateMu.Unlock()

@@ -73,8 +73,8 @@ func newPolicies(log *slog.Logger, applier *dppolicy.Applier, cfg policy.Config)
 // usable says whether the tables tell enough to act on: the store has answered, or the last run's policies are known. An
 // agent that knows neither leaves in force what the kernel holds.
 func (p *policies) usable() bool {
-	s := p.stored.Snapshot()
-	return s.Complete && p.ids.Snapshot().Complete() || s.Revision > 0
+	s, ids := p.stored.Snapshot(), p.ids.Snapshot()
+	return s.Complete && ids.Complete() || s.Revision > 0 && ids.Len() > 0
 }
 
 // Run applies changes until ctx ends.

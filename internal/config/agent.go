@@ -132,7 +132,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.String("enable-policy", "default", "default (a policy that selects a workload makes it default-deny), always or never")
 	f.Bool("policy-audit-mode", false, "let pass what policy denies, and report it as AUDIT")
 	f.String("allow-localhost", "always", "always: the node reaches its own workloads; policy: only where a policy says so")
-	f.StringSlice("policy-cidr-match-mode", nil, "nodes: CIDR rules match node addresses too")
+	f.StringSlice("policy-cidr-match-mode", nil, "not supported yet: CIDR rules never match node addresses")
 	f.StringSlice("labels", nil, "which workload labels make an identity (prefixes, ! excludes; default: all but noise)")
 
 	f.String("etcd-local-address", "127.0.0.1:2379", "loopback address of the embedded store")

@@ -45,8 +45,8 @@ func (a *Agent) check() error {
 	oneOf("enable-policy", a.EnablePolicy, "default", "always", "never")
 	oneOf("allow-localhost", a.AllowLocalhost, "always", "policy")
 	oneOf("log-format", a.LogFormat, "text", "json")
-	for _, m := range a.CIDRMatchMode {
-		oneOf("policy-cidr-match-mode", m, "nodes")
+	if len(a.CIDRMatchMode) > 0 {
+		bad("policy-cidr-match-mode", "%s is not supported yet: name nodes by fromNodes, toNodes or the entity remote-node", strings.Join(a.CIDRMatchMode, ","))
 	}
 	seen := map[bool]bool{}
 	for _, s := range a.NodeIP {

@@ -79,6 +79,7 @@ func TestRefused(t *testing.T) {
 		"open local store": {args: []string{"--etcd-local-address=0.0.0.0:2379"}, want: "no loopback"},
 		"path in name":     {args: []string{"--node-name=../x"}, want: "node-name"},
 		"bool in env":      {env: []string{"HYPHA_ENABLE_IPV6=perhaps"}, want: "enable-ipv6"},
+		"CIDR match mode":  {args: []string{"--policy-cidr-match-mode=nodes"}, want: "not supported yet"},
 		"ports":            {args: []string{"--masquerade-port-range=5-1"}, want: "LOW-HIGH"},
 		"broken YAML":      {file: "node-name: [", want: "read configuration file"},
 	} {

@@ -165,7 +165,7 @@ func (c *compute) remote(n *model.Node) {
 		if !slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(r) }) {
 			continue // of a range that is not wanted or not its own
 		}
-		c.row(model.IPEntry{Prefix: single(r), Identity: model.IdentityRemoteNode, Source: model.IPSourceKVStore, Tunnel: tunnel, NoMasq: true, Name: n.Name})
+		c.row(model.IPEntry{Prefix: single(r), Identity: id, Source: model.IPSourceKVStore, Tunnel: tunnel, NoMasq: true, Name: n.Name})
 	}
 }
 

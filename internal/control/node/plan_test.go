@@ -171,7 +171,7 @@ func TestNodeIdentity(t *testing.T) {
 	other := node("n2", "192.0.2.2", "10.0.2.0/24", "10.0.2.1")
 	p := Compute(&self, []model.Node{other}, Options{IPv4: true, Identity: func(*model.Node) model.IdentityID { return model.IdentityScopeRemote }})
 	for _, r := range p.Rows {
-		if r.Prefix.Addr() == other.Addrs[0] && r.Identity != model.IdentityScopeRemote {
+		if (r.Prefix.Addr() == other.Addrs[0] || r.Prefix == single(other.Routers[0])) && r.Identity != model.IdentityScopeRemote {
 			t.Errorf("%+v", r)
 		}
 	}
