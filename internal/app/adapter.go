@@ -94,7 +94,6 @@ func (l links) List(ctx context.Context) ([]endpoint.Link, error) {
 type publisher struct {
 	ips    *kvstore.IPs
 	tunnel netip.Addr // this node, for the others
-	log    *slog.Logger
 }
 
 // rows are what the cluster is told about an endpoint. Identities that mean nothing elsewhere are not told.

@@ -254,7 +254,7 @@ func (a *Agent) openEndpoints(mtu int, tunnel netip.Addr) (err error) {
 	if err != nil {
 		return fmt.Errorf("option labels: %w", err)
 	}
-	a.publisher = publisher{ips: a.store.IPs(), tunnel: tunnel, log: a.log}
+	a.publisher = publisher{ips: a.store.IPs(), tunnel: tunnel}
 	a.endpoints, err = endpoint.New(endpoint.Config{Paths: a.paths, ClusterName: a.cfg.ClusterName, Gateway4: own(a.self.Routers, false),
 		Gateway6: own(a.self.Routers, true), MTU: mtu, Relevant: filter.Relevant},
 		endpoint.Deps{IPAM: addresses{a.alloc}, Identities: identities{a.store.Identities(), a.log}, Links: links{a.pairs},

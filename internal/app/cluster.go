@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -250,7 +251,7 @@ func (a *Agent) ipRows() []model.IPEntry {
 		}
 	}
 	return slices.SortedFunc(maps.Values(best), func(x, y model.IPEntry) int {
-		return x.Prefix.Addr().Compare(y.Prefix.Addr())*1000 + x.Prefix.Bits() - y.Prefix.Bits()
+		return cmp.Or(x.Prefix.Addr().Compare(y.Prefix.Addr()), cmp.Compare(x.Prefix.Bits(), y.Prefix.Bits()))
 	})
 }
 
