@@ -144,10 +144,14 @@ func (d *Identities) obtain(ctx context.Context, r *idRef, hint model.IdentityID
 	d.mu.Unlock()
 	rctx, cancel := d.s.request(ctx)
 	defer cancel()
-	lease, err := d.s.leases.current(rctx)
+	var lease clientv3.LeaseID
 	var id model.IdentityID
+	stored, err := d.s.leases.expect(rctx, d.useKey(r.key))
 	if err == nil {
-		id, isNew, err = d.claim(rctx, r.key, hint, lease)
+		defer stored()
+		if lease, err = d.s.leases.current(rctx); err == nil {
+			id, isNew, err = d.claim(rctx, r.key, hint, lease)
+		}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -178,6 +178,41 @@ func TestCollectorAgainstUsers(t *testing.T) {
 	}
 }
 
+// Labels that come back while their last use is being withdrawn keep the new use: it is written when the removal is over,
+// so that this cannot take it along.
+func TestUseWaitsForOlderRemoval(t *testing.T) {
+	s := ready(t, open(t, embedded(t, "node1")))
+	ctx := testContext(t)
+	d, l, ls := s.Identities(), s.leases, labels(t, "app=back")
+	use := d.useKey(ls.Key())
+	l.mu.Lock()
+	l.removing[use] = true
+	l.mu.Unlock()
+	got := make(chan error, 1)
+	go func() {
+		_, _, err := d.Allocate(ctx, ls)
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		t.Fatalf("did not wait for the removal: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	if kv, err := s.Get(ctx, use); err == nil {
+		t.Fatalf("stored while the removal may still come: %v", kv)
+	}
+	l.mu.Lock()
+	delete(l.removing, use)
+	l.mu.Unlock()
+	l.wake()
+	if err := <-got; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(ctx, use); err != nil {
+		t.Fatalf("allocated, but the store does not say so: %v", err)
+	}
+}
+
 func TestFreedNumberRests(t *testing.T) {
 	cfg := embedded(t, "node1")
 	cfg.GCInterval, cfg.Idle = time.Hour, 3*time.Hour+time.Minute

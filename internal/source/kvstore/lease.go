@@ -25,6 +25,7 @@ type leaser struct {
 	want     map[string]*leasedKey
 	gone     map[string]goneKey
 	removing map[string]bool // deletions on their way
+	expected map[string]int  // keys that callers of expect are about to store
 	err      error
 	changed  chan struct{} // closed after a round
 	kick     chan struct{}
@@ -45,7 +46,7 @@ type goneKey struct {
 
 func newLeaser(s *Store) *leaser {
 	return &leaser{s: s, want: map[string]*leasedKey{}, gone: map[string]goneKey{}, removing: map[string]bool{},
-		changed: make(chan struct{}), kick: make(chan struct{}, 1)}
+		expected: map[string]int{}, changed: make(chan struct{}), kick: make(chan struct{}, 1)}
 }
 
 // put wants key to have value.
@@ -60,12 +61,40 @@ func (l *leaser) put(key, value string) {
 	l.wake()
 }
 
+// expect says that the caller is about to store key itself: no removal of it is under way when expect returns, and none
+// begins before the caller calls done. A removal that comes behind the caller's write would take a key that is in use.
+func (l *leaser) expect(ctx context.Context, key string) (done func(), err error) {
+	for {
+		l.mu.Lock()
+		if !l.removing[key] {
+			break
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	defer l.mu.Unlock()
+	delete(l.gone, key)
+	l.expected[key]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.expected[key]--; l.expected[key] == 0 {
+			delete(l.expected, key)
+		}
+	}, nil
+}
+
 // keep wants key to be kept by ensure, which has stored it under lease already (0: not yet).
 func (l *leaser) keep(key string, lease clientv3.LeaseID, ensure func(context.Context, clientv3.LeaseID) error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.gone, key)
-	if l.removing[key] || lease != l.lease {
+	if lease != l.lease {
 		lease = 0
 	}
 	l.want[key] = &leasedKey{ensure: ensure, stored: lease}
@@ -269,7 +298,7 @@ func (l *leaser) verify(ctx context.Context, lease clientv3.LeaseID) error {
 		}
 	}
 	for key := range held { // a claim whose answer got lost
-		if l.want[key] == nil && strings.HasPrefix(key, identityValue) {
+		if l.want[key] == nil && l.expected[key] == 0 && strings.HasPrefix(key, identityValue) {
 			l.gone[key] = goneKey{lease: lease}
 		}
 	}
