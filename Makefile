@@ -54,9 +54,10 @@ clean: ## remove what was built
 	rm -rf $(BIN)
 
 .PHONY: tools-test tools-lint tools-generate tools-bench race
-# apt-get only when something is missing, so that a second run needs no network.
+# apt-get only when something is missing, so that a second run needs no network. Pairs of what must be there (a command, or a
+# file by its full path) and the package that brings it.
 define need
-	@missing=""; for c in $(1); do f=$${c%%:*}; command -v $$f >/dev/null || missing="$$missing $${c##*:}"; done; \
+	@missing=""; for c in $(1); do f=$${c%%:*}; [ -e "$$f" ] || command -v $$f >/dev/null || missing="$$missing $${c##*:}"; done; \
 	if [ -n "$$missing" ]; then [ "$$(id -u)" = 0 ] || { echo "please install:$$missing"; exit 1; }; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 endef
@@ -65,8 +66,8 @@ tools-test:
 	$(call need,ip:iproute2 ping:iputils-ping iperf3:iperf3 gcc:build-essential)
 
 tools-generate:
-	$(call need,clang-19:clang-19 llvm-strip-19:llvm-19 protoc:protobuf-compiler)
-	@[ -e /usr/include/bpf/bpf_helpers.h ] || { apt-get update -qq && apt-get install -y -qq libbpf-dev >/dev/null; }
+	$(call need,clang-19:clang-19 llvm-strip-19:llvm-19 protoc:protobuf-compiler \
+	  /usr/include/bpf/bpf_helpers.h:libbpf-dev /usr/include/google/protobuf/timestamp.proto:libprotobuf-dev)
 
 tools-lint:
 	$(call need,clang-format-19:clang-format-19)
