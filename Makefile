@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSION)
 export CGO_ENABLED := 0
 
-.PHONY: help demo test test-unit lint generate check-generated bench build fuzz clean
+.PHONY: help demo test test-unit lint generate check-generated bench build soak fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,11 @@ check-generated: generate ## fail when generated files differ from what is commi
 
 bench: build tools-bench ## compare with plain kernel paths and kube-proxy's shapes; writes docs/performance.md
 	$(GO) run ./test/bench
+
+soak: build tools-test ## the reliability cases in full sizes; writes docs/reliability.md
+	rm -f $(BIN)/score.jsonl
+	HYPHA_SOAK=1 HYPHA_SCORE=$(CURDIR)/$(BIN)/score.jsonl $(GO) test -p 1 -count 1 -timeout 120m -run '^Test(Case|CVE|GHSA|Calico)' ./...; \
+	failed=$$?; $(GO) run ./test/scoreboard $(BIN)/score.jsonl docs/reliability.md && exit $$failed
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	./tools/fuzz.sh $(or $(FUZZTIME),30s)
