@@ -159,6 +159,9 @@ func (f *fakeAgent) endpoints() []*agentv1.Endpoint {
 func (f *fakeAgent) ListEndpoints(_ ctx, q ask[agentv1.ListEndpointsRequest]) (ans[agentv1.ListEndpointsResponse], error) {
 	m := &agentv1.ListEndpointsResponse{}
 	s := q.Msg.GetSelector()
+	if s == "abc" {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New(`endpoint "abc": want a number from 1 to 65535, or kind:value`))
+	}
 	for _, ep := range f.endpoints() {
 		if s == "" || s == fmt.Sprint(ep.GetId()) || s == "pod-name:"+ep.GetNamespace()+"/"+ep.GetName() || s == "ipv4:"+ep.GetIpv4() || s == "both" {
 			m.Endpoints = append(m.Endpoints, ep)
