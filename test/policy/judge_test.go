@@ -56,7 +56,8 @@ func (w *world) oracle() *oracle.World {
 	o := &oracle.World{Mode: string(w.cfg.Mode), Audit: w.cfg.Audit || w.audit, Localhost: w.cfg.AllowLocalhost != policy.LocalhostPolicy,
 		CIDRNodes: w.cfg.CIDRMatchNodes, Cluster: w.cfg.Cluster, IPv4: w.v(0), IPv6: w.v(1), Groups: w.groups}
 	for _, p := range w.policies {
-		o.Policies = append(o.Policies, oracle.Policy{Kind: p.Ref.Kind, Namespace: p.Ref.Namespace, Audit: p.Audit, Rules: p.Rules})
+		o.Policies = append(o.Policies, oracle.Policy{Kind: p.Ref.Kind, Namespace: p.Ref.Namespace, Name: p.Ref.Name, Audit: p.Audit,
+			Rules: p.Rules, Cluster: p.Cluster})
 	}
 	return o
 }

@@ -126,7 +126,7 @@ func (w *world) change(t *rapid.T) {
 		}
 		w.apply(c)
 	case 4, 5:
-		key := fmt.Sprintf("p%d", rapid.IntRange(0, 5).Draw(t, "policy"))
+		key := fmt.Sprintf("p%d", rapid.IntRange(0, policies-1).Draw(t, "policy"))
 		delete(w.policies, key)
 		w.apply(policy.Changes{DeletePolicies: []string{key}})
 	case 6, 7:

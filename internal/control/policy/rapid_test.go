@@ -27,7 +27,7 @@ func (w *world) change(t *rapid.T) policy.Changes {
 			c.Policies = append(c.Policies, p)
 			c.DeletePolicies = slices.DeleteFunc(c.DeletePolicies, func(k string) bool { return k == p.Key })
 		case 4:
-			key := fmt.Sprintf("p%d", rapid.IntRange(0, 4).Draw(t, "policy"))
+			key := fmt.Sprintf("p%d", rapid.IntRange(0, policies-1).Draw(t, "policy"))
 			delete(w.policies, key)
 			c.DeletePolicies = append(c.DeletePolicies, key)
 			c.Policies = slices.DeleteFunc(c.Policies, func(p parse.Policy) bool { return p.Key == key })
