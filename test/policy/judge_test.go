@@ -246,6 +246,7 @@ func (w *world) ask(q question) {
 				w.t.Fatalf("%v: event says identities %d to %d", q, j.from, j.to)
 			}
 		}
+		w.k.judged++
 		if s.denies() {
 			w.dropped(q, got, s)
 			sides = sides[:i+1]
