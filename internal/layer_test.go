@@ -99,6 +99,18 @@ func TestSmallBinaries(t *testing.T) {
 	})
 }
 
+// A judge that shares code with what it judges shares its faults.
+func TestEvaluatorIsIndependent(t *testing.T) {
+	pkgs := imports(t, "Deps")
+	check(t, pkgs, []rule{
+		{why: "the evaluator knows rules and labels, nothing of who enforces them", in: []string{"internal/control/policy/oracle"},
+			deny: []string{"internal/control", "internal/datapath", "internal/app", "internal/endpoint", "bpf"}},
+	})
+	if len(pkgs["internal/control/policy/oracle"]) == 0 {
+		t.Error("there is no evaluator to check")
+	}
+}
+
 // Every package says what it is for.
 func TestPackageComments(t *testing.T) {
 	cmd := exec.Command("go", "list", "-f", `{{if and (not .Doc) .GoFiles}}{{.ImportPath}}{{end}}`, "./...")

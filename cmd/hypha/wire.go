@@ -40,7 +40,7 @@ func parsePolicy(filename string, doc []byte) (int, error) {
 	}
 	n := len(groups)
 	for _, p := range policies {
-		n += len(p.Rules)
+		n += p.Len()
 	}
 	return n, nil
 }

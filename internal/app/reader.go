@@ -13,6 +13,7 @@ import (
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
+	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	"github.com/hypha-net/hypha/internal/config"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/datapath/maps"
@@ -113,7 +114,7 @@ func (r reader) GetPolicy(_ context.Context, req *connect.Request[agentv1.GetPol
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	snap := r.store.Policies().Snapshot()
-	rules := []v2.Rule{} // an empty array, not null
+	rules := []any{} // an empty array, not null
 	for _, s := range snap.Policies {
 		if s.Kind == kindGroup || !hasAll(s.Ref.Labels, want) {
 			continue
@@ -121,6 +122,10 @@ func (r reader) GetPolicy(_ context.Context, req *connect.Request[agentv1.GetPol
 		var p parse.Policy
 		if err := json.Unmarshal(s.Raw, &p); err != nil {
 			return nil, fail(connect.CodeInternal, "stored policy %s cannot be read: %w", s.Key, err)
+		}
+		if p.Cluster != nil {
+			rules = append(rules, v1alpha2.ClusterNetworkPolicy{APIVersion: v1alpha2.APIVersion, Kind: p.Ref.Kind,
+				Metadata: v2.ObjectMeta{Name: p.Ref.Name}, Spec: *p.Cluster})
 		}
 		for _, rule := range p.Rules {
 			if len(rule.Labels) == 0 {

@@ -14,12 +14,34 @@ const (
 	RuleUser       RuleID = 256
 )
 
+// Tier is a stage of judgement; lower numbers are asked first. The numbers are the published ones.
+type Tier uint8
+
+// The tiers.
+const (
+	TierAdmin    Tier = 100 // the administrator's word, whatever others say
+	TierNormal   Tier = 200 // everybody's policies
+	TierBaseline Tier = 250 // the administrator's word where Normal is silent
+)
+
+// String is the tier's name.
+func (t Tier) String() string {
+	switch t {
+	case TierAdmin:
+		return "Admin"
+	case TierBaseline:
+		return "Baseline"
+	}
+	return "Normal"
+}
+
 // RuleRef is what a RuleID stands for.
 type RuleRef struct {
 	ID RuleID `json:"id"`
 	// Policies the verdict rests on: one for a rule, all that made the endpoint default-deny for an implicit deny.
 	Policies []PolicyRef `json:"policies,omitempty"`
 	Section  string      `json:"section,omitempty"` // "ingress[0]", "egressDeny[2]", or "" for an implicit deny
+	Tier     Tier        `json:"tier,omitempty"`    // of an explicit rule
 	Ingress  bool        `json:"ingress"`
 	Deny     bool        `json:"deny"`
 	Implicit bool        `json:"implicit,omitempty"` // default deny or a built-in
@@ -28,7 +50,7 @@ type RuleRef struct {
 
 // PolicyRef names a policy.
 type PolicyRef struct {
-	Kind      string `json:"kind,omitempty"` // CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, or "" for a raw rule
+	Kind      string `json:"kind,omitempty"` // CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, ClusterNetworkPolicy, or "" for a raw rule
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name,omitempty"`
 	Labels    Labels `json:"labels,omitempty"`

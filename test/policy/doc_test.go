@@ -10,5 +10,5 @@
 //	judge_test.go   one question, three answers
 //	model_test.go   random changes;  named_test.go  stories
 //
-// A larger run: go test ./test/policy -run TestAgree -timeout 1h -rapid.checks 20000
+// A larger run: HYPHA_SOAK=1 go test ./test/policy -run TestCase38
 package policy_test

@@ -8,10 +8,12 @@ import (
 	"pgregory.net/rapid"
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
+	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/control/policy/oracle"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/testutil/policygen"
 )
 
 // What the random policies are made of: a small world, so that things meet.
@@ -168,8 +170,20 @@ func genRule(t *rapid.T) v2.Rule {
 	return r
 }
 
+var words = policygen.Words{Namespaces: []string{v1alpha2.KeyNamespaceName, "team"}, Pods: []string{"app", "role", model.KeyNamespace},
+	Nodes: []string{"zone"}, Values: []string{"x", "y", "z", "a", "b", ""}, Ports: []int32{80, 81, 443, 8080, 53, 1, 65535}, Names: []string{"web", "dns"},
+	Networks: []string{"0.0.0.0/0", "::/0", "128.0.0.0/1", "198.51.0.0/16", "198.51.100.0/24", "198.51.100.7/32", "10.0.0.0/8", "10.0.2.0/24", "192.0.2.0/24",
+		"203.0.113.0/24", "2000::/3", "2001:db8::/32", "2001:db8:ffff::/48", "2001:db8:ffff::7/128", "fd00::/8", "fd77::/16"}}
+
+// Policies p0 to p5 are of tier Normal, p6 to p8 of the others.
+const policies = 9
+
 func genPolicy(t *rapid.T) parse.Policy {
-	n := rapid.IntRange(0, 5).Draw(t, "policy")
+	n := rapid.IntRange(0, policies-1).Draw(t, "policy")
+	if n > 5 {
+		return parse.Policy{Key: fmt.Sprintf("p%d", n), Audit: one(t, 5, "audit"), Cluster: words.Cluster(t),
+			Ref: model.PolicyRef{Kind: v1alpha2.KindClusterNetworkPolicy, Name: fmt.Sprintf("p%d", n)}}
+	}
 	p := parse.Policy{Key: fmt.Sprintf("p%d", n), Audit: one(t, 5, "audit"),
 		Ref: model.PolicyRef{Kind: []string{"", v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy}[n%3], Name: fmt.Sprintf("p%d", n)}}
 	if p.Ref.Kind == v2.KindNetworkPolicy {

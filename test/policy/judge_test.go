@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 
+	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	layout "github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/internal/control/policy"
@@ -56,7 +57,8 @@ func (w *world) oracle() *oracle.World {
 	o := &oracle.World{Mode: string(w.cfg.Mode), Audit: w.cfg.Audit || w.audit, Localhost: w.cfg.AllowLocalhost != policy.LocalhostPolicy,
 		CIDRNodes: w.cfg.CIDRMatchNodes, Cluster: w.cfg.Cluster, IPv4: w.v(0), IPv6: w.v(1), Groups: w.groups}
 	for _, p := range w.policies {
-		o.Policies = append(o.Policies, oracle.Policy{Kind: p.Ref.Kind, Namespace: p.Ref.Namespace, Audit: p.Audit, Rules: p.Rules})
+		o.Policies = append(o.Policies, oracle.Policy{Kind: p.Ref.Kind, Namespace: p.Ref.Namespace, Name: p.Ref.Name, Audit: p.Audit,
+			Rules: p.Rules, Cluster: p.Cluster})
 	}
 	return o
 }
@@ -93,6 +95,7 @@ type want struct {
 	verdict  uint8
 	rule     uint32
 	implicit bool
+	entry    bool // an entry of the list decided
 }
 
 func (x want) denies() bool { return x.verdict == model.VerdictDeny }
@@ -119,7 +122,10 @@ func (w *world) sides(q question) []want {
 		if j.Rule.Text == "" {
 			w.t.Fatalf("%v: %s: rule %d has no name", q, dir, j.Rule.ID)
 		}
-		out = append(out, want{dir: uint8(dir), verdict: verdict, rule: uint32(j.Rule.ID), implicit: j.Rule.Implicit})
+		if j.Rule.Implicit && j.Rule.Deny && !j.Default && !w.passes() {
+			w.t.Fatalf("%v: %s: a default deny is an entry, though no rule says Pass: %v", q, dir, j.Log)
+		}
+		out = append(out, want{dir: uint8(dir), verdict: verdict, rule: uint32(j.Rule.ID), implicit: j.Rule.Implicit, entry: !j.Default})
 	}
 	if q.from.place == local {
 		side(model.Egress, q.from, q.to, res.Egress)
@@ -245,6 +251,7 @@ func (w *world) ask(q question) {
 				w.t.Fatalf("%v: event says identities %d to %d", q, j.from, j.to)
 			}
 		}
+		w.k.judged++
 		if s.denies() {
 			w.dropped(q, got, s)
 			sides = sides[:i+1]
@@ -262,12 +269,32 @@ func (w *world) ask(q question) {
 	}
 }
 
-// dropped checks the drop and its reason: 133 when a default denied, 181 when a rule did.
+// passes says whether some rule leaves the judgement to the next tier.
+func (w *world) passes() bool {
+	for _, p := range w.policies {
+		if p.Cluster == nil {
+			continue
+		}
+		for _, r := range p.Cluster.Ingress {
+			if r.Action == v1alpha2.ActionPass {
+				return true
+			}
+		}
+		for _, r := range p.Cluster.Egress {
+			if r.Action == v1alpha2.ActionPass {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// dropped checks the drop and its reason: 133 when the list's default denied, 181 when an entry did.
 func (w *world) dropped(q question, got outcome, s want) {
 	w.t.Helper()
-	reason := layout.DropPolicyDeny
-	if s.implicit {
-		reason = layout.DropPolicy
+	reason := layout.DropPolicy
+	if s.entry {
+		reason = layout.DropPolicyDeny
 	}
 	if got.passed() || got.drop != reason || got.rule != s.rule {
 		w.t.Fatalf("%v: %+v, want dropped for %d by rule %d", q, got, reason, s.rule)

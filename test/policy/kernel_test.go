@@ -43,6 +43,8 @@ type kernel struct {
 	key   *ebpf.Map // tunnel key of the next packet out of the overlay
 	ring  *ringbuf.Reader
 	dev   []int
+
+	judged int // questions on which all judges agreed
 }
 
 // newKernel loads the datapath. The test's goroutine stays on one CPU in the namespace of the devices until it ends, so

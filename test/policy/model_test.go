@@ -3,12 +3,15 @@ package policy_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/testutil/policygen"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 func genConfig(t *rapid.T) policy.Config {
@@ -26,11 +29,19 @@ func genConfig(t *rapid.T) policy.Config {
 	return cfg
 }
 
-// TestAgree drives the agent's parts that make policy through random changes: each packet's fate is what the evaluator says,
-// what Trace says, and is told by the same rule; connections are judged anew.
-func TestAgree(t *testing.T) {
+// TestCase38PolicyPackets drives the agent's parts that make policy through random changes: each packet's fate is what the
+// evaluator says, what Trace says, and is told by the same rule; connections are judged anew. What is counted are judged
+// questions: a source, a destination, a protocol, a port and a direction; a packet between two workloads here is two.
+func TestCase38PolicyPackets(t *testing.T) {
+	c := score.Start(t, "38", "policy programs against evaluator and trace, by BPF_PROG_RUN")
 	k := newKernel(t)
-	rapid.Check(t, func(t *rapid.T) { checkAgree(t, k) })
+	want := score.Size(60_000, 1_000_000)
+	policygen.Repeat(t, c.Rand(), 175*time.Second, func() bool { return k.judged >= want }, func(t *rapid.T) { checkAgree(t, k) })
+	c.Count(k.judged, "judged questions")
+	c.Say("evaluator, trace and kernel agree on verdict, rule and drop reason; both families")
+	if k.judged < want {
+		c.Say("evaluator, trace and kernel agree; stopped after 175 s, short of %d", want)
+	}
 }
 
 const (
@@ -126,7 +137,7 @@ func (w *world) change(t *rapid.T) {
 		}
 		w.apply(c)
 	case 4, 5:
-		key := fmt.Sprintf("p%d", rapid.IntRange(0, 5).Draw(t, "policy"))
+		key := fmt.Sprintf("p%d", rapid.IntRange(0, policies-1).Draw(t, "policy"))
 		delete(w.policies, key)
 		w.apply(policy.Changes{DeletePolicies: []string{key}})
 	case 6, 7:

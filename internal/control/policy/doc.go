@@ -9,6 +9,7 @@
 // How it works, and where:
 //
 //	parse.Policy -> rule.go, scope.go, peer.go   entries: peers, ports, verdict, rule id
+//	                cluster.go, rank.go          those of tiers Admin and Baseline, asked in order
 //	                set.go                       the entries that one workload is under, shared by content
 //	identities   -> identity.go, index.go        which peers each identity is, found by index
 //	                cell.go                      identities that the sets in use cannot tell apart
@@ -23,5 +24,8 @@
 //     and still wants a namespace (CVE-2023-41333).
 //   - A policy in audit mode counts its denials (its deny rules, and the default deny it causes) and lets them pass. It never
 //     lets pass what the other policies deny. What it allows is allowed.
-//   - allow-localhost=always comes before everything, explicit deny rules too.
+//   - allow-localhost=always comes before everything, explicit deny rules and tier Admin too.
+//   - ClusterNetworkPolicies of one tier and priority go by name. Their networks are outside, as every CIDR is; their
+//     namespaces and pods are those of every cluster; nodes include this one.
+//   - Default deny by enforcement mode "always" comes behind tier Baseline, that of a policy before it.
 package policy

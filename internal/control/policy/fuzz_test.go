@@ -19,6 +19,7 @@ func FuzzDocument(f *testing.F) {
 	f.Add([]byte(`[{"endpointSelector":{"matchLabels":{"app":"x"}},"ingress":[{"fromEndpoints":[{"matchLabels":{"app":"y"}}],"toPorts":[{"ports":[{"port":"80","protocol":"TCP"}]}]}]}]`))
 	f.Add([]byte(`{"endpointSelector":{},"egress":[{"toCIDRSet":[{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}]}],"egressDeny":[{"toEntities":["world"]}]}`))
 	f.Add([]byte("apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: a, namespace: a}\nspec:\n  endpointSelector: {}\n  ingress:\n  - fromEndpoints: [{matchExpressions: [{key: app, operator: NotIn, values: [x]}]}]\n  - icmps: [{fields: [{type: 8}]}]\n"))
+	f.Add([]byte("apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {name: a}\nspec:\n  tier: Admin\n  priority: 10\n  subject: {namespaces: {}}\n  ingress:\n  - {action: Pass, from: [{pods: {podSelector: {matchLabels: {app: y}}}}], protocols: [{tcp: {destinationPort: {number: 80}}}]}\n  - {action: Deny, from: [{namespaces: {}}]}\n  egress:\n  - {action: Accept, to: [{networks: [10.0.0.0/8]}, {nodes: {}}]}\n"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		ps, gs, err := parse.Parse("fuzz", in)
 		if err != nil || len(ps) > 20 {
@@ -31,7 +32,8 @@ func FuzzDocument(f *testing.F) {
 				t.Fatalf("key %s twice", p.Key)
 			}
 			seen[p.Key] = true
-			o.Policies = append(o.Policies, oracle.Policy{Kind: p.Ref.Kind, Namespace: p.Ref.Namespace, Audit: p.Audit, Rules: p.Rules})
+			o.Policies = append(o.Policies, oracle.Policy{Kind: p.Ref.Kind, Namespace: p.Ref.Namespace, Name: p.Ref.Name, Audit: p.Audit,
+				Rules: p.Rules, Cluster: p.Cluster})
 		}
 		for _, g := range gs {
 			og := oracle.Group{Labels: map[string]string{}}

@@ -11,7 +11,19 @@ import (
 type fallback struct {
 	verdict uint8
 	rule    model.RuleID
-	denies  bool // really denies: some policy that is not in audit mode, or the mode, wants default deny
+	denies  bool         // really denies: some policy that is not in audit mode, or the mode, wants default deny
+	audit   model.RuleID // the default deny of policies in audit mode where no other one is; else 0
+}
+
+// implicit are the rules made for the fallback.
+func (f fallback) implicit() []model.RuleID {
+	switch {
+	case f.audit != 0:
+		return []model.RuleID{f.audit}
+	case f.rule >= model.RuleUser:
+		return []model.RuleID{f.rule}
+	}
+	return nil
 }
 
 // span is a range of ports of one protocol that an entry speaks of.
@@ -120,10 +132,12 @@ func segments(proto uint8, spans, all []span, fb fallback, rest uint8, restRule 
 	return out
 }
 
-// decide is the precedence: allow-localhost, enforced deny, allow, denials in audit mode; false leaves it to the
-// fallback. A denial in audit mode overrules an allow (it is reported then) but never a real default deny.
+// decide is the precedence: allow-localhost, then tier by tier. In tier Normal enforced deny comes before allow; a default
+// deny of it ends here, as sides that have one hold nothing of tier Baseline. A denial in audit mode is noted and has no
+// other effect: what follows decides, and if that lets the packet pass, it is reported. False leaves it to the fallback.
 func decide(spans []span, fb fallback) (verdict uint8, rule model.RuleID, ok bool) {
-	var first, deny, auditDeny, allow *span
+	var admin, baseline ordered
+	var deny, auditDeny, allow *span
 	pick := func(best **span, s *span) {
 		if *best == nil || better(*s, **best) {
 			*best = s
@@ -133,7 +147,11 @@ func decide(spans []span, fb fallback) (verdict uint8, rule model.RuleID, ok boo
 		s := &spans[i]
 		switch {
 		case s.e.first:
-			pick(&first, s)
+			return model.VerdictAllow, s.e.rule, true
+		case s.e.rank.tier == model.TierAdmin:
+			admin.take(s.e)
+		case s.e.rank.tier == model.TierBaseline:
+			baseline.take(s.e)
 		case s.e.deny && s.e.audit:
 			pick(&auditDeny, s)
 		case s.e.deny:
@@ -142,17 +160,75 @@ func decide(spans []span, fb fallback) (verdict uint8, rule model.RuleID, ok boo
 			pick(&allow, s)
 		}
 	}
-	switch {
-	case first != nil:
-		return model.VerdictAllow, first.e.rule, true
-	case deny != nil:
-		return model.VerdictDeny, deny.e.rule, true
-	case auditDeny != nil && (allow != nil || !fb.denies):
-		return model.VerdictDeny | model.VerdictAudit, auditDeny.e.rule, true
-	case allow != nil:
-		return model.VerdictAllow, allow.e.rule, true
+	note := admin.note()
+	pass := func(e *entry) (uint8, model.RuleID, bool) {
+		if note != nil {
+			return model.VerdictDeny | model.VerdictAudit, note.rule, true
+		}
+		return model.VerdictAllow, e.rule, true
 	}
-	return 0, 0, false
+	if e := admin.verdict(); e != nil {
+		if e.deny {
+			return model.VerdictDeny, e.rule, true
+		}
+		return pass(e)
+	}
+	if deny != nil {
+		return model.VerdictDeny, deny.e.rule, true
+	}
+	if note == nil && auditDeny != nil {
+		note = auditDeny.e
+	}
+	if allow != nil {
+		return pass(allow.e)
+	}
+	if e := baseline.verdict(); e != nil {
+		switch {
+		case e.deny:
+			return model.VerdictDeny, e.rule, true
+		case note == nil && fb.audit != 0:
+			return model.VerdictDeny | model.VerdictAudit, fb.audit, true
+		case note == nil:
+			note = baseline.note()
+		}
+		return pass(e)
+	}
+	if note == nil && fb.audit == 0 {
+		note = baseline.note()
+	}
+	if note == nil || fb.denies {
+		return 0, 0, false
+	}
+	return model.VerdictDeny | model.VerdictAudit, note.rule, true
+}
+
+// ordered holds the first entry of a tier that decides something, and the first denial in audit mode.
+type ordered struct{ first, audit *entry }
+
+func (o *ordered) take(e *entry) {
+	best := &o.first
+	if e.deny && e.audit {
+		best = &o.audit
+	}
+	if *best == nil || compareEntries(e, *best) < 0 {
+		*best = e
+	}
+}
+
+// verdict is the entry that accepts or denies; nil when none does or the first says to pass on.
+func (o *ordered) verdict() *entry {
+	if o.first == nil || o.first.pass {
+		return nil
+	}
+	return o.first
+}
+
+// note is the denial in audit mode that would have come first.
+func (o *ordered) note() *entry {
+	if o.audit == nil || o.first != nil && compareEntries(o.first, o.audit) < 0 {
+		return nil
+	}
+	return o.audit
 }
 
 func equalList(a, b *model.PolicyList) bool {

@@ -9,6 +9,9 @@ import (
 )
 
 const (
+	protoTCP    = 6
+	protoUDP    = 17
+	protoSCTP   = 132
 	protoICMP   = 1
 	protoICMPv6 = 58
 	portMax     = 65535

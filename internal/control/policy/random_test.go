@@ -8,10 +8,12 @@ import (
 	"pgregory.net/rapid"
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
+	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/control/policy/oracle"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/testutil/policygen"
 )
 
 // Generators of a small world, where everything meets everything.
@@ -161,8 +163,19 @@ func genRule(t *rapid.T) v2.Rule {
 	return r
 }
 
+var words = policygen.Words{Namespaces: []string{v1alpha2.KeyNamespaceName, "team"}, Pods: []string{"app", "role", model.KeyNamespace},
+	Nodes: []string{"zone"}, Values: []string{"x", "y", "a", "b", ""}, Ports: []int32{80, 81, 443, 1, 65535}, Names: []string{"web", "dns"},
+	Networks: []string{"0.0.0.0/0", "::/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "fd00::/8", "fd00:1::/32", "fd00:1::1/128", "128.0.0.0/1"}}
+
+// Policies p0 to p4 are of tier Normal, p5 to p7 of the others.
+const policies = 8
+
 func genPolicy(t *rapid.T) parse.Policy {
-	n := rapid.IntRange(0, 4).Draw(t, "policy")
+	n := rapid.IntRange(0, policies-1).Draw(t, "policy")
+	if n > 4 {
+		return parse.Policy{Key: fmt.Sprintf("p%d", n), Audit: rapid.IntRange(0, 3).Draw(t, "audit") == 0, Cluster: words.Cluster(t),
+			Ref: model.PolicyRef{Kind: v1alpha2.KindClusterNetworkPolicy, Name: fmt.Sprintf("p%d", n)}}
+	}
 	p := parse.Policy{Key: fmt.Sprintf("p%d", n), Audit: rapid.IntRange(0, 3).Draw(t, "audit") == 0,
 		Ref: model.PolicyRef{Kind: []string{"", v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy}[n%3], Name: fmt.Sprintf("p%d", n)}}
 	if p.Ref.Kind == v2.KindNetworkPolicy {
@@ -246,7 +259,8 @@ func (w *world) oracle() *oracle.World {
 	o := &oracle.World{Mode: string(w.cfg.Mode), Audit: w.cfg.Audit, Localhost: w.cfg.AllowLocalhost != policy.LocalhostPolicy,
 		CIDRNodes: w.cfg.CIDRMatchNodes, Cluster: w.cfg.Cluster, IPv4: w.cfg.IPv4 || w.dual(), IPv6: w.cfg.IPv6 || w.dual(), Groups: w.groups}
 	for _, p := range w.policies {
-		o.Policies = append(o.Policies, oracle.Policy{Kind: p.Ref.Kind, Namespace: p.Ref.Namespace, Audit: p.Audit, Rules: p.Rules})
+		o.Policies = append(o.Policies, oracle.Policy{Kind: p.Ref.Kind, Namespace: p.Ref.Namespace, Name: p.Ref.Name, Audit: p.Audit,
+			Rules: p.Rules, Cluster: p.Cluster})
 	}
 	return o
 }

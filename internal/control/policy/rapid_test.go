@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -14,6 +15,8 @@ import (
 	"github.com/hypha-net/hypha/internal/control/policy/oracle"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/testutil/policygen"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 // change draws a batch, and makes it so in the world.
@@ -27,7 +30,7 @@ func (w *world) change(t *rapid.T) policy.Changes {
 			c.Policies = append(c.Policies, p)
 			c.DeletePolicies = slices.DeleteFunc(c.DeletePolicies, func(k string) bool { return k == p.Key })
 		case 4:
-			key := fmt.Sprintf("p%d", rapid.IntRange(0, 4).Draw(t, "policy"))
+			key := fmt.Sprintf("p%d", rapid.IntRange(0, policies-1).Draw(t, "policy"))
 			delete(w.policies, key)
 			c.DeletePolicies = append(c.DeletePolicies, key)
 			c.Policies = slices.DeleteFunc(c.Policies, func(p parse.Policy) bool { return p.Key == key })
@@ -219,19 +222,30 @@ func checkModel(t *rapid.T) {
 	}
 }
 
-// compare asks kernel and oracle for every verdict, and Trace for some.
-func (w *world) compare(t *rapid.T, k *fakeKernel, e *policy.Engine, r *rand.Rand) {
-	o := w.oracle()
-	for _, q := range questions(slices.Sorted(maps.Keys(w.subjects)), w.peersOf(w.identities), outside) {
+// compare asks kernel and oracle for every verdict, and Trace for some; it answers with how many there were.
+func (w *world) compare(t *rapid.T, k *fakeKernel, e *policy.Engine, r *rand.Rand) int {
+	o, n := w.oracle(), 0
+	selves, others, places := map[uint16]oracle.End{}, map[model.IdentityID]oracle.End{}, map[netip.Addr]oracle.End{}
+	for ep, sub := range w.subjects {
+		self := w.end(sub.Identity)
+		self.Ports, self.Audit = sub.NamedPorts, sub.Audit
+		selves[ep] = self
+	}
+	ids := w.peersOf(w.identities)
+	for _, id := range ids {
+		others[id] = w.end(id)
+	}
+	for _, a := range outside {
+		places[a] = o.Outside(a)
+	}
+	for _, q := range questions(slices.Sorted(maps.Keys(w.subjects)), ids, outside) {
 		if q.addr.IsValid() && (q.addr.Is4() && !o.IPv4 || q.addr.Is6() && !o.IPv6) {
 			continue
 		}
-		sub := w.subjects[q.ep]
-		self := w.end(sub.Identity)
-		self.Ports, self.Audit = sub.NamedPorts, sub.Audit
-		other := w.end(q.id)
+		n++
+		self, other := selves[q.ep], others[q.id]
 		if q.addr.IsValid() {
-			other = o.Outside(q.addr)
+			other = places[q.addr]
 		}
 		want := o.Judge(q.dir, self, other, q.pkt)
 		got := k.answer(q, w.dual())
@@ -239,11 +253,51 @@ func (w *world) compare(t *rapid.T, k *fakeKernel, e *policy.Engine, r *rand.Ran
 			t.Fatalf("%+v: want %#x, got %+v\nself %v\nother %v", q, want, got, self, other)
 		}
 		if r.IntN(20) == 0 {
-			w.trace(t, e, q, sub, got)
+			w.trace(t, e, q, w.subjects[q.ep], got)
 		}
 		if ref, ok := e.Rule(got.rule); !ok || ref.Text == "" {
 			t.Fatalf("%+v: rule %d has no name", q, got.rule)
 		}
+	}
+	return n
+}
+
+// TestCase35PolicyCompiler compares the verdicts of compiled lists with the evaluator's, incrementally compiled and by
+// Trace, over random policies of all tiers.
+func TestCase35PolicyCompiler(t *testing.T) {
+	c := score.Start(t, "35", "policy compiler against a brute-force evaluator")
+	want, n := score.Size(300_000, 10_000_000), 0
+	policygen.Repeat(t, c.Rand(), 170*time.Second, func() bool { return n >= want }, func(t *rapid.T) {
+		w := newWorld(t)
+		e, err := policy.New(w.cfg, model.PolicyState{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := newFakeKernel()
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1))
+		var c policy.Changes
+		w.populate(t, &c)
+		for i := range rapid.IntRange(1, 8).Draw(t, "batches") {
+			if i > 0 {
+				c = w.change(t)
+			}
+			for ep := range k.endpoints {
+				if _, ok := w.subjects[ep]; !ok {
+					delete(k.endpoints, ep)
+				}
+			}
+			plan, err := e.Apply(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.apply(plan, r, nil)
+			n += w.compare(t, k, e, r)
+		}
+	})
+	c.Count(n, "verdicts")
+	c.Say("0 mismatches; both families, tiers, priorities, modes, audit")
+	if n < want {
+		c.Say("0 mismatches; stopped after 170 s, short of %d", want)
 	}
 }
 

@@ -30,14 +30,16 @@ type rule struct {
 // entry is one member of a rule: who, on which ports, allowed or not.
 type entry struct {
 	dir       model.Direction
+	rank      rank
 	deny      bool
+	pass      bool // neither: the next tier is to be asked
 	audit     bool // of a policy in audit mode
 	first     bool // before everything: allow-localhost
 	endpoints bool // peers are from/toEndpoints: requirements apply
 	peers     *peers
 	ports     []portSpec // nil: every protocol
 	rule      model.RuleID
-	place     string // policy key | rule | section: orders entries of equal weight
+	place     string // policy key | rule | section: orders entries of equal rank and weight
 	content   string // equal contents, equal effect on the same peers
 }
 
@@ -59,6 +61,12 @@ func (c *compiler) compile(p parse.Policy) (*compiled, error) {
 		return nil, fmt.Errorf("compile policy: no key")
 	}
 	sc := scope{kind: p.Ref.Kind, namespace: p.Ref.Namespace}
+	if p.Cluster != nil {
+		if err := c.cluster(out); err != nil {
+			return nil, fmt.Errorf("compile policy %s: %w", p.Key, err)
+		}
+		return out, nil
+	}
 	for i := range p.Rules {
 		r, err := c.rule(out, sc, i)
 		if err != nil {
@@ -167,9 +175,9 @@ func (c *compiler) member(r *rule, sc scope, i int, section string, deny bool, m
 	if len(p.Rules) > 1 {
 		where = fmt.Sprintf("specs[%d].%s", i, section)
 	}
-	e := &entry{dir: m.dir, deny: deny, audit: p.Audit, endpoints: m.endpoints != nil, peers: who, ports: ports,
+	e := &entry{dir: m.dir, rank: rank{tier: model.TierNormal}, deny: deny, audit: p.Audit, endpoints: m.endpoints != nil, peers: who, ports: ports,
 		place: fmt.Sprintf("%s|%06d|%s", p.Key, i, section)}
-	e.rule = c.ids.user(e.place, model.RuleRef{Policies: []model.PolicyRef{p.Ref}, Section: where,
+	e.rule = c.ids.user(e.place, model.RuleRef{Policies: []model.PolicyRef{p.Ref}, Section: where, Tier: model.TierNormal,
 		Ingress: m.dir == model.Ingress, Deny: deny, Text: ruleText(p, where, &p.Rules[i])})
 	e.content = e.describe()
 	r.entries = append(r.entries, e)
@@ -262,7 +270,7 @@ func (e *entry) describe() string {
 	if e.peers != nil {
 		who = e.peers.key
 	}
-	return fmt.Sprintf("%d %t %t %t %d %s %s %v", e.dir, e.deny, e.audit, e.first, e.rule, e.place, who, e.ports)
+	return fmt.Sprintf("%d %v %t %t %t %t %d %s %s %v", e.dir, e.rank, e.deny, e.pass, e.audit, e.first, e.rule, e.place, who, e.ports)
 }
 
 // name is how people call a policy.

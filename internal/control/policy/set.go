@@ -24,7 +24,7 @@ type set struct {
 // side is one direction of a set.
 type side struct {
 	dir      model.Direction
-	entries  []*entry // sorted by place
+	entries  []*entry // in the order in which they are asked
 	fallback fallback
 	audit    bool
 	enforced bool
@@ -60,9 +60,7 @@ func (e *Engine) newSet(sub subjectOf) *set {
 	for _, dir := range []model.Direction{model.Ingress, model.Egress} {
 		sd := e.newSide(dir, rules, sub)
 		s.sides[dir] = sd
-		if sd.fallback.rule >= model.RuleUser {
-			s.implicit = append(s.implicit, sd.fallback.rule)
-		}
+		s.implicit = append(s.implicit, sd.fallback.implicit()...)
 		fmt.Fprintf(&key, "%d %+v %t %s\n", dir, sd.fallback, sd.audit, portsKey(sd.named))
 		for _, en := range sd.entries {
 			key.WriteString(en.content + "\n")
@@ -81,9 +79,11 @@ func (e *Engine) newSide(dir model.Direction, rules []*rule, sub subjectOf) *sid
 	}
 	requires = canonical(requires)
 	usesNames := false
+	var isolated bool
+	sd.fallback, isolated = e.fallback(dir, rules)
 	for _, r := range rules {
 		for _, en := range r.entries {
-			if en.dir != dir {
+			if en.dir != dir || isolated && en.rank.tier == model.TierBaseline {
 				continue
 			}
 			if en.endpoints && !en.deny && len(requires) > 0 {
@@ -96,7 +96,6 @@ func (e *Engine) newSide(dir model.Direction, rules []*rule, sub subjectOf) *sid
 			sd.entries = append(sd.entries, en)
 		}
 	}
-	sd.fallback = e.fallback(dir, rules)
 	sd.enforced = e.cfg.Mode != ModeNever && (sd.fallback.verdict != model.VerdictAllow || len(sd.entries) > 0)
 	if dir == model.Ingress && sd.enforced && e.cfg.AllowLocalhost == LocalhostAlways {
 		sd.entries = append(sd.entries, localhost())
@@ -105,7 +104,7 @@ func (e *Engine) newSide(dir model.Direction, rules []*rule, sub subjectOf) *sid
 		sd.named = sortedPorts(sub.ports)
 	}
 	sd.byName = usesNames && dir == model.Egress
-	slices.SortFunc(sd.entries, func(a, b *entry) int { return strings.Compare(a.place, b.place) })
+	slices.SortFunc(sd.entries, compareEntries)
 	sd.any = make([]byte, (len(sd.entries)+7)/8)
 	for i, en := range sd.entries {
 		if en.peers == nil {
@@ -123,16 +122,17 @@ func sortedPorts(in []model.NamedPort) []model.NamedPort {
 
 // localhost lets the node reach its workloads.
 func localhost() *entry {
-	e := &entry{dir: model.Ingress, first: true, rule: model.RuleLocalHost,
+	e := &entry{dir: model.Ingress, rank: rank{tier: model.TierAdmin}, first: true, rule: model.RuleLocalHost,
 		peers: newPeers([]term{{reqs: []requirement{{source: model.SourceReserved, key: "host", op: "Exists"}}}})}
 	e.content = e.describe()
 	return e
 }
 
-// fallback is the default of a direction, and names the policies behind it.
-func (e *Engine) fallback(dir model.Direction, rules []*rule) fallback {
+// fallback is the default of a direction, and names the policies behind it. It is isolated when that is the last word of
+// tier Normal, so that nothing is left to Baseline.
+func (e *Engine) fallback(dir model.Direction, rules []*rule) (fb fallback, isolated bool) {
 	if e.cfg.Mode == ModeNever {
-		return fallback{verdict: model.VerdictAllow, rule: model.RuleModeNever}
+		return fallback{verdict: model.VerdictAllow, rule: model.RuleModeNever}, false
 	}
 	enforced, audit := map[string]model.PolicyRef{}, map[string]model.PolicyRef{}
 	for _, r := range rules {
@@ -146,15 +146,18 @@ func (e *Engine) fallback(dir model.Direction, rules []*rule) fallback {
 			enforced[p.Key] = p.Ref
 		}
 	}
-	switch {
-	case len(enforced) > 0:
-		return fallback{model.VerdictDeny, e.implicit(dir, enforced, false), true}
-	case e.cfg.Mode == ModeAlways:
-		return fallback{model.VerdictDeny, model.RuleModeAlways, true}
-	case len(audit) > 0:
-		return fallback{model.VerdictDeny | model.VerdictAudit, e.implicit(dir, audit, true), false}
+	if len(enforced) > 0 {
+		return fallback{verdict: model.VerdictDeny, rule: e.implicit(dir, enforced, false), denies: true}, true
 	}
-	return fallback{verdict: model.VerdictAllow, rule: model.RuleNoPolicy}
+	fb = fallback{verdict: model.VerdictAllow, rule: model.RuleNoPolicy}
+	if len(audit) > 0 {
+		fb.audit = e.implicit(dir, audit, true)
+		fb.verdict, fb.rule = model.VerdictDeny|model.VerdictAudit, fb.audit
+	}
+	if e.cfg.Mode == ModeAlways {
+		fb.verdict, fb.rule, fb.denies = model.VerdictDeny, model.RuleModeAlways, true
+	}
+	return fb, false
 }
 
 func (e *Engine) implicit(dir model.Direction, by map[string]model.PolicyRef, audit bool) model.RuleID {

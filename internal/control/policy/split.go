@@ -38,6 +38,9 @@ func (p *planner) split() {
 	for _, n := range p.k.endpoints {
 		sets[n] = true
 	}
+	for _, n := range p.flips { // to a set that an endpoint has left by now
+		sets[n] = true
+	}
 	var s model.PolicyStep
 	for _, c := range slices.Sorted(maps.Keys(touched)) {
 		parts := p.parts(c, entering[c])

@@ -31,6 +31,8 @@ type Judgement struct {
 	Verdict uint8 // model.VerdictAllow, VerdictDeny, VerdictDeny|VerdictAudit
 	Rule    model.RuleRef
 	Log     []string // the steps that led there
+	// Default says that no entry of the list decided, so that the datapath gives a denial the reason of an implicit one.
+	Default bool
 }
 
 // Passes says whether the packet goes through.
@@ -143,7 +145,7 @@ func (e *Engine) judge(dir model.Direction, self *identity, sub *subject, other 
 	j := &Judgement{}
 	var id model.RuleID
 	var how string
-	j.Verdict, id, how = lookup(list, proto, port)
+	j.Verdict, id, how, j.Default = lookup(list, proto, port)
 	j.Rule, _ = e.Rule(id)
 	j.Log = append(j.Log, fmt.Sprintf("%s policy of %v, peer %v", dir, self.labels.Strings(), other.labels.Strings()))
 	for _, en := range sd.entries {
@@ -160,16 +162,16 @@ func (e *Engine) judge(dir model.Direction, self *identity, sub *subject, other 
 }
 
 // lookup does what the datapath does: the first entry that matches decides, else the default.
-func lookup(l *model.PolicyList, proto uint8, port uint16) (verdict uint8, rule model.RuleID, how string) {
+func lookup(l *model.PolicyList, proto uint8, port uint16) (verdict uint8, rule model.RuleID, how string, byDefault bool) {
 	for _, en := range l.Entries {
 		if en.Proto == 0 {
-			return en.Verdict, en.Rule, "every protocol"
+			return en.Verdict, en.Rule, "every protocol", false
 		}
 		if en.Proto == proto && en.PortLo <= port && port <= en.PortHi {
-			return en.Verdict, en.Rule, fmt.Sprintf("protocol %d, ports %d to %d", en.Proto, en.PortLo, en.PortHi)
+			return en.Verdict, en.Rule, fmt.Sprintf("protocol %d, ports %d to %d", en.Proto, en.PortLo, en.PortHi), false
 		}
 	}
-	return l.DefaultVerdict, l.DefaultRule, "no entry matches"
+	return l.DefaultVerdict, l.DefaultRule, "no entry matches", true
 }
 
 func verdictName(v uint8) string {

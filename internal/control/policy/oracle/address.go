@@ -48,8 +48,8 @@ func (w *World) entity(e v2.Entity, other End) bool {
 
 // inCIDR: only addresses outside are in prefixes, and those of nodes where that is wanted.
 func (w *World) inCIDR(s string, other End) bool {
-	p, err := v2.ParseCIDR(s)
-	if err != nil {
+	p, ok := parseCIDR(s)
+	if !ok {
 		return false
 	}
 	v4, v6 := w.outside(other)
@@ -65,7 +65,7 @@ func (w *World) inCIDR(s string, other End) bool {
 
 func (w *World) inSet(c v2.CIDRRule, other End) bool {
 	for _, x := range c.Except {
-		if p, err := v2.ParseCIDR(x); err == nil && other.Addr.IsValid() && p.Contains(other.Addr) {
+		if p, ok := parseCIDR(x); ok && other.Addr.IsValid() && p.Contains(other.Addr) {
 			return false
 		}
 	}
@@ -98,4 +98,13 @@ func (w *World) Outside(a netip.Addr) End {
 		}
 	}
 	return End{Addr: a, Labels: model.NewLabels(model.Label{Source: model.SourceReserved, Key: name})}
+}
+
+// parseCIDR reads a prefix or an address.
+func parseCIDR(s string) (netip.Prefix, bool) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(s)
+	return p.Masked(), err == nil
 }

@@ -1,6 +1,10 @@
 // Package oracle says what a packet's verdict should be, from the documented meaning of policies alone: it looks at one
 // packet at a time, remembers nothing and is as slow as it is plain. Tests compare internal/control/policy and the
 // datapath with it, so it shares no code with them but the types of rules and labels.
+//
+// The order of judgement: enforcement mode "never"; the node's own traffic (allow-localhost); tier Admin; tier Normal, whose
+// default deny ends it for the workloads it is about; tier Baseline; enforcement mode "always"; else allowed. A denial of a
+// policy in audit mode is noted, the judgement goes on without it, and a packet that passes in the end is then audited.
 package oracle
 
 import (
@@ -9,6 +13,7 @@ import (
 	"strings"
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
+	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	"github.com/hypha-net/hypha/internal/model"
 )
 
@@ -16,8 +21,10 @@ import (
 type Policy struct {
 	Kind      string // of the resource, "" for rules without a namespace
 	Namespace string
+	Name      string // decides among ClusterNetworkPolicies of one tier and priority
 	Audit     bool
 	Rules     []v2.Rule
+	Cluster   *v1alpha2.ClusterSpec // of a ClusterNetworkPolicy, instead of Rules
 }
 
 // Group is a CIDR group.
@@ -64,21 +71,39 @@ func (w *World) Judge(dir model.Direction, self, other End, pkt Packet) uint8 {
 	if dir == model.Ingress && w.Localhost && has(other, model.SourceReserved, "host") {
 		return model.VerdictAllow
 	}
+	passes := func(noted bool) uint8 {
+		if noted {
+			return model.VerdictDeny | model.VerdictAudit
+		}
+		return model.VerdictAllow
+	}
+	admin := w.tier(v1alpha2.TierAdmin, dir, self, other, pkt)
+	switch admin.action {
+	case v1alpha2.ActionDeny:
+		return deny
+	case v1alpha2.ActionAccept:
+		return passes(admin.noted)
+	}
 	f := w.facts(dir, self, other, pkt)
-	closed := f.closed || w.Mode == "always"
+	noted := admin.noted || f.auditDenied
 	switch {
 	case f.denied:
 		return deny
-	case f.allowed && f.auditDenied:
-		return model.VerdictDeny | model.VerdictAudit
 	case f.allowed:
-		return model.VerdictAllow
-	case closed:
+		return passes(noted)
+	case f.closed:
 		return deny
-	case f.auditDenied || f.auditClosed:
-		return model.VerdictDeny | model.VerdictAudit
 	}
-	return model.VerdictAllow
+	noted = noted || f.auditClosed
+	baseline := w.tier(v1alpha2.TierBaseline, dir, self, other, pkt)
+	noted = noted || baseline.noted
+	switch {
+	case baseline.action == v1alpha2.ActionDeny:
+		return deny
+	case baseline.action == v1alpha2.ActionPass && w.Mode == "always":
+		return deny
+	}
+	return passes(noted)
 }
 
 // facts are what the rules that select a workload say about a packet.
@@ -211,32 +236,13 @@ func (w *World) who(p *Policy, m member, other End, required bool) bool {
 
 func what(m member, named []model.NamedPort, pkt Packet) bool {
 	for _, r := range m.ports {
-		for _, p := range r.Ports {
-			proto := map[uint8]v2.Protocol{6: v2.ProtoTCP, 17: v2.ProtoUDP, 132: v2.ProtoSCTP}[pkt.Proto]
-			want := v2.Protocol(strings.ToUpper(string(p.Protocol)))
-			if proto == "" || want != "" && want != v2.ProtoAny && want != proto {
-				continue
-			}
-			n, isName, err := p.Number()
-			switch {
-			case err != nil:
-			case isName:
-				for _, q := range named {
-					if strings.EqualFold(q.Name, p.Port) && q.Proto == pkt.Proto && q.Port == pkt.Port {
-						return true
-					}
-				}
-			case n == 0, n == pkt.Port, p.EndPort > 0 && n <= pkt.Port && int32(pkt.Port) <= p.EndPort:
-				return true
-			}
+		if slices.ContainsFunc(r.Ports, func(p v2.PortProtocol) bool { return onPort(p, named, pkt) }) {
+			return true
 		}
 	}
 	for _, r := range m.icmps {
-		for _, f := range r.Fields {
-			t, ok := f.Type.Resolve(f.Family)
-			if ok && uint16(t) == pkt.Port && (f.Family == v2.FamilyIPv6 && pkt.Proto == 58 || f.Family != v2.FamilyIPv6 && pkt.Proto == 1) {
-				return true
-			}
+		if slices.ContainsFunc(r.Fields, func(f v2.ICMPField) bool { return onType(f, pkt) }) {
+			return true
 		}
 	}
 	return false

@@ -1,5 +1,6 @@
 // Package parse reads policies as people write them: the JSON of `policy import` (one rule or an array) and
-// CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy and CiliumCIDRGroup documents in YAML or JSON, several per file.
+// CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, CiliumCIDRGroup and ClusterNetworkPolicy
+// (policy.networking.k8s.io/v1alpha2) documents in YAML or JSON, several per file.
 //
 // It is strict, because a policy that is half understood is a hole: an unknown field, a value of the wrong type, a null,
 // a bad prefix or port, or a part of the language that is known but not supported yet is an error that says where it is

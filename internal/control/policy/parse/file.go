@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
+	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	"github.com/hypha-net/hypha/internal/model"
 )
 
@@ -111,8 +112,19 @@ func (f *file) resource(n *node) {
 		f.fail("", "a resource needs both kind and apiVersion, as strings")
 		return
 	}
-	if version.text != v2.APIVersion {
-		f.fail("apiVersion", "%q is not supported; want %q", version.text, v2.APIVersion)
+	switch version.text {
+	case v2.APIVersion:
+	case v1alpha2.APIVersion:
+		if kindNode.text != v1alpha2.KindClusterNetworkPolicy {
+			f.fail("kind", "%q is not supported; want %s", kindNode.text, v1alpha2.KindClusterNetworkPolicy)
+			return
+		}
+		var r v1alpha2.ClusterNetworkPolicy
+		f.decode(n, "", reflect.ValueOf(&r).Elem())
+		f.cluster(n, &r)
+		return
+	default:
+		f.fail("apiVersion", "%q is not supported; want %q or %q", version.text, v2.APIVersion, v1alpha2.APIVersion)
 		return
 	}
 	switch kindNode.text {
@@ -159,10 +171,36 @@ func (f *file) policy(n *node, r *v2.CiliumNetworkPolicy) {
 		p.Rules = append(p.Rules, r.Specs[i])
 	}
 	p.Ref.Labels = resourceLabels(ref, r.Metadata.UID, p.Rules)
-	if f.keys[key] {
-		f.fail("metadata.name", "%s is in this file twice", key)
+	f.add(p)
+}
+
+// cluster takes a ClusterNetworkPolicy in.
+func (f *file) cluster(n *node, r *v1alpha2.ClusterNetworkPolicy) {
+	f.checkName("metadata.name", r.Metadata.Name)
+	ref := model.PolicyRef{Kind: r.Kind, Name: r.Metadata.Name}
+	if r.Metadata.Namespace != "" {
+		f.fail("metadata.namespace", "a policy of the cluster has no namespace")
 	}
-	f.keys[key] = true
+	p := Policy{Key: r.Kind + "/" + r.Metadata.Name, Cluster: &r.Spec}
+	if v, ok := r.Metadata.Annotations[AuditAnnotation]; ok {
+		p.Audit = f.auditValue("metadata.annotations", v)
+	}
+	if spec := n.get("spec"); spec == nil {
+		f.fail("spec", "missing")
+	} else {
+		f.checkCluster(spec, "spec", &r.Spec)
+	}
+	ref.Labels = resourceLabels(ref, r.Metadata.UID, nil)
+	p.Ref = ref
+	f.add(p)
+}
+
+// add takes a resource in, each once.
+func (f *file) add(p Policy) {
+	if f.keys[p.Key] {
+		f.fail("metadata.name", "%s is in this file twice", p.Key)
+	}
+	f.keys[p.Key] = true
 	f.policies = append(f.policies, p)
 }
 

@@ -14,6 +14,7 @@ import (
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 // TestScripts runs testdata/*.txtar: each file "in.yaml" or "in.json" must give "want": the JSON of the policies and
@@ -108,8 +109,10 @@ func TestRawKeyStable(t *testing.T) {
 	}
 }
 
-// CVE-2025-64715: an empty list is not an absent one.
-func TestEmptyIsNotAbsent(t *testing.T) {
+// An empty list is not an absent one, neither here nor in the store nor in YAML.
+func TestCVE_2025_64715_EmptyIsNotAbsent(t *testing.T) {
+	c := score.Start(t, "CVE-2025-64715", "an empty list does not become \"any\" on its way")
+	c.Count(3, "forms")
 	in := `{"endpointSelector":{},"ingress":[{"fromEndpoints":[],"toPorts":[{"ports":[{"port":"80"}]}]},{"fromCIDRSet":[]},{}],"egress":[]}`
 	ps, _, err := Parse("x.json", []byte(in))
 	if err != nil {
@@ -153,6 +156,26 @@ func TestStoredUnknownField(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "toFQDNs") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// L7 sections are refused yet, and then nothing of the file is taken: a port range must not stay behind without its L7 part.
+func TestCVE_2024_52529_L7InRangeIsRefusedWhole(t *testing.T) {
+	c := score.Start(t, "CVE-2024-52529", "L7 inside a port range: refused as a whole")
+	n := 0
+	for _, port := range []string{`{"port":"80","protocol":"TCP"}`, `{"port":"80","endPort":444,"protocol":"TCP"}`, `{"port":"0","protocol":"TCP"}`, `{"port":"web"}`} {
+		for _, l7 := range []string{`"rules":{"http":[{}]}`, `"rules":{"http":[]}`, `"rules":{}`, `"rules":{"kafka":[{"topic":"x"}]}`, `"rules":{"dns":[{"matchName":"x"}]}`,
+			`"serverNames":["x"]`, `"terminatingTLS":{}`, `"listener":{}`} {
+			doc := `[{"endpointSelector":{},"egress":[{"toPorts":[{"ports":[{"port":"1","endPort":65535}]}]}]},
+				{"endpointSelector":{},"ingress":[{"toPorts":[{"ports":[` + port + `],` + l7 + `}]}]}]`
+			field, _, _ := strings.Cut(l7[1:], `"`)
+			ps, gs, err := Parse("l7.json", []byte(doc))
+			if ps != nil || gs != nil || err == nil || !strings.Contains(err.Error(), "[1].ingress[0].toPorts[0]."+field+": known, but not supported yet") {
+				t.Errorf("%s %s: %d policies, %v", port, l7, len(ps), err)
+			}
+			n++
+		}
+	}
+	c.Count(n, "documents")
 }
 
 // Nothing that is cheap to write may be dear to read.

@@ -14,6 +14,7 @@ var unsupported = map[string]map[string]string{
 		"rules": "L7 policy", "serverNames": "policy by TLS server name", "terminatingTLS": "TLS termination",
 		"originatingTLS": "TLS origination", "listener": "redirection to an Envoy listener",
 	},
+	"EgressPeer": {"domainNames": "peers by DNS name"},
 }
 
 // ignored are fields that carry no intent: what an API server adds to an object.
@@ -26,4 +27,5 @@ var ignored = map[string]map[string]bool{
 	"CiliumNetworkPolicy":            {"status": true},
 	"CiliumClusterwideNetworkPolicy": {"status": true},
 	"CiliumCIDRGroup":                {"status": true},
+	"ClusterNetworkPolicy":           {"status": true},
 }

@@ -10,6 +10,7 @@ import (
 	"reflect"
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
+	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	"github.com/hypha-net/hypha/internal/model"
 )
 
@@ -17,13 +18,34 @@ import (
 // It is not to be changed once made. Its JSON form (for the store) is read back as strictly as a file.
 type Policy struct {
 	// Key names it among all policies: "CiliumNetworkPolicy/<namespace>/<name>", "CiliumClusterwideNetworkPolicy/<name>",
-	// "rule/<hash of labels and content>". Importing the same thing again gives the same key.
+	// "ClusterNetworkPolicy/<name>", "rule/<hash of labels and content>". Importing the same thing again gives the same key.
 	Key string
 	// Ref is what people see. Labels are those that `policy get` and `policy delete` look for: the rules' own, for a
 	// resource also k8s:io.cilium.k8s.policy.{derived-from,name,namespace,uid}.
 	Ref   model.PolicyRef
 	Audit bool // its denials are reported, not enforced
 	Rules []v2.Rule
+	// Cluster is set instead of Rules for a ClusterNetworkPolicy.
+	Cluster *v1alpha2.ClusterSpec
+}
+
+// Tier is the stage at which the policy is asked.
+func (p *Policy) Tier() model.Tier {
+	switch {
+	case p.Cluster == nil:
+		return model.TierNormal
+	case p.Cluster.Tier == v1alpha2.TierBaseline:
+		return model.TierBaseline
+	}
+	return model.TierAdmin
+}
+
+// Len is how many rules it has.
+func (p *Policy) Len() int {
+	if p.Cluster != nil {
+		return len(p.Cluster.Ingress) + len(p.Cluster.Egress)
+	}
+	return len(p.Rules)
 }
 
 // CIDRGroup is a named list of prefixes, masked.
@@ -42,13 +64,15 @@ type stored struct {
 	Labels    []v2.Label `json:"labels,omitempty"`
 	Revision  uint64     `json:"revision,omitempty"`
 	Audit     bool       `json:"audit,omitempty"`
-	Rules     []v2.Rule  `json:"rules"`
+	Rules     []v2.Rule  `json:"rules,omitzero"`
+
+	Cluster *v1alpha2.ClusterSpec `json:"cluster,omitzero"`
 }
 
 // MarshalJSON writes the store's form.
 func (p Policy) MarshalJSON() ([]byte, error) {
 	s := stored{Key: p.Key, Kind: p.Ref.Kind, Namespace: p.Ref.Namespace, Name: p.Ref.Name, Revision: p.Ref.Revision,
-		Audit: p.Audit, Rules: p.Rules}
+		Audit: p.Audit, Rules: p.Rules, Cluster: p.Cluster}
 	for _, l := range p.Ref.Labels {
 		s.Labels = append(s.Labels, v2.Label{Source: l.Source, Key: l.Key, Value: l.Value})
 	}
@@ -71,13 +95,18 @@ func (p *Policy) UnmarshalJSON(b []byte) error {
 	for i := range s.Rules {
 		d.checkRule(docs[0].get("rules").list[i], fmt.Sprintf("rules[%d]", i), &s.Rules[i])
 	}
-	if s.Key == "" {
+	switch cluster := docs[0].get("cluster"); {
+	case s.Key == "":
 		d.fail("key", "missing")
+	case (cluster != nil) == (docs[0].get("rules") != nil):
+		d.fail("", "want exactly one of rules, cluster")
+	case s.Cluster != nil:
+		d.checkCluster(cluster, "cluster", s.Cluster)
 	}
 	if err := d.err(); err != nil {
 		return err
 	}
-	*p = Policy{Key: s.Key, Audit: s.Audit, Rules: s.Rules, Ref: model.PolicyRef{Kind: s.Kind, Namespace: s.Namespace,
+	*p = Policy{Key: s.Key, Audit: s.Audit, Rules: s.Rules, Cluster: s.Cluster, Ref: model.PolicyRef{Kind: s.Kind, Namespace: s.Namespace,
 		Name: s.Name, Labels: refLabels(s.Labels), Revision: s.Revision}}
 	return nil
 }
