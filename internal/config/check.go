@@ -79,6 +79,9 @@ func (a *Agent) check() error {
 	if a.HubbleCapacity < 1 || a.HubbleCapacity > 65535 || (a.HubbleCapacity+1)&a.HubbleCapacity != 0 {
 		bad("hubble-event-buffer-capacity", "%d is not one less than a power of two, up to 65535", a.HubbleCapacity)
 	}
+	if ip, err := netip.ParseAddr(a.PprofAddress); err != nil || !ip.IsLoopback() { // a heap holds secrets
+		bad("pprof-address", "%q is not a loopback address", a.PprofAddress)
+	}
 	a.checkTLS(bad)
 	return errs
 }
