@@ -76,9 +76,9 @@ func (r *rig) agent() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	p.stored, p.ids, p.local = r.store.Policies(), r.ids, r.local
-	p.ips = table.New[netip.Prefix, model.IPEntry]("addresses", table.Prefix)
-	p.nodes = func() []model.Identity { return nil }
+	p.stored, p.local = r.store.Policies(), r.local
+	p.peers.ids, p.peers.ips = r.ids, table.New[netip.Prefix, model.IPEntry]("addresses", table.Prefix)
+	p.peers.nodes = func() []model.Identity { return nil }
 	p.inForce = func(map[uint16]model.SetID, uint64) {}
 	r.policies = p
 }
@@ -417,7 +417,7 @@ func TestEnforceKeepsRemoteNamedPorts(t *testing.T) {
 	e := workload(t, 2, 1002, "id=app2")
 	r.ids.Set(1002, model.Identity{ID: 1002, Labels: e.Labels})
 	remote := netip.MustParsePrefix("10.0.2.9/32")
-	r.ips.Set(remote, model.IPEntry{Prefix: remote, Identity: 1002, NamedPorts: []model.NamedPort{{Name: "web", Port: 8080, Proto: 6}}})
+	r.peers.ips.Set(remote, model.IPEntry{Prefix: remote, Identity: 1002, NamedPorts: []model.NamedPort{{Name: "web", Port: 8080, Proto: 6}}})
 	verdict := func() uint8 {
 		res, _, err := r.Trace(policy.Query{Source: policy.Peer{Endpoint: 1}, Destination: policy.Peer{Identity: 1002}, Proto: 6, Port: 8080})
 		if err != nil {
