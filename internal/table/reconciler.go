@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"sync"
 	"time"
@@ -112,11 +113,7 @@ func (r *Reconciler[K, V]) round(ctx context.Context, snap Snapshot[K, V], all b
 		failed = errors.Join(failed, r.settle(ctx, snap, k, all))
 	}
 	if prune {
-		want := make(map[K]V, snap.Len())
-		for k, v := range snap.All() {
-			want[k] = v
-		}
-		if r.pErr = r.target.Prune(ctx, want); r.pErr != nil {
+		if r.pErr = r.target.Prune(ctx, maps.Collect(snap.All())); r.pErr != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: prune: %w", r.tab.name, r.pErr))
 		} else {
 			r.pruned = true

@@ -28,11 +28,12 @@ func Machine(commands ...[]string) string {
 			}
 		}
 	}
-	out := fmt.Sprintf("Machine: Linux %s, %d CPUs (%s), a virtual machine unless said otherwise. ", release, runtime.NumCPU(), model)
+	var out strings.Builder
+	fmt.Fprintf(&out, "Machine: Linux %s, %d CPUs (%s), a virtual machine unless said otherwise. ", release, runtime.NumCPU(), model)
 	for _, argv := range commands {
-		out += firstLine(argv...) + "; "
+		out.WriteString(firstLine(argv...) + "; ")
 	}
-	return out + runtime.Version() + "."
+	return out.String() + runtime.Version() + "."
 }
 
 // firstLine is what a program says of its version, or its name.

@@ -74,8 +74,8 @@ func engine(context.Context, options) (string, error) {
 	}
 	var b strings.Builder
 	var t targets
-	b.WriteString(fmt.Sprintf("%d rules, %d identities, %d workloads; resolving is one `Engine.Apply`: the change in, the plan of kernel writes out. %d of each.\n\n",
-		engineRules, identities, workloads, engineRounds))
+	fmt.Fprintf(&b, "%d rules, %d identities, %d workloads; resolving is one `Engine.Apply`: the change in, the plan of kernel writes out. %d of each.\n\n",
+		engineRules, identities, workloads, engineRounds)
 	for _, op := range ops {
 		var took []time.Duration
 		for i := range engineRounds {
