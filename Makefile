@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSION)
 export CGO_ENABLED := 0
 
-.PHONY: help demo test test-unit lint generate check-generated bench build soak fuzz clean
+.PHONY: help demo test test-unit lint generate check-generated bench bench-scale build soak fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check-generated: generate ## fail when generated files differ from what is commi
 
 bench: build tools-bench ## compare with plain kernel paths and kube-proxy's shapes; writes docs/performance.md
 	$(GO) run ./test/bench
+
+bench-scale: build ## policy, identities, footprint and a large cluster (rows 8, 9, 14); writes docs/performance.md
+	$(GO) run ./test/bench/scale
 
 soak: build tools-test ## the reliability cases in full sizes; writes docs/reliability.md
 	rm -f $(BIN)/score.jsonl

@@ -274,8 +274,8 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	a.cluster = newCluster(a.log, a.self, node.Options{Native: !a.cfg.Tunnel(), DirectRoutes: a.cfg.DirectNodes, UnderlayV6: tunnel.Is6(),
 		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, a.store.Nodes().Table(), a.endpoints.Table())
 	p := a.policies
-	p.stored, p.ids, p.ips, p.local = a.store.Policies(), a.store.Identities().Table(), a.store.IPs().Table(), a.endpoints.Table()
-	p.nodes = a.cluster.Identities
+	p.stored, p.local = a.store.Policies(), a.endpoints.Table()
+	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.Identities().Table(), a.store.IPs().Table(), a.cluster.Identities
 	p.inForce = func(sets map[uint16]model.SetID, revision uint64) {
 		a.endpoints.SetPolicies(sets, revision)
 		a.endpoints.SetRevision(revision)

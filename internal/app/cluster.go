@@ -170,10 +170,17 @@ func replaceRows[V any](t *table.Table[netip.Prefix, V], rows map[netip.Prefix]V
 
 // Run follows nodes and workloads until ctx ends.
 func (c *cluster) Run(ctx context.Context, changed func()) error {
+	var doneNodes, doneLocal <-chan struct{} // what the last snapshots say of later ones
 	for {
 		nodes, local := c.nodes.Snapshot(), c.local.Snapshot()
-		c.compute(changed)
-		c.computeLocal()
+		if nodes.Changed() != doneNodes {
+			c.compute(changed)
+			doneNodes = nodes.Changed()
+		}
+		if local.Changed() != doneLocal {
+			c.computeLocal()
+			doneLocal = local.Changed()
+		}
 		select {
 		case <-ctx.Done():
 			return nil

@@ -47,7 +47,7 @@ func (p *policies) Enforce(ctx context.Context, e model.Endpoint, commit func(mo
 	if err := p.introduce(ctx, e); err != nil {
 		return err
 	}
-	before, known := p.subjects[e.ID]
+	before, known := p.peers.subjects[e.ID]
 	c := policy.Changes{Subjects: []policy.Subject{subjectOf(e)}, Revision: p.Revision()}
 	plan, err := p.engine.Apply(c)
 	if err != nil {
@@ -56,7 +56,7 @@ func (p *policies) Enforce(ctx context.Context, e model.Endpoint, commit func(mo
 	if known && before.Identity != e.Identity {
 		plan.Steps = append(plan.Steps, model.PolicyStep{BumpEpoch: true}) // peers must judge its connections again, also where its own set stays
 	}
-	p.subjects[e.ID] = e
+	p.peers.put(e)
 	if committed, err := p.commit(ctx, plan, e.ID, commit); err != nil {
 		p.resync = true
 		p.wake()
@@ -77,16 +77,16 @@ func (p *policies) Enforce(ctx context.Context, e model.Endpoint, commit func(mo
 // introduce makes the identity of an endpoint known, as a change of its own: the endpoint's rows must not name an identity
 // that has no class yet, or its packets would be dropped.
 func (p *policies) introduce(ctx context.Context, e model.Endpoint) error {
-	row, ok := p.known(e)[e.Identity]
-	print := fingerprint(row)
-	if !ok || p.fed[e.Identity] == print {
+	row, ok := p.peers.row(e.Identity, e)
+	if had, fed := p.peers.fed[e.Identity]; !ok || fed && samePeer(had, row) {
 		return nil // reserved ones the engine knows
 	}
 	plan, err := p.engine.Apply(policy.Changes{Identities: []policy.Identity{row}, Revision: p.Revision()})
 	if err != nil {
 		return err
 	}
-	p.fed[e.Identity] = print
+	p.peers.fed[e.Identity] = row
+	p.peers.dirty[e.Identity] = true // should the endpoint not come after all
 	if err := p.applier.Apply(ctx, plan); err != nil {
 		p.resync = true
 		p.wake()
@@ -134,11 +134,11 @@ func (p *policies) commit(ctx context.Context, plan model.PolicyPlan, id uint16,
 // revert gives the engine back what it knew of an endpoint, and the kernel too, now or with the next sync that succeeds.
 func (p *policies) revert(id uint16, before model.Endpoint, known bool) {
 	if !known {
-		delete(p.subjects, id)
+		p.peers.drop(id)
 		p.Forget(id)
 		return
 	}
-	p.subjects[id] = before
+	p.peers.put(before)
 	p.retell[id] = true
 	if err := p.syncLocked(context.Background()); err != nil {
 		p.log.Warn("policy of an endpoint goes back later", "endpoint", id, "err", err)
@@ -216,7 +216,7 @@ func (p *policies) Rule(id model.RuleID) (model.RuleRef, bool) {
 
 // Identity is the label set of an identity, reserved and node-local ones included. It does not wait for anything.
 func (p *policies) Identity(id model.IdentityID) (model.Labels, bool) {
-	if row, ok := p.ids.Get(id); ok {
+	if row, ok := p.peers.ids.Get(id); ok {
 		return row.Labels, true
 	}
 	p.stateMu.Lock()
@@ -228,7 +228,7 @@ func (p *policies) Identity(id model.IdentityID) (model.Labels, bool) {
 // Identities are all identities known here, by number.
 func (p *policies) Identities() []model.Identity {
 	var out []model.Identity
-	for _, row := range p.ids.Snapshot().All() {
+	for _, row := range p.peers.ids.Snapshot().All() {
 		out = append(out, row)
 	}
 	p.stateMu.Lock()
@@ -255,7 +255,7 @@ func (p *policies) learn() {
 	for _, row := range model.ReservedIdentities() {
 		others[row.ID] = row
 	}
-	for _, row := range p.nodes() {
+	for _, row := range p.peers.nodes() {
 		others[row.ID] = row
 	}
 	for _, e := range p.local.Snapshot().All() {
@@ -266,12 +266,11 @@ func (p *policies) learn() {
 		others[row.ID] = row
 		prefixes[prefix] = row.ID
 	}
-	enforced := make(map[uint16][2]bool, len(p.subjects))
-	for id := range p.subjects {
+	enforced := make(map[uint16][2]bool, len(p.peers.subjects))
+	for id := range p.peers.subjects {
 		ingress, egress := p.engine.Enforced(id)
 		enforced[id] = [2]bool{model.Ingress: ingress, model.Egress: egress}
 	}
-	p.rules.Clear() // a policy imported again has another revision, and perhaps other labels
 	p.stateMu.Lock()
 	p.others, p.prefixes, p.enforced, p.mode = others, prefixes, enforced, p.cfg.Mode
 	p.stateMu.Unlock()

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,10 +26,7 @@ type policies struct {
 	log     *slog.Logger
 	applier *dppolicy.Applier
 	stored  *kvstore.Policies
-	ids     *table.Table[model.IdentityID, model.Identity]
-	ips     *table.Table[netip.Prefix, model.IPEntry]
 	local   *table.Table[uint16, model.Endpoint]
-	nodes   func() []model.Identity // node-local identities of remote nodes
 	inForce func(sets map[uint16]model.SetID, revision uint64)
 
 	started chan struct{} // closed when the first sync is in the kernel
@@ -39,11 +37,10 @@ type policies struct {
 	engine   *policy.Engine
 	cfg      policy.Config
 	reconfig bool
-	fed      map[model.IdentityID]string // fingerprint of each identity the engine has been given
-	rows     map[string]string           // raw text of each stored policy the engine has been given
-	subjects map[uint16]model.Endpoint   // as the engine has been given them
-	retell   map[uint16]bool             // subjects of which the engine has been given something else since
-	resync   bool                        // the kernel may differ from what the engine believes
+	peers    *peers
+	seen     kvstore.PolicySnapshot // of which the engine has been given all
+	retell   map[uint16]bool        // subjects of which the engine has been given something else since
+	resync   bool                   // the kernel may differ from what the engine believes
 
 	stateMu   sync.Mutex // guards what follows; never held for long
 	forgotten map[uint16]bool
@@ -66,14 +63,14 @@ func newPolicies(log *slog.Logger, applier *dppolicy.Applier, cfg policy.Config)
 		return nil, err
 	}
 	return &policies{log: log, applier: applier, engine: engine, cfg: cfg, started: make(chan struct{}), poke: make(chan struct{}, 1),
-		fed: map[model.IdentityID]string{}, rows: map[string]string{}, subjects: map[uint16]model.Endpoint{}, retell: map[uint16]bool{},
+		peers: newPeers(), retell: map[uint16]bool{},
 		forgotten: map[uint16]bool{}, mode: cfg.Mode, changed: make(chan struct{})}, nil
 }
 
 // usable says whether the tables tell enough to act on: the store has answered, or the last run's policies are known. An
 // agent that knows neither leaves in force what the kernel holds.
 func (p *policies) usable() bool {
-	s, ids := p.stored.Snapshot(), p.ids.Snapshot()
+	s, ids := p.stored.Snapshot(), p.peers.ids.Snapshot()
 	return s.Complete && ids.Complete() || s.Revision > 0 && ids.Len() > 0
 }
 
@@ -90,7 +87,7 @@ func (p *policies) Run(ctx context.Context, ready func(context.Context) error) e
 	}
 	pause := 50 * time.Millisecond
 	for {
-		stored, ids, ips, local := p.stored.Snapshot(), p.ids.Snapshot(), p.ips.Snapshot(), p.local.Snapshot()
+		stored, ids, ips, local := p.stored.Snapshot(), p.peers.ids.Snapshot(), p.peers.ips.Snapshot(), p.local.Snapshot()
 		var retry <-chan time.Time
 		if !p.usable() {
 			p.note(0, errors.New("the store has not answered yet and nothing is known from an earlier run: policy stays as the kernel has it"))
@@ -195,37 +192,41 @@ func setsOf(plan model.PolicyPlan) map[uint16]model.SetID {
 }
 
 // collectStored reads what changed among the stored policies. One that cannot be understood keeps all as it is.
-func (p *policies) collectStored(c *policy.Changes, snap kvstore.PolicySnapshot) (map[string]string, error) {
-	rows := make(map[string]string, len(snap.Policies))
+func (p *policies) collectStored(c *policy.Changes, snap kvstore.PolicySnapshot) error {
+	if snap.Changed() == p.seen.Changed() {
+		return nil // the same one
+	}
+	had := make(map[string]json.RawMessage, len(p.seen.Policies))
+	for _, s := range p.seen.Policies {
+		had[s.Key] = s.Raw
+	}
 	for _, s := range snap.Policies {
-		raw := string(s.Raw)
-		rows[s.Key] = raw
-		if p.rows[s.Key] == raw {
+		raw, ok := had[s.Key]
+		delete(had, s.Key)
+		if ok && bytes.Equal(raw, s.Raw) {
 			continue
 		}
 		if s.Kind == kindGroup {
 			var g parse.CIDRGroup
 			if err := json.Unmarshal(s.Raw, &g); err != nil {
-				return nil, fmt.Errorf("stored CIDR group %s cannot be read, delete it or upgrade this agent: %w", s.Key, err)
+				return fmt.Errorf("stored CIDR group %s cannot be read, delete it or upgrade this agent: %w", s.Key, err)
 			}
 			c.CIDRGroups = append(c.CIDRGroups, g)
 			continue
 		}
 		var pol parse.Policy
 		if err := json.Unmarshal(s.Raw, &pol); err != nil {
-			return nil, fmt.Errorf("stored policy %s cannot be read, delete it or upgrade this agent: %w", s.Key, err)
+			return fmt.Errorf("stored policy %s cannot be read, delete it or upgrade this agent: %w", s.Key, err)
 		}
 		pol.Ref.Revision = s.Ref.Revision
 		c.Policies = append(c.Policies, pol)
 	}
-	for key := range p.rows {
-		if _, ok := rows[key]; !ok {
-			if name, group := groupName(key); group {
-				c.DeleteCIDRGroups = append(c.DeleteCIDRGroups, name)
-			} else {
-				c.DeletePolicies = append(c.DeletePolicies, key)
-			}
+	for key := range had {
+		if name, group := groupName(key); group {
+			c.DeleteCIDRGroups = append(c.DeleteCIDRGroups, name)
+		} else {
+			c.DeletePolicies = append(c.DeletePolicies, key)
 		}
 	}
-	return rows, nil
+	return nil
 }

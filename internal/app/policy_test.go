@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -76,9 +77,9 @@ func (r *rig) agent() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	p.stored, p.ids, p.local = r.store.Policies(), r.ids, r.local
-	p.ips = table.New[netip.Prefix, model.IPEntry]("addresses", table.Prefix)
-	p.nodes = func() []model.Identity { return nil }
+	p.stored, p.local = r.store.Policies(), r.local
+	p.peers.ids, p.peers.ips = r.ids, table.New[netip.Prefix, model.IPEntry]("addresses", table.Prefix)
+	p.peers.nodes = func() []model.Identity { return nil }
 	p.inForce = func(map[uint16]model.SetID, uint64) {}
 	r.policies = p
 }
@@ -417,7 +418,7 @@ func TestEnforceKeepsRemoteNamedPorts(t *testing.T) {
 	e := workload(t, 2, 1002, "id=app2")
 	r.ids.Set(1002, model.Identity{ID: 1002, Labels: e.Labels})
 	remote := netip.MustParsePrefix("10.0.2.9/32")
-	r.ips.Set(remote, model.IPEntry{Prefix: remote, Identity: 1002, NamedPorts: []model.NamedPort{{Name: "web", Port: 8080, Proto: 6}}})
+	r.peers.ips.Set(remote, model.IPEntry{Prefix: remote, Identity: 1002, NamedPorts: []model.NamedPort{{Name: "web", Port: 8080, Proto: 6}}})
 	verdict := func() uint8 {
 		res, _, err := r.Trace(policy.Query{Source: policy.Peer{Endpoint: 1}, Destination: policy.Peer{Identity: 1002}, Proto: 6, Port: 8080})
 		if err != nil {
@@ -438,4 +439,76 @@ func TestEnforceKeepsRemoteNamedPorts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// An identity of which no policy says more than of others that are known costs one write to the kernel, however many
+// policies, identities and workloads there are.
+func TestNewIdentityIsOneWrite(t *testing.T) {
+	r := newRig(t, kvstore.Config{})
+	labels := func(app, pod int) model.Labels {
+		l, err := model.ParseLabels([]string{fmt.Sprintf("k8s:app=a%d", app), fmt.Sprintf("k8s:pod=p%d", pod)}, model.SourceK8s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	for i := range 500 {
+		id := model.IdentityID(2000 + i)
+		r.ids.Set(id, model.Identity{ID: id, Labels: labels(i%50, i)})
+	}
+	r.run(nil)
+	var rules []string
+	for i := range 30 {
+		rules = append(rules, fmt.Sprintf(`{"endpointSelector":{"matchLabels":{"app":"a%d"}},"ingress":[{"fromEndpoints":[{"matchLabels":{"app":"a%d"}}],"toPorts":[{"ports":[{"port":"%d","protocol":"TCP"}]}]}]}`,
+			i%5, i*7%50, 1000+i))
+	}
+	r.load("[" + strings.Join(rules, ",") + "]")
+	for i := range uint16(5) {
+		r.enforce(workload(t, 1+i, model.IdentityID(2000+i), r.identityLabels(2000+int(i))...))
+	}
+	if err := r.sync(r.soon()); err != nil {
+		t.Fatal(err)
+	}
+	before := r.writes()
+	r.ids.Set(3000, model.Identity{ID: 3000, Labels: labels(7, 3000)})
+	if err := r.sync(r.soon()); err != nil {
+		t.Fatal(err)
+	}
+	class, ok, err := r.maps.Class(3000)
+	alike, _, err2 := r.maps.Class(2007)
+	if err != nil || err2 != nil || !ok || class != alike || class == 0 {
+		t.Fatalf("class %d %v, that of its like %d: %v %v", class, ok, alike, err, err2)
+	}
+	after := r.writes()
+	total := uint64(0)
+	for name, n := range after {
+		total += n - before[name]
+	}
+	if total != 1 || after[maps.Class] != before[maps.Class]+1 {
+		t.Errorf("%d writes: %v, before %v", total, after, before)
+	}
+}
+
+// writes are the rows written so far, by map.
+func (r *rig) writes() map[string]uint64 {
+	r.t.Helper()
+	all, err := r.maps.List()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	out := map[string]uint64{}
+	for _, m := range all {
+		out[m.Name] = m.Writes
+	}
+	return out
+}
+
+// identityLabels are the labels of a known identity.
+func (r *rig) identityLabels(id int) []string {
+	r.t.Helper()
+	row, ok := r.ids.Get(model.IdentityID(id))
+	if !ok {
+		r.t.Fatalf("there is no identity %d", id)
+	}
+	return row.Labels.Strings()
 }

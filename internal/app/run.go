@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -108,10 +110,27 @@ func (a *Agent) listen(run func(string, func(context.Context) error)) error {
 		mux.Handle("/metrics", promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}))
 		run("metrics", func(ctx context.Context) error { return serveHTTP(ctx, l, mux) })
 	}
+	if a.cfg.Pprof {
+		l, err := net.Listen("tcp", net.JoinHostPort(a.cfg.PprofAddress, strconv.Itoa(int(a.cfg.PprofPort))))
+		if err != nil {
+			return fmt.Errorf("option pprof-port: %w", err)
+		}
+		run("profiles", func(ctx context.Context) error { return serveHTTP(ctx, l, profiles()) })
+	}
 	if a.cfg.EnableHubble {
 		return a.listenFlows(run)
 	}
 	return nil
+}
+
+// profiles serves what `go tool pprof` asks for.
+func profiles() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
 }
 
 // listenFlows serves the flow API on its socket and, with TLS, off the node.

@@ -77,6 +77,9 @@ type Agent struct {
 	HubbleKey      string   `koanf:"hubble-tls-key-file"`
 	HubbleCA       []string `koanf:"hubble-tls-client-ca-files"`
 	Prometheus     string   `koanf:"prometheus-serve-addr"`
+	Pprof          bool     `koanf:"pprof"`
+	PprofAddress   string   `koanf:"pprof-address"`
+	PprofPort      uint16   `koanf:"pprof-port"`
 }
 
 // Paths are the agent's places.
@@ -164,5 +167,8 @@ func flags(hostname string) *pflag.FlagSet {
 	f.String("hubble-tls-key-file", "", "key of that certificate")
 	f.StringSlice("hubble-tls-client-ca-files", nil, "CAs of clients; given, clients must show a certificate")
 	f.String("prometheus-serve-addr", "", "address of the metrics, for example 127.0.0.1:9962; empty: none")
+	f.Bool("pprof", false, "serve Go profiles of the agent (/debug/pprof) on pprof-address")
+	f.String("pprof-address", "127.0.0.1", "loopback address of the profiles")
+	f.Uint16("pprof-port", 6060, "port of the profiles")
 	return f
 }

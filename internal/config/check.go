@@ -91,6 +91,9 @@ func (a *Agent) check() error {
 		}
 	}
 	a.checkTimes(bad)
+	if ip, err := netip.ParseAddr(a.PprofAddress); err != nil || !ip.IsLoopback() { // a heap holds secrets
+		bad("pprof-address", "%q is not a loopback address", a.PprofAddress)
+	}
 	a.checkTLS(bad)
 	return errs
 }

@@ -121,6 +121,7 @@ func (m *Manager) attach(ctx context.Context, e *entry, labels []model.Label) (e
 	if e.spec.IPv4.IsValid() && !v4 || e.spec.IPv6.IsValid() && !v6 {
 		return fmt.Errorf("%w: an address was asked of an IP version that this node has not", ErrInvalid)
 	}
+	m.journal.note(e.id, model.EndpointWaiting, "addresses %s", e.addrs())
 	row := model.Endpoint{
 		ID: e.id, Name: e.spec.Name, Namespace: e.spec.Namespace, ContainerID: e.key.ContainerID, NetNS: e.spec.NetNS,
 		IfName: e.key.IfName, HostIfName: paths.HostIf(e.key.ContainerID, e.key.IfName), IPv4: e.v4, IPv6: e.v6,
@@ -131,6 +132,7 @@ func (m *Manager) attach(ctx context.Context, e *entry, labels []model.Label) (e
 		return fmt.Errorf("allocate identity: %w", err)
 	}
 	e.held = append(e.held, row.Identity)
+	m.journal.note(e.id, model.EndpointWaiting, "identity %s", row.Identity)
 
 	e.link = true
 	link, err := m.deps.Links.Create(ctx, m.linkSpec(e))
@@ -138,6 +140,7 @@ func (m *Manager) attach(ctx context.Context, e *entry, labels []model.Label) (e
 		return fmt.Errorf("create device pair: %w", err)
 	}
 	row.HostIfIndex, row.MAC, row.HostMAC = link.HostIfIndex, link.MAC, link.HostMAC
+	m.journal.note(e.id, model.EndpointWaiting, "device pair made")
 
 	row.State = model.EndpointRegenerating
 	if err := m.enforce(ctx, e, row); err != nil {
@@ -148,6 +151,7 @@ func (m *Manager) attach(ctx context.Context, e *entry, labels []model.Label) (e
 	if err := m.deps.Datapath.Attach(ctx, row); err != nil {
 		return fmt.Errorf("attach programs: %w", err)
 	}
+	m.journal.note(e.id, row.State, "programs attached")
 	e.public = true
 	if err := m.publish(ctx, row); err != nil {
 		return err
@@ -158,6 +162,7 @@ func (m *Manager) attach(ctx context.Context, e *entry, labels []model.Label) (e
 	if err := m.deps.Links.Up(ctx, m.linkSpec(e)); err != nil {
 		return fmt.Errorf("bring link up: %w", err)
 	}
+	m.journal.note(e.id, row.State, "link up")
 	return m.save(e)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
 	"sync"
 	"time"
@@ -17,6 +18,11 @@ type Target[K comparable, V any] interface {
 	Delete(ctx context.Context, k K) error
 	// Prune removes what no row asks for. It is called only with a complete table.
 	Prune(ctx context.Context, want map[K]V) error
+}
+
+// Looker is a Target that reads the kernel once for each round of updates, deletions and pruning, instead of for each row.
+type Looker interface {
+	Look(ctx context.Context) error
 }
 
 // RowStatus is what became of one row.
@@ -35,9 +41,12 @@ type Reconciler[K comparable, V any] struct {
 	mu     sync.Mutex
 	done   map[K]V
 	status map[K]RowStatus
+	late   map[K]bool // rows that failed
 	rev    uint64
+	whole  bool // the table was complete when it was last worked through
 	pruned bool
-	pErr   error
+	pErr   error // of pruning
+	lErr   error // of looking
 }
 
 // Config tunes a reconciler; zero values mean the defaults.
@@ -58,7 +67,7 @@ func NewReconciler[K comparable, V any](cfg Config, tab *Table[K, V], target Tar
 	if cfg.Full == 0 {
 		cfg.Full = time.Minute
 	}
-	return &Reconciler[K, V]{cfg: cfg, tab: tab, target: target, done: map[K]V{}, status: map[K]RowStatus{}}
+	return &Reconciler[K, V]{cfg: cfg, tab: tab, target: target, done: map[K]V{}, status: map[K]RowStatus{}, late: map[K]bool{}}
 }
 
 // Run works until ctx ends and returns nil then.
@@ -92,62 +101,111 @@ func (r *Reconciler[K, V]) Run(ctx context.Context) error {
 func (r *Reconciler[K, V]) round(ctx context.Context, snap Snapshot[K, V], all bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	keys := r.due(snap, all)
+	prune := snap.Complete() && (!r.pruned || all)
+	if l, ok := r.target.(Looker); ok && (len(keys) > 0 || prune) {
+		if r.lErr = l.Look(ctx); r.lErr != nil {
+			return fmt.Errorf("%s: %w", r.tab.name, r.lErr)
+		}
+	}
 	var failed error
-	want := make(map[K]V, snap.Len())
-	for k, v := range snap.All() {
-		want[k] = v
-		if old, ok := r.done[k]; ok && !all && reflect.DeepEqual(old, v) {
-			continue
-		}
-		err := r.target.Update(ctx, k, v)
-		r.note(k, err)
-		if err != nil {
-			delete(r.done, k)
-			failed = errors.Join(failed, fmt.Errorf("%s: update %v: %w", r.tab.name, k, err))
-			continue
-		}
-		r.done[k] = v
+	for _, k := range keys {
+		failed = errors.Join(failed, r.settle(ctx, snap, k, all))
 	}
-	if snap.Complete() {
-		for k := range r.done {
-			if _, ok := want[k]; ok {
-				continue
-			}
-			if err := r.target.Delete(ctx, k); err != nil {
-				r.note(k, err)
-				failed = errors.Join(failed, fmt.Errorf("%s: delete %v: %w", r.tab.name, k, err))
-				continue
-			}
-			delete(r.done, k)
-			delete(r.status, k)
-		}
-		for k := range r.status {
-			if _, ok := want[k]; ok {
-				continue
-			}
-			if _, ok := r.done[k]; !ok {
-				delete(r.status, k)
-			}
-		}
-		if !r.pruned || all {
-			if r.pErr = r.target.Prune(ctx, want); r.pErr != nil {
-				failed = errors.Join(failed, fmt.Errorf("%s: prune: %w", r.tab.name, r.pErr))
-			} else {
-				r.pruned = true
-			}
+	if prune {
+		if r.pErr = r.target.Prune(ctx, maps.Collect(snap.All())); r.pErr != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: prune: %w", r.tab.name, r.pErr))
+		} else {
+			r.pruned = true
 		}
 	}
-	r.rev = snap.Revision()
+	r.rev, r.whole = snap.Revision(), snap.Complete()
 	return failed
 }
 
-func (r *Reconciler[K, V]) note(k K, err error) { r.status[k] = RowStatus{Err: err, Since: time.Now()} }
+// due are the rows to be looked at: what has changed and what failed, or all there are and were.
+func (r *Reconciler[K, V]) due(snap Snapshot[K, V], all bool) (keys []K) {
+	changed, ok := r.tab.Since(r.rev)
+	if ok && !all && r.whole == snap.Complete() {
+		seen := make(map[K]bool, len(changed)+len(r.late))
+		for _, k := range changed {
+			if !seen[k] {
+				seen[k] = true
+				keys = append(keys, k)
+			}
+		}
+		for k := range r.late {
+			if !seen[k] {
+				keys = append(keys, k)
+			}
+		}
+		return keys
+	}
+	for k := range snap.All() {
+		keys = append(keys, k)
+	}
+	for k := range r.done {
+		if _, ok := snap.Get(k); !ok {
+			keys = append(keys, k)
+		}
+	}
+	for k := range r.late {
+		if _, ok := snap.Get(k); !ok {
+			if _, done := r.done[k]; !done {
+				keys = append(keys, k)
+			}
+		}
+	}
+	return keys
+}
+
+// settle brings the object of one row in line.
+func (r *Reconciler[K, V]) settle(ctx context.Context, snap Snapshot[K, V], k K, all bool) error {
+	v, ok := snap.Get(k)
+	old, done := r.done[k]
+	switch {
+	case ok && done && !all && reflect.DeepEqual(old, v):
+		return nil
+	case ok:
+		if err := r.target.Update(ctx, k, v); err != nil {
+			delete(r.done, k)
+			r.note(k, err)
+			return fmt.Errorf("%s: update %v: %w", r.tab.name, k, err)
+		}
+		r.done[k] = v
+		r.note(k, nil)
+	case done && snap.Complete():
+		if err := r.target.Delete(ctx, k); err != nil {
+			r.note(k, err)
+			return fmt.Errorf("%s: delete %v: %w", r.tab.name, k, err)
+		}
+		delete(r.done, k)
+		r.forget(k)
+	case !done && snap.Complete():
+		r.forget(k)
+	}
+	return nil
+}
+
+func (r *Reconciler[K, V]) note(k K, err error) {
+	r.status[k] = RowStatus{Err: err, Since: time.Now()}
+	if err != nil {
+		r.late[k] = true
+	} else {
+		delete(r.late, k)
+	}
+}
+
+func (r *Reconciler[K, V]) forget(k K) {
+	delete(r.status, k)
+	delete(r.late, k)
+}
 
 // Err joins the failures that stand now, nil if the target is as wanted.
 func (r *Reconciler[K, V]) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.pErr
+	err := errors.Join(r.pErr, r.lErr)
 	for k, s := range r.status {
 		if s.Err != nil {
 			err = errors.Join(err, fmt.Errorf("%s %v: %w", r.tab.name, k, s.Err))

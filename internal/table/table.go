@@ -4,7 +4,9 @@
 package table
 
 import (
+	"cmp"
 	"iter"
+	"slices"
 	"sync"
 
 	iradix "github.com/hashicorp/go-immutable-radix/v2"
@@ -20,6 +22,14 @@ type Table[K, V any] struct {
 	rev      uint64
 	changed  chan struct{} // closed at the next change
 	complete bool
+	log      []change[K] // the newest changes, oldest first
+	floor    uint64      // revision of the newest change that the log has no more
+}
+
+// change is a row that was set or deleted.
+type change[K any] struct {
+	rev uint64
+	key K
 }
 
 type entry[K, V any] struct {
@@ -41,7 +51,7 @@ func (t *Table[K, V]) Set(k K, v V) (old V, existed bool) {
 	defer t.mu.Unlock()
 	tree, prev, existed := t.tree.Insert(t.encode(k), entry[K, V]{k, v})
 	t.tree = tree
-	t.bump()
+	t.bump(k)
 	return prev.row, existed
 }
 
@@ -52,16 +62,16 @@ func (t *Table[K, V]) Delete(k K) (old V, existed bool) {
 	tree, prev, existed := t.tree.Delete(t.encode(k))
 	if existed {
 		t.tree = tree
-		t.bump()
+		t.bump(k)
 	}
 	return prev.row, existed
 }
 
 // Txn is a set of writes that readers see together or not at all.
 type Txn[K, V any] struct {
-	t   *Table[K, V]
-	txn *iradix.Txn[entry[K, V]]
-	n   int
+	t    *Table[K, V]
+	txn  *iradix.Txn[entry[K, V]]
+	keys []K // written
 }
 
 // Update runs fn on a transaction and publishes it as one change. fn must not use the table otherwise.
@@ -70,19 +80,22 @@ func (t *Table[K, V]) Update(fn func(*Txn[K, V])) {
 	defer t.mu.Unlock()
 	txn := &Txn[K, V]{t: t, txn: t.tree.Txn()}
 	fn(txn)
-	if txn.n > 0 {
+	if len(txn.keys) > 0 {
 		t.tree = txn.txn.Commit()
-		t.bump()
+		t.bump(txn.keys...)
 	}
 }
 
 // Set inserts or replaces a row.
-func (x *Txn[K, V]) Set(k K, v V) { x.txn.Insert(x.t.encode(k), entry[K, V]{k, v}); x.n++ }
+func (x *Txn[K, V]) Set(k K, v V) {
+	x.txn.Insert(x.t.encode(k), entry[K, V]{k, v})
+	x.keys = append(x.keys, k)
+}
 
 // Delete removes a row.
 func (x *Txn[K, V]) Delete(k K) {
 	if _, ok := x.txn.Delete(x.t.encode(k)); ok {
-		x.n++
+		x.keys = append(x.keys, k)
 	}
 }
 
@@ -103,10 +116,42 @@ func (t *Table[K, V]) SetComplete() {
 	}
 }
 
-func (t *Table[K, V]) bump() {
+// bump ends a change of these rows.
+func (t *Table[K, V]) bump(keys ...K) {
 	t.rev++
+	if room := max(logFloor, t.tree.Len()/4); len(keys) > room {
+		t.log, t.floor = nil, t.rev
+	} else {
+		for _, k := range keys {
+			t.log = append(t.log, change[K]{t.rev, k})
+		}
+		if len(t.log) > 2*room {
+			old := len(t.log) - room
+			t.floor = t.log[old-1].rev
+			t.log = slices.Clone(t.log[old:])
+		}
+	}
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+// logFloor is how many changes are remembered at least. A reader that is further behind than a part of the table may as
+// well look at all of it.
+const logFloor = 256
+
+// Since returns the keys of the rows that were set or deleted after a revision, some perhaps more than once. ok is false
+// when that is too long ago to tell.
+func (t *Table[K, V]) Since(rev uint64) (keys []K, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if rev < t.floor {
+		return nil, false
+	}
+	from, _ := slices.BinarySearchFunc(t.log, rev+1, func(c change[K], rev uint64) int { return cmp.Compare(c.rev, rev) })
+	for _, c := range t.log[from:] {
+		keys = append(keys, c.key)
+	}
+	return keys, true
 }
 
 // Get returns one row.

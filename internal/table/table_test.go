@@ -47,6 +47,16 @@ func TestTableModel(t *testing.T) {
 		}
 		shots = append(shots, shot{tab.Snapshot(), model})
 		for _, s := range shots {
+			since, ok := tab.Since(s.snap.Revision())
+			if !ok {
+				t.Fatal("so few changes are remembered")
+			}
+			for k := range uint32(10) {
+				was, had := s.want[k]
+				if v, has := model[k]; (had != has || v != was) && !slices.Contains(since, k) {
+					t.Fatalf("%d has changed and is not among %v", k, since)
+				}
+			}
 			got := maps.Collect(s.snap.All())
 			if !maps.Equal(got, s.want) || s.snap.Len() != len(s.want) {
 				t.Fatalf("snapshot holds %v, want %v", got, s.want)
@@ -60,6 +70,41 @@ func TestTableModel(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A table remembers a bounded number of changes, and says when one asks for more.
+func TestSince(t *testing.T) {
+	tab := New[uint32, int]("t", Uint[uint32])
+	tab.Set(1, 1)
+	was := tab.Snapshot().Revision()
+	for i := range uint32(logFloor) {
+		tab.Set(10+i, 1)
+	}
+	if keys, ok := tab.Since(was); !ok || len(keys) != logFloor || keys[0] != 10 || slices.Contains(keys, 1) {
+		t.Fatalf("%v %v", keys, ok)
+	}
+	for i := range uint32(3 * logFloor) {
+		tab.Set(10+i, 2)
+	}
+	if _, ok := tab.Since(was); ok {
+		t.Error("remembers everything")
+	}
+	now := tab.Snapshot().Revision()
+	if keys, ok := tab.Since(now); !ok || len(keys) != 0 {
+		t.Errorf("nothing has changed: %v %v", keys, ok)
+	}
+	tab.Update(func(x *Txn[uint32, int]) { // one change that is larger than what is remembered
+		for i := range uint32(3 * logFloor) {
+			x.Set(5000+i, 1)
+		}
+	})
+	if _, ok := tab.Since(now); ok {
+		t.Error("a large change is remembered")
+	}
+	tab.Delete(1)
+	if keys, ok := tab.Since(now + 1); !ok || !slices.Equal(keys, []uint32{1}) {
+		t.Errorf("%v %v", keys, ok)
+	}
 }
 
 func TestPrefixKeys(t *testing.T) {
@@ -79,11 +124,22 @@ type target struct {
 	rows   map[string]int
 	fail   map[string]bool
 	prunes int
+	looks  int
+	blind  error // what Look answers
+	writes int   // calls of Update
+}
+
+func (f *target) Look(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.looks++
+	return f.blind
 }
 
 func (f *target) Update(_ context.Context, k string, v int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.writes++
 	if f.fail[k] {
 		return errors.New("no")
 	}
@@ -153,6 +209,48 @@ func TestReconciler(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// A round costs what has changed, not what there is: one look at the kernel and one call for each row.
+func TestRoundIsAsLargeAsTheChange(t *testing.T) {
+	tab := New[string, int]("t", String)
+	kernel := &target{rows: map[string]int{}, fail: map[string]bool{}}
+	r := NewReconciler(Config{}, tab, kernel)
+	for i := range 2000 {
+		tab.Set(fmt.Sprint(i), i)
+	}
+	tab.SetComplete()
+	round := func(want error) {
+		t.Helper()
+		if err := r.round(t.Context(), tab.Snapshot(), false); !errors.Is(err, want) {
+			t.Fatal(err)
+		}
+	}
+	round(nil)
+	if kernel.looks != 1 || kernel.writes != 2000 || kernel.prunes != 1 {
+		t.Fatalf("all: %d looks, %d writes, %d prunes", kernel.looks, kernel.writes, kernel.prunes)
+	}
+	tab.Set("7", -7)
+	tab.Delete("8")
+	if due := r.due(tab.Snapshot(), false); len(due) != 2 {
+		t.Errorf("%d rows are looked at for two changes", len(due))
+	}
+	round(nil)
+	round(nil)
+	if kernel.looks != 2 || kernel.writes != 2001 || kernel.rows["7"] != -7 || len(kernel.rows) != 1999 {
+		t.Errorf("two changes: %d looks, %d writes, %d rows", kernel.looks, kernel.writes, len(kernel.rows))
+	}
+	kernel.blind = errors.New("no look")
+	tab.Set("9", -9)
+	round(kernel.blind)
+	if r.Err() == nil || kernel.rows["9"] == -9 {
+		t.Error("wrote without a look")
+	}
+	kernel.blind = nil
+	round(nil)
+	if r.Err() != nil || kernel.rows["9"] != -9 {
+		t.Errorf("not made up for: %v", r.Err())
 	}
 }
 

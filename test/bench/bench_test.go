@@ -3,7 +3,6 @@ package main
 import (
 	"math"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -32,26 +31,6 @@ func TestMedian(t *testing.T) {
 	}
 	if !math.IsNaN(median(nil)) {
 		t.Error("median of nothing")
-	}
-}
-
-func TestReplaceBetween(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "doc.md")
-	if err := os.WriteFile(path, []byte("# Title\n"+markBegin+"\nold\n"+markEnd+"\nrest\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := replaceBetween(path, "\nnew\n\n"); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(path)
-	if want := "# Title\n" + markBegin + "\nnew\n" + markEnd + "\nrest\n"; err != nil || string(got) != want {
-		t.Errorf("%q %v", got, err)
-	}
-	if err := os.WriteFile(path, []byte("no markers"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := replaceBetween(path, "x"); err == nil {
-		t.Error("a document without markers was taken")
 	}
 }
 

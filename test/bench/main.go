@@ -23,6 +23,7 @@ import (
 	"github.com/hypha-net/hypha/internal/netns"
 	"github.com/hypha-net/hypha/test/bench/arm"
 	"github.com/hypha-net/hypha/test/bench/load"
+	"github.com/hypha-net/hypha/test/bench/page"
 )
 
 func main() {
@@ -83,8 +84,8 @@ func bench(ctx context.Context) (err error) {
 		return time.Until(end) / time.Duration(left+1)
 	}
 	var doc strings.Builder
-	fmt.Fprintf(&doc, "%s\n\n", machine())
-	fmt.Fprintf(&doc, "Command: `go run ./test/bench -rounds %d -duration %s -services %d`\n\n", *rounds, *duration, *services)
+	fmt.Fprintf(&doc, "%s\n\n", page.Machine([]string{"iperf3", "--version"}, []string{"iptables", "--version"}, []string{"nft", "--version"}))
+	fmt.Fprintf(&doc, "Command: `go run ./test/bench -rounds %d -duration %s -services %d`; streams with %s.\n\n", *rounds, *duration, *services, congestion)
 	for _, g := range groups {
 		arms := g.arms
 		if *only != "" {
@@ -121,7 +122,7 @@ func bench(ctx context.Context) (err error) {
 	if *out == "" {
 		return nil
 	}
-	return replaceBetween(*out, doc.String())
+	return page.Replace(*out, "bench", doc.String())
 }
 
 // group sets all arms up, measures, and takes all down again, whatever happens.

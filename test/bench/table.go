@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -46,12 +43,6 @@ var targets = []target{
 	{test: "crr1", arm: "C", than: "B1s", least: 1},
 	{test: "crr1", arm: "C", than: "C0", least: 0.97},
 }
-
-// Markers in the document between which the tables stand.
-const (
-	markBegin = "<!-- bench:begin -->"
-	markEnd   = "<!-- bench:end -->"
-)
 
 // write writes the reports as Markdown tables.
 func write(w io.Writer, reports []report) {
@@ -128,23 +119,6 @@ func (r report) outcome(name string) *outcome {
 		if r.arms[i].arm.Name() == name {
 			return &r.arms[i]
 		}
-	}
-	return nil
-}
-
-// replaceBetween puts text between the markers of a file.
-func replaceBetween(path, text string) error {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("update the document: %w", err)
-	}
-	i, j := bytes.Index(b, []byte(markBegin)), bytes.Index(b, []byte(markEnd))
-	if i < 0 || j < i {
-		return errors.New("update the document: it lacks the markers " + markBegin + " and " + markEnd)
-	}
-	out := string(b[:i]) + markBegin + "\n" + strings.TrimSpace(text) + "\n" + string(b[j:])
-	if err := os.WriteFile(path, []byte(out), 0o644); err != nil {
-		return fmt.Errorf("update the document: %w", err)
 	}
 	return nil
 }

@@ -4,9 +4,12 @@ package node
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/gaissmai/bart"
 
 	"github.com/hypha-net/hypha/internal/model"
 )
@@ -38,7 +41,7 @@ type Plan struct {
 // Compute makes the plan of the node self. nodes are all of the cluster, by name; self may be among them. Of two nodes
 // that claim the same address or overlapping pod ranges, self wins, then the one that comes first by name.
 func Compute(self *model.Node, nodes []model.Node, o Options) Plan {
-	c := &compute{o: o, self: self, rows: map[netip.Prefix]model.IPEntry{}, routes: map[netip.Prefix]model.Route{}, owner: map[netip.Prefix]string{}}
+	c := &compute{o: o, self: self, rows: map[netip.Prefix]model.IPEntry{}, routes: map[netip.Prefix]model.Route{}}
 	c.outside()
 	c.own()
 	others := slices.Clone(nodes)
@@ -71,7 +74,7 @@ type compute struct {
 	self     *model.Node
 	rows     map[netip.Prefix]model.IPEntry
 	routes   map[netip.Prefix]model.Route
-	owner    map[netip.Prefix]string // of addresses and pod ranges
+	owner    bart.Table[string] // of addresses and pod ranges, the nodes' names
 	warnings []string
 }
 
@@ -85,13 +88,15 @@ func (c *compute) warn(format string, args ...any) {
 
 // claim says whether a node may have a prefix, and remembers that it has.
 func (c *compute) claim(p netip.Prefix, name string) bool {
-	for q, owner := range c.owner {
-		if owner != name && q.Overlaps(p) {
-			c.warn("node %s claims %s, which overlaps %s of node %s: ignored", name, p, q, owner)
-			return false
+	for _, around := range []iter.Seq2[netip.Prefix, string]{c.owner.Supernets(p), c.owner.Subnets(p)} {
+		for q, owner := range around {
+			if owner != name {
+				c.warn("node %s claims %s, which overlaps %s of node %s: ignored", name, p, q, owner)
+				return false
+			}
 		}
 	}
-	c.owner[p] = name
+	c.owner.Insert(p, name)
 	return true
 }
 
@@ -118,11 +123,11 @@ func (c *compute) outside() {
 // own are this node's addresses, routers and pod ranges. In its own pod ranges there is nobody but the endpoints.
 func (c *compute) own() {
 	for _, p := range c.self.PodCIDRs {
-		c.owner[p] = c.self.Name
+		c.owner.Insert(p, c.self.Name)
 		c.row(model.IPEntry{Prefix: p, Identity: model.IdentityUnmanaged, Source: model.IPSourceLocal, LocalCIDR: true, NoMasq: true})
 	}
 	for _, a := range slices.Concat(c.self.Addrs, c.self.Routers) {
-		c.owner[single(a)] = c.self.Name
+		c.owner.Insert(single(a), c.self.Name)
 		c.row(model.IPEntry{Prefix: single(a), Identity: model.IdentityHost, Source: model.IPSourceLocal, Node: true, NoMasq: true, Name: c.self.Name})
 	}
 }

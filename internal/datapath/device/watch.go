@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -97,17 +98,26 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 }
 
-// listen marks dirty for every message, and for every message lost: then the kernel says ENOBUFS once and goes on.
+// listen marks dirty for every message, and for every message lost: then the kernel says ENOBUFS once and goes on. What
+// the messages say does not matter, look reads it afresh.
 func (w *Watcher) listen(ctx context.Context, dirty chan<- struct{}) error {
-	if err := w.sub.SetReceiveTimeout(&unix.Timeval{Usec: 200_000}); err != nil {
+	fd, err := unix.FcntlInt(uintptr(w.sub.GetFd()), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
 		return fmt.Errorf("listen to device changes: %w", err)
 	}
+	f := os.NewFile(uintptr(fd), "netlink") // non-blocking: it waits with all the others, without a thread
+	defer func() { _ = f.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(0, 1)) })()
+	buf := make([]byte, 4096)
 	for ctx.Err() == nil {
-		_, _, err := w.sub.Receive()
+		_, err := f.Read(buf)
 		switch {
 		case err == nil, errors.Is(err, unix.ENOBUFS):
 			mark(dirty)
-		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR): // no news
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.EINTR):
 		default:
 			return fmt.Errorf("listen to device changes: %w", err)
 		}

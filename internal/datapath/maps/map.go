@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -37,6 +38,8 @@ type handle struct {
 	pin  string
 	old  *ebpf.Map // the map it replaced, until Settle
 
+	writes atomic.Uint64 // rows written or deleted, as far as the kernel was asked
+
 	mu      sync.Mutex
 	errors  uint64
 	lastErr error
@@ -60,11 +63,13 @@ func (h *handle) failed(verb string, err error) error {
 
 // put writes one row.
 func put[K, V any](h *handle, k K, v V) error {
+	h.writes.Add(1)
 	return h.failed("write", h.Update(&k, &v, ebpf.UpdateAny))
 }
 
 // del removes one row; one that is not there is no error.
 func del[K any](h *handle, k K) error {
+	h.writes.Add(1)
 	err := h.Delete(&k)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil
@@ -90,6 +95,7 @@ func putAll[K, V any](h *handle, ks []K, vs []V) error {
 		return nil
 	}
 	n, err := h.BatchUpdate(ks, vs, nil)
+	h.writes.Add(uint64(max(n, 0)))
 	if err == nil {
 		return nil
 	}
@@ -108,7 +114,9 @@ func delAll[K any](h *handle, ks []K) error {
 	if len(ks) == 0 {
 		return nil
 	}
-	if _, err := h.BatchDelete(ks, nil); err == nil {
+	n, err := h.BatchDelete(ks, nil)
+	h.writes.Add(uint64(max(n, 0)))
+	if err == nil {
 		return nil
 	}
 	var failed error // a batch stops at the first absent row

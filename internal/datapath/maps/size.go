@@ -17,8 +17,8 @@ const DefaultRatio = 0.0025
 // Shares of that memory for the two tables that the kernel allocates in full. What remains is for the bucket arrays
 // and rows of the others, which grow with use.
 const (
-	ctShare  = 0.35
-	natShare = 0.15
+	ctShare  = 0.30
+	natShare = 0.14
 )
 
 // Bounds of derived sizes, in rows.

@@ -13,6 +13,7 @@ type Status struct {
 	Entries            uint32 // rows in use; of an array, all
 	MaxEntries         uint32
 	KeySize, ValueSize uint32
+	Writes             uint64 // rows written or deleted since Open
 	Errors             uint64 // writes that failed since Open
 	LastErr            error
 }
@@ -28,7 +29,7 @@ func (m *Maps) List() ([]Status, error) {
 		if err != nil {
 			return nil, err
 		}
-		s.Entries = n
+		s.Entries, s.Writes = n, h.writes.Load()
 		h.mu.Lock()
 		s.Errors, s.LastErr = h.errors, h.lastErr
 		h.mu.Unlock()

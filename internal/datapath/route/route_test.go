@@ -129,3 +129,34 @@ func foreignTo(p netip.Prefix) (*netlink.Route, error) {
 	}
 	return &netlink.Route{Dst: ipNet(p), Gw: netip.MustParseAddr("192.0.2.9").AsSlice(), LinkIndex: l.Attrs().Index, Protocol: 4}, nil
 }
+
+// What others do to our routes is found at the next look, and mended.
+func TestLook(t *testing.T) {
+	a := netns.New(t, "a")
+	a.In(func() error {
+		ctx := context.Background()
+		target, err := New()
+		if err != nil {
+			return err
+		}
+		defer target.Close()
+		r := model.Route{Prefix: p4, Device: "lo"}
+		if err := target.Update(ctx, p4, r); err != nil {
+			return err
+		}
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		if err := netlink.RouteDel(&netlink.Route{Dst: ipNet(p4), LinkIndex: lo.Attrs().Index, Scope: netlink.SCOPE_LINK}); err != nil {
+			return err
+		}
+		if err := errors.Join(target.Look(ctx), target.Update(ctx, p4, r)); err != nil {
+			return err
+		}
+		if d := cmp.Diff([]string{"10.1.0.0/24"}, own(t, Protocol)); d != "" {
+			t.Error(d)
+		}
+		return nil
+	})
+}

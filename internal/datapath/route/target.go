@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -17,9 +20,13 @@ import (
 var ErrForeign = errors.New("another route to this destination exists, not made by Hypha: remove it or exclude the prefix")
 
 // Target brings the routes of the calling thread's network namespace in line with a table of model.Route. It is a
-// table.Target.
+// table.Target, and a table.Looker: listing routes costs the more the more there are, so it is done once for many of them.
 type Target struct {
 	h *netlink.Handle
+
+	mu      sync.Mutex
+	have    map[netip.Prefix]netlink.Route // ours, as Look found them and we changed them since
+	devices map[string]int                 // index by name, as far as asked since Look
 }
 
 // New opens a netlink socket.
@@ -34,31 +41,56 @@ func New() (*Target, error) {
 // Close closes the socket; routes stay.
 func (t *Target) Close() { t.h.Close() }
 
+// Look reads our routes. What is called next goes by them; without Look they are read then.
+func (t *Target) Look(context.Context) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.look()
+}
+
+func (t *Target) look() error {
+	have := map[netip.Prefix]netlink.Route{}
+	for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
+		rs, err := t.h.RouteListFiltered(f, &netlink.Route{Table: unix.RT_TABLE_MAIN, Protocol: Protocol},
+			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return fmt.Errorf("list routes: %w", err)
+		}
+		for i := range rs {
+			have[prefixOf(&rs[i])] = rs[i]
+		}
+	}
+	t.have, t.devices = have, map[string]int{}
+	return nil
+}
+
+// seen looks unless somebody has.
+func (t *Target) seen() error {
+	if t.have != nil {
+		return nil
+	}
+	return t.look()
+}
+
 // Update sets one route.
 func (t *Target) Update(_ context.Context, p netip.Prefix, r model.Route) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.seen(); err != nil {
+		return err
+	}
 	want, err := t.route(r)
 	if err != nil {
 		return err
 	}
-	have, err := t.to(p)
-	if err != nil {
-		return err
-	}
-	own := false
-	for _, x := range have {
-		switch {
-		case x.Protocol == Protocol && same(&x, want):
-			return nil
-		case x.Protocol == Protocol:
-			own = true
-		case x.Priority == priority(p): // another metric is another place
-			return fmt.Errorf("set route to %s: %w", p, ErrForeign)
-		}
-	}
-	if own {
+	have, own := t.have[p]
+	switch {
+	case own && same(&have, want):
+		return nil
+	case own:
 		err = t.h.RouteReplace(want)
-	} else {
-		err = t.h.RouteAdd(want)
+	default:
+		err = t.h.RouteAdd(want) // the kernel refuses when somebody else's is there with the same metric
 	}
 	if errors.Is(err, unix.EEXIST) {
 		err = ErrForeign
@@ -66,69 +98,50 @@ func (t *Target) Update(_ context.Context, p netip.Prefix, r model.Route) error 
 	if err != nil {
 		return fmt.Errorf("set route to %s: %w", p, err)
 	}
+	t.have[p] = *want
 	return nil
 }
 
 // Delete removes one route of ours; absent is no error.
 func (t *Target) Delete(_ context.Context, p netip.Prefix) error {
-	have, err := t.to(p)
-	if err != nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.seen(); err != nil {
 		return err
 	}
-	return t.remove(have, func(*netlink.Route) bool { return true })
+	return t.remove(p)
 }
 
 // Prune removes the routes of ours that no row asks for.
 func (t *Target) Prune(_ context.Context, want map[netip.Prefix]model.Route) error {
-	have, err := t.list()
-	if err != nil {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.seen(); err != nil {
 		return err
 	}
-	return t.remove(have, func(r *netlink.Route) bool {
-		_, ok := want[prefixOf(r)]
-		return !ok
-	})
-}
-
-// Clear removes all routes of ours; for cleanup.
-func (t *Target) Clear(ctx context.Context) error { return t.Prune(ctx, nil) }
-
-func (t *Target) remove(rs []netlink.Route, which func(*netlink.Route) bool) error {
 	var failed error
-	for i := range rs {
-		r := &rs[i]
-		if r.Protocol != Protocol || !which(r) {
-			continue
-		}
-		if err := t.h.RouteDel(r); err != nil && !errors.Is(err, unix.ESRCH) {
-			failed = errors.Join(failed, fmt.Errorf("delete route to %s: %w", prefixOf(r), err))
+	for _, p := range slices.Collect(maps.Keys(t.have)) {
+		if _, ok := want[p]; !ok {
+			failed = errors.Join(failed, t.remove(p))
 		}
 	}
 	return failed
 }
 
-// to lists the routes to exactly this prefix in the main table, whoever made them.
-func (t *Target) to(p netip.Prefix) ([]netlink.Route, error) {
-	have, err := t.h.RouteListFiltered(family(p), &netlink.Route{Table: unix.RT_TABLE_MAIN, Dst: ipNet(p)},
-		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list routes to %s: %w", p, err)
-	}
-	return have, nil
-}
+// Clear removes all routes of ours; for cleanup.
+func (t *Target) Clear(ctx context.Context) error { return t.Prune(ctx, nil) }
 
-// list reads our routes of both versions.
-func (t *Target) list() ([]netlink.Route, error) {
-	var out []netlink.Route
-	for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
-		rs, err := t.h.RouteListFiltered(f, &netlink.Route{Table: unix.RT_TABLE_MAIN, Protocol: Protocol},
-			netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
-		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-			return nil, fmt.Errorf("list routes: %w", err)
-		}
-		out = append(out, rs...)
+// remove removes our route to a prefix.
+func (t *Target) remove(p netip.Prefix) error {
+	r, ok := t.have[p]
+	if !ok {
+		return nil
 	}
-	return out, nil
+	if err := t.h.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("delete route to %s: %w", p, err)
+	}
+	delete(t.have, p)
+	return nil
 }
 
 // route is the kernel's form of a row.
@@ -144,11 +157,16 @@ func (t *Target) route(r model.Route) (*netlink.Route, error) {
 		out.Scope = netlink.SCOPE_LINK
 	}
 	if r.Device != "" {
-		l, err := t.h.LinkByName(r.Device)
-		if err != nil {
-			return nil, fmt.Errorf("set route to %s: find device %s: %w", r.Prefix, r.Device, err)
+		index, ok := t.devices[r.Device]
+		if !ok {
+			l, err := t.h.LinkByName(r.Device)
+			if err != nil {
+				return nil, fmt.Errorf("set route to %s: find device %s: %w", r.Prefix, r.Device, err)
+			}
+			index = l.Attrs().Index
+			t.devices[r.Device] = index
 		}
-		out.LinkIndex = l.Attrs().Index
+		out.LinkIndex = index
 	}
 	return out, nil
 }

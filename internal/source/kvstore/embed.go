@@ -111,7 +111,8 @@ func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
 		defer mu.Unlock()
 		s.grpc = append(s.grpc, g)
 	}
-	e.TickMs, e.ElectionMs = 200, 1000 // there is nobody to elect against, and each tick costs CPU
+	e.TickMs, e.ElectionMs = 200, 1000   // there is nobody to elect against, and each tick costs CPU
+	e.BackendBatchInterval = time.Second // it wakes up that often; what is answered is in the log by then
 	e.QuotaBackendBytes = defaultQuota
 	e.MaxTxnOps = embeddedTxnOps
 	e.MaxRequestBytes = 4 * maxRequest

@@ -232,9 +232,7 @@ func (d *Identities) release(r *idRef) {
 	d.s.leases.drop(d.useKey(r.key))
 }
 
-func (d *Identities) useKey(labels string) string {
-	return identityValue + labels + "/" + d.s.cfg.NodeName
-}
+func (d *Identities) useKey(labels string) string { return useKey(d.s.cfg.NodeName, labels) }
 
 func (d *Identities) parse(key string, value []byte) (model.IdentityID, model.Identity, bool, error) {
 	id, ok := parseID(key)

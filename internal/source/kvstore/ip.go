@@ -65,19 +65,19 @@ func (p *IPs) run(ctx context.Context) { p.f.run(ctx) }
 // not in it: what lives here, the agent knows itself.
 func (p *IPs) Table() *table.Table[netip.Prefix, model.IPEntry] { return p.f.tab }
 
-// Publish declares that these addresses are workloads of this node. Tunnel must be this node's own underlay address.
-// Reserved and node-local identities mean nothing, or too much, elsewhere and are refused; but health (4) and init (5).
+// Publish declares that these addresses are workloads of this node. Tunnel must be this node's own underlay address. What
+// IPRow refuses is refused.
 func (p *IPs) Publish(rows ...model.IPEntry) error {
-	values := make([]string, len(rows))
+	kvs := make([]KV, len(rows))
 	for i, e := range rows {
-		v, err := p.marshal(e)
+		kv, err := IPRow(p.s.cfg.ClusterName, p.s.cfg.NodeName, e)
 		if err != nil {
-			return fmt.Errorf("publish %s: %w", e.Prefix, err)
+			return fmt.Errorf("publish %w", err)
 		}
-		values[i] = v
+		kvs[i] = kv
 	}
-	for i, e := range rows {
-		p.s.leases.put(p.key(e.Prefix), values[i])
+	for _, kv := range kvs {
+		p.s.leases.put(kv.Key, string(kv.Value))
 	}
 	return nil
 }
@@ -119,31 +119,6 @@ func (p *IPs) dropLeft() {
 }
 
 func (p *IPs) key(x netip.Prefix) string { return p.f.prefix + ipSuffix(x) }
-
-func (p *IPs) marshal(e model.IPEntry) (string, error) {
-	switch {
-	case !e.Prefix.IsValid() || e.Prefix != e.Prefix.Masked() || e.Prefix.Addr().Is4In6():
-		return "", fmt.Errorf("not an address or prefix")
-	case !e.Tunnel.IsValid():
-		return "", fmt.Errorf("no address of its node")
-	case !publishable(e.Identity):
-		return "", fmt.Errorf("identity %d is not for other nodes", e.Identity)
-	}
-	v := ipPair{IP: e.Prefix.Addr(), HostIP: e.Tunnel, ID: e.Identity, K8sNamespace: e.Namespace, K8sPodName: e.Name,
-		Node: p.s.cfg.NodeName}
-	if !e.Prefix.IsSingleIP() {
-		v.Mask = net.CIDRMask(e.Prefix.Bits(), e.Prefix.Addr().BitLen())
-	}
-	for _, np := range e.NamedPorts {
-		name, ok := protoNames[np.Proto]
-		if !ok {
-			return "", fmt.Errorf("named port %s: protocol %d has no ports", np.Name, np.Proto)
-		}
-		v.NamedPorts = append(v.NamedPorts, ipPort{Name: np.Name, Port: np.Port, Protocol: name})
-	}
-	data, err := json.Marshal(v)
-	return string(data), err
-}
 
 // publishable says whether an identity may come from another node for a workload: those the cluster hands out, and the
 // two that workloads have without labels. Never host, world or the like: that would be a way around policy.

@@ -63,14 +63,11 @@ func (n *Nodes) Publish(node model.Node) error {
 		return fmt.Errorf("publish node: %q is not this node (%q)", node.Name, n.s.cfg.NodeName)
 	}
 	node.Cluster = n.s.cfg.ClusterName
-	value, err := json.Marshal(node)
+	kv, err := NodeRow(node)
 	if err != nil {
 		return fmt.Errorf("publish node: %w", err)
 	}
-	if _, _, _, err := parseNode(node.Name, value); err != nil {
-		return fmt.Errorf("publish node: %w", err)
-	}
-	n.s.leases.put(n.f.prefix+node.Name, string(value))
+	n.s.leases.put(kv.Key, string(kv.Value))
 	return nil
 }
 

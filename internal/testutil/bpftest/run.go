@@ -74,16 +74,22 @@ func (e *Env) MustRun(prog string, ifindex int, frame []byte) (verdict uint32, o
 // Bench runs a program many times on the same frame and returns the mean time of one run. What the program rewrites
 // stays rewritten from one run to the next.
 func (e *Env) Bench(prog string, ifindex int, frame []byte, repeat int) (time.Duration, error) {
+	took, _, err := e.BenchProgram(e.Prog(prog), ifindex, frame, repeat)
+	return took / time.Duration(repeat), err
+}
+
+// BenchProgram does so with a program that need not be one of the objects', and returns the time of all runs together and
+// the last one's verdict.
+func (e *Env) BenchProgram(pr *ebpf.Program, ifindex int, frame []byte, repeat int) (took time.Duration, verdict uint32, err error) {
 	ctx := skb{IfIndex: uint32(ifindex)}
 	opts := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: ctx, Repeat: uint32(repeat)}
-	var took time.Duration
-	pr := e.Prog(prog)
-	err := e.NS.Do(func() error {
+	err = e.NS.Do(func() error {
 		var before, after unix.Timespec
 		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &before); err != nil {
 			return err
 		}
-		if _, err := pr.Run(&opts); err != nil {
+		var err error
+		if verdict, err = pr.Run(&opts); err != nil {
 			return err
 		}
 		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &after); err != nil {
@@ -93,7 +99,7 @@ func (e *Env) Bench(prog string, ifindex int, frame []byte, repeat int) (time.Du
 		return nil
 	})
 	if err != nil {
-		return 0, fmt.Errorf("run %s: %w", prog, err)
+		return 0, 0, fmt.Errorf("run %s: %w", pr, err)
 	}
-	return took / time.Duration(repeat), nil
+	return took, verdict, nil
 }

@@ -37,8 +37,9 @@ type Config struct {
 	Nodes   int // 1 or 2
 	IPv4    bool
 	IPv6    bool
-	Native  bool           // routes between the nodes instead of the overlay
-	Options map[string]any // of all agents, over the usual ones
+	Native  bool                 // routes between the nodes instead of the overlay
+	Options map[string]any       // of all agents, over the usual ones
+	Prepare func(*Cluster) error // runs when the network is there and before any agent starts; nil: nothing
 }
 
 // Cluster is a running cluster. Its methods may be called from several goroutines.
@@ -91,6 +92,11 @@ func New(ctx context.Context, cfg Config) (c *Cluster, err error) {
 	}
 	if err := c.wire(); err != nil {
 		return c, err
+	}
+	if cfg.Prepare != nil {
+		if err := cfg.Prepare(c); err != nil {
+			return c, err
+		}
 	}
 	for _, n := range c.Nodes {
 		if err := n.Start(ctx, 1); err != nil {

@@ -117,3 +117,10 @@ func (p *Pod) Addr(v6 bool) netip.Addr {
 	}
 	return netip.Addr{}
 }
+
+// Pod is the pod of this name, nil when there is none.
+func (c *Cluster) Pod(name string) *Pod {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pods[name]
+}

@@ -1,4 +1,5 @@
-package main
+// Package page writes results of benchmarks into a document: what they ran on, and text between markers.
+package page
 
 import (
 	"fmt"
@@ -10,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine describes what it ran on and with, as far as results depend on it.
-func machine() string {
+// Machine describes what it ran on and with, as far as results depend on it: the first line of what each of these commands
+// says is part of it.
+func Machine(commands ...[]string) string {
 	var u unix.Utsname
 	release := "unknown"
 	if unix.Uname(&u) == nil {
@@ -26,8 +28,12 @@ func machine() string {
 			}
 		}
 	}
-	return fmt.Sprintf("Machine: Linux %s, %d CPUs (%s), a virtual machine unless said otherwise. Streams with %s. %s; %s; %s; %s.", release, runtime.NumCPU(), model, congestion,
-		firstLine("iperf3", "--version"), firstLine("iptables", "--version"), firstLine("nft", "--version"), runtime.Version())
+	var out strings.Builder
+	fmt.Fprintf(&out, "Machine: Linux %s, %d CPUs (%s), a virtual machine unless said otherwise. ", release, runtime.NumCPU(), model)
+	for _, argv := range commands {
+		out.WriteString(firstLine(argv...) + "; ")
+	}
+	return out.String() + runtime.Version() + "."
 }
 
 // firstLine is what a program says of its version, or its name.

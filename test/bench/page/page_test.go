@@ -1,0 +1,32 @@
+package page
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestReplace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "doc.md")
+	doc := "# Title\n<!-- a:begin -->\nold\n<!-- a:end -->\n<!-- b:begin -->\nrest\n<!-- b:end -->\n"
+	if err := os.WriteFile(path, []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Replace(path, "a", "\nnew\n\n"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(path)
+	if want := strings.Replace(doc, "old", "new", 1); err != nil || string(got) != want {
+		t.Errorf("%q %v", got, err)
+	}
+	if err := Replace(path, "c", "x"); err == nil {
+		t.Error("a document without markers was taken")
+	}
+}
+
+func TestMachine(t *testing.T) {
+	if got := Machine([]string{"/bin/sh", "-c", "echo tool 1.2; echo more"}); !strings.Contains(got, "; tool 1.2; ") && !strings.Contains(got, " tool 1.2; ") || strings.Contains(got, "more") {
+		t.Error(got)
+	}
+}
