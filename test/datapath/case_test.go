@@ -59,3 +59,30 @@ func TestCase38Programs(t *testing.T) {
 		})
 	}
 }
+
+// TestCase31Malformed: fragments, extension headers and options, ICMP errors, echo ids used again and wrong lengths: nothing
+// passes that the model refuses, and no program fails.
+func TestCase31Malformed(t *testing.T) {
+	c := score.Start(t, "31", "fragments, extension headers, ICMP errors and id reuse, bad lengths")
+	w, r := newTown(t), c.Rand()
+	all := tally{refused: map[uint8]int{}}
+	count := 0
+	for _, prog := range []string{pod.FromPod, pod.ToPod, overlay.FromOverlay, overlay.ToOverlay, host.FromNetdev} {
+		y := try(t, w, r, prog, score.Size(4_000, 200_000), mode{odd: 80, spoilt: 40, spoof: 3})
+		for _, n := range y.packets {
+			count += n
+		}
+		all.add(y)
+	}
+	c.Count(count, "packets")
+	c.Say("%v", all)
+}
+
+func (y *tally) add(o tally) {
+	y.passed += o.passed
+	y.short += o.short
+	y.against += o.against
+	for why, n := range o.refused {
+		y.refused[why] += n
+	}
+}
