@@ -88,7 +88,7 @@ static __always_inline bool ndp_to_node(const struct addr *dst)
 {
 	struct ipcache_value *v;
 
-	if (addr_link_local(dst) || (dst->b[0] == 0xff && dst->b[1] == 2))
+	if (addr_link_local(dst) || (dst->b[0] == 0xff && (dst->b[1] & 0x0f) == 2)) /* whatever the multicast flags */
 		return true;
 	v = ipcache_find(dst);
 	return v && v->identity == IDENTITY_HOST;

@@ -1,6 +1,8 @@
 package datapath_test
 
 import (
+	"net/netip"
+
 	"github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/internal/testutil/bpftest"
 )
@@ -23,6 +25,9 @@ func (o *oracle) fromNetdev(in bpftest.Packet) fate {
 	}
 	if to := o.podAt(p.dst); to != nil {
 		return o.routedIn(p, to, why)
+	}
+	if p.dst.IsValid() && ownHost(p.dst) && p.dst != netip.IPv6Unspecified() {
+		return fate{why: maps.DropInvalid}
 	}
 	if why != 0 {
 		return pass
