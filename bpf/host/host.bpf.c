@@ -28,6 +28,13 @@ static __always_inline int check_sender(struct pkt *p)
 	return 0;
 }
 
+/* To the node's loopback. Not every node's kernel drops it: kube-proxy, for one, sets route_localnet (CVE-2020-8558). The
+ * zero address is that of what is no IP packet. */
+static __always_inline bool to_loopback(const struct pkt *p)
+{
+	return addr_own_host(&p->t.dst) && !addr_zero(&p->t.dst);
+}
+
 /* Ports of fragments and quoted packets, before the address changes. */
 static __always_inline int look_inside(struct __sk_buff *skb, struct pkt *p)
 {
@@ -111,6 +118,8 @@ static __always_inline int handle_from_netdev(struct __sk_buff *skb, struct pkt 
 		if (!err)
 			err = routed_to_pod(skb, p);
 	} else {
+		if (to_loopback(p))
+			return fail(p, DROP_INVALID, FILE_HOST, __LINE__);
 		if (err)
 			return TC_ACT_OK;
 		err = masqueraded_to_pod(skb, p);

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/hypha-net/hypha/bpf/host"
 	"github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/pod"
@@ -19,24 +17,11 @@ var (
 	lan      = packet.MAC(0x77)
 )
 
-// outside makes d4 the device to the outside, with a default route and the node's addresses to leave under.
+// outside is a world with a device to the outside.
 func outside(t *testing.T, mtu int) (*bpftest.World, int) {
 	t.Helper()
 	w := bpftest.NewWorld(t, bpftest.Config{})
-	w.NS.Addr("d4", bpftest.Node1[0].String()+"/24", bpftest.Node1[1].String()+"/64")
-	w.NS.Set("net.ipv4.ip_forward", "1")
-	w.NS.Set("net.ipv6.conf.all.forwarding", "1")
-	w.NS.In(func() error {
-		l, err := netlink.LinkByName("d4")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetMTU(l, mtu)
-	})
-	w.NS.Route("default", "192.0.2.254")
-	w.NS.Route("::/0", "2001:db8::fe")
-	w.Put(w.Maps.DevicesV1, uint32(w.Dev[3]), maps.Device{Masq4: maps.AddrFrom(bpftest.Node1[0]), Masq6: maps.AddrFrom(bpftest.Node1[1]), Mtu: uint32(mtu)})
-	return w, w.Dev[3]
+	return w, w.OpenOutside(mtu)
 }
 
 func drops(t *testing.T, w *bpftest.World, prog string, dev int, frame []byte, want ...uint8) (uint32, []byte) {

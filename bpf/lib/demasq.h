@@ -10,18 +10,20 @@
 static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p)
 {
 	bool error = p->flags & PKT_F_ERROR;
+	const struct tuple *t = error ? &p->quote : &p->t;
 	struct nat_key k;
 	struct nat_value *v;
 	struct addr to;
 	__be16 port;
 	int err;
 
-	if (!nat_speaks(error ? &p->quote : &p->t))
+	if (!nat_speaks(t))
 		return 0;
-	/* Who pings the node may use an id that a workload pings them with. */
-	if (!error && proto_is_icmp(p->t.proto) && p->t.type == icmp_echo_request(p->t.proto, p->t.type))
+	/* Who pings the node may use an id that a workload pings them with. An error about the node's reply travels as such a
+	 * request does. */
+	if (proto_is_icmp(t->proto) && t->type == icmp_echo_request(t->proto, t->type))
 		return 0;
-	nat_key_from(error ? &p->quote : &p->t, &k, NAT_REVERSE);
+	nat_key_from(t, &k, NAT_REVERSE);
 	if (!nat_in_range(k.dport))
 		return 0;
 	v = bpf_map_lookup_elem(&nat_v1, &k);

@@ -88,7 +88,7 @@ static __always_inline bool ndp_to_node(const struct addr *dst)
 {
 	struct ipcache_value *v;
 
-	if (addr_link_local(dst) || (dst->b[0] == 0xff && dst->b[1] == 2))
+	if (addr_link_local(dst) || (dst->b[0] == 0xff && (dst->b[1] & 0x0f) == 2)) /* whatever the multicast flags */
 		return true;
 	v = ipcache_find(dst);
 	return v && v->identity == IDENTITY_HOST;
@@ -129,8 +129,9 @@ static __noinline int ndp_from_pod(struct __sk_buff *skb, struct pkt *p)
 		return drop_chatter(skb, p);
 	if (p->t.type != NDP_SOLICITATION && p->t.type != NDP_ADVERTISEMENT)
 		return fail(p, DROP_ICMPV6_FORBIDDEN, FILE_NEIGH, __LINE__);
-	if (p->hop != NDP_HOPS || !p->plain_header || p->t.code || bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) ||
-	    bpf_skb_load_bytes(skb, L3_OFF, &n, NDP_SHORT))
+	/* Bytes behind the IP packet are no part of it. */
+	if (p->hop != NDP_HOPS || !p->plain_header || p->t.code || p->l4_len < NDP_SHORT - sizeof(struct ipv6hdr) ||
+	    bpf_skb_load_bytes(skb, 0, &eth, sizeof(eth)) || bpf_skb_load_bytes(skb, L3_OFF, &n, NDP_SHORT))
 		return fail(p, DROP_INVALID, FILE_NEIGH, __LINE__);
 	if (p->t.type == NDP_ADVERTISEMENT)
 		return ndp_advertised(skb, p, &eth, &n);

@@ -8,6 +8,7 @@
 
 #include "cfg.h"
 #include "ext.h"
+#include "opt.h"
 #include "pkt.h"
 
 /* The shortest header each protocol can have, which the first fragment must hold whole (RFC 1858, RFC 7112). */
@@ -181,6 +182,8 @@ static __always_inline int parse4(struct __sk_buff *skb, struct pkt *p, __u32 l3
 	p->plain_header = hlen == sizeof(*ip);
 	p->l4 = l3 + hlen;
 	p->l4_len = len - hlen;
+	if (!p->plain_header && opt_walk(skb, l3 + sizeof(*ip), p->l4))
+		return fail(p, DROP_INVALID, FILE_PARSE, __LINE__);
 	frag = bpf_ntohs(ip->frag_off);
 	p->dont_fragment = frag & 0x4000;
 	p->frag_id = ip->id;

@@ -138,6 +138,14 @@ func TestOptionsAndExtensions(t *testing.T) {
 		_ = tcp.SetNetworkLayerForChecksum(ip)
 		expect(t, w, "IPv4 options", w.Pod1, packet.Serialize(f.Ethernet(), ip, tcp), bpftest.Redirect, reason)
 	}
+	for _, route := range []uint8{131, 137} {
+		f := w.Pod1.Flow(w.Pod2.V4, 4000, 80)
+		ip := f.IPv4(layers.IPProtocolUDP)
+		ip.Options = []layers.IPv4Option{{OptionType: 1}, {OptionType: route, OptionLength: 7, OptionData: []byte{4, 198, 51, 100, 7}}}
+		u := &layers.UDP{SrcPort: 4000, DstPort: 80}
+		_ = u.SetNetworkLayerForChecksum(ip)
+		expect(t, w, "IPv4 source route", w.Pod1, packet.Serialize(f.Ethernet(), ip, u), 0, maps.DropInvalid)
+	}
 	udp := func(port byte) []byte { return []byte{0, 40, 0, port, 0, 8, 0, 0} }
 	pad := func(next byte) []byte { return []byte{next, 0, 1, 4, 0, 0, 0, 0} }
 	for _, c := range []struct {

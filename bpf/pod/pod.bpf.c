@@ -84,7 +84,8 @@ static __always_inline int send_away(struct __sk_buff *skb, struct pkt *p)
 		return out_of_hops(p);
 	if (p->dest.flags & IPC_F_TUNNEL)
 		return outside_tunnel(skb, p);
-	if (p->flags & PKT_F_REPLY && !(p->flags & PKT_F_ERROR))
+	/* An error too: one that travels against its connection is about a packet that came to the workload's own address. */
+	if (p->flags & PKT_F_REPLY)
 		p->flags &= ~PKT_F_MASQ;
 	return outside_routed(skb, p);
 }

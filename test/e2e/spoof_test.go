@@ -9,108 +9,29 @@ import (
 
 	"github.com/gopacket/gopacket"
 	"github.com/gopacket/gopacket/layers"
-	"golang.org/x/sys/unix"
 
 	"github.com/hypha-net/hypha/internal/netns"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 	"github.com/hypha-net/hypha/internal/workload"
 	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
-// wire sends frames from a device as they are.
-type wire struct {
-	t     *testing.T
-	fd    int
-	index int
-	mac   net.HardwareAddr // of the device
-	peer  net.HardwareAddr // whom frames go to
-}
-
-// tap opens the device of a pod; peer is the MAC that it sends to.
-func tap(t *testing.T, ns *netns.NS, peer net.HardwareAddr) *wire {
-	t.Helper()
-	w := &wire{t: t, peer: peer}
-	var err error
-	if w.mac, err = ns.MAC("eth0"); err != nil {
-		t.Fatal(err)
-	}
-	err = ns.Do(func() error {
-		dev, err := net.InterfaceByName("eth0")
-		if err != nil {
-			return err
-		}
-		w.index = dev.Index
-		w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = unix.Close(w.fd) })
-	return w
-}
-
-func (w *wire) send(ls ...gopacket.SerializableLayer) {
-	w.t.Helper()
-	buf := gopacket.NewSerializeBuffer()
-	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, ls...); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := unix.Sendto(w.fd, buf.Bytes(), 0, &unix.SockaddrLinklayer{Ifindex: w.index}); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func (w *wire) eth(src net.HardwareAddr, t layers.EthernetType) *layers.Ethernet {
-	return &layers.Ethernet{SrcMAC: src, DstMAC: w.peer, EthernetType: t}
-}
-
-// udp sends a datagram with these addresses.
-func (w *wire) udp(mac net.HardwareAddr, src, dst netip.Addr, port uint16) {
-	w.t.Helper()
-	u := &layers.UDP{SrcPort: 4242, DstPort: layers.UDPPort(port)}
-	payload := gopacket.Payload("12345678")
-	if src.Is4() {
-		ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolUDP, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
-		_ = u.SetNetworkLayerForChecksum(ip)
-		w.send(w.eth(mac, layers.EthernetTypeIPv4), ip, u, payload)
-		return
-	}
-	ip := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: src.AsSlice(), DstIP: dst.AsSlice()}
-	_ = u.SetNetworkLayerForChecksum(ip)
-	w.send(w.eth(mac, layers.EthernetTypeIPv6), ip, u, payload)
-}
-
-// hostMAC is the MAC of the host side of a pod's device pair.
-func hostMAC(t *testing.T, c *cluster.Cluster, p *cluster.Pod) net.HardwareAddr {
-	t.Helper()
-	eps, err := p.Node.Endpoints(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, ep := range eps {
-		if ep.GetContainerId() == p.NS.Name() {
-			mac, err := p.Node.NS.MAC(ep.GetHostInterface())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return mac
-		}
-	}
-	t.Fatalf("pod %s has no endpoint", p.Name)
-	return nil
-}
-
-// TestSpoof (of reliability case 32): what a pod sends under another address or MAC reaches nobody, on no node; neither does
+// TestCase32Spoof: what a pod sends under another address or MAC reaches nobody, on no node; neither does
 // a forged overlay packet to a node. Its own packets, sent the same way, arrive.
-func TestSpoof(t *testing.T) {
-	const each = 200
+func TestCase32Spoof(t *testing.T) {
+	sc := score.Start(t, "32", "spoofed IP and MAC between namespaces, same and other node, overlay and native")
+	each, sent, delivered := score.Size(100, 2000), 0, uint64(0)
+	defer func() {
+		sc.Count(sent, "datagrams")
+		sc.Say("%d delivered", delivered)
+	}()
 	for _, m := range []mode{overlay, native} {
 		t.Run(m.name, func(t *testing.T) {
 			c := start(t, m, 2, nil)
 			evil, friend := add(t, c, "evil", 0), add(t, c, "friend", 0)
 			for _, victim := range []*cluster.Pod{add(t, c, "near", 0), add(t, c, "far", 1)} {
 				ear := startCounter(t, victim.NS, 9000)
-				w := tap(t, evil.NS, hostMAC(t, c, evil))
+				w := tap(t, evil.NS, hostMAC(t, evil))
 				other := net.HardwareAddr{2, 0, 0, 0, 0, 0x42}
 				for _, v6 := range m.families() {
 					to, own := victim.Addr(v6), evil.Addr(v6)
@@ -119,6 +40,7 @@ func TestSpoof(t *testing.T) {
 					zero := map[bool]netip.Addr{false: netip.IPv4Unspecified(), true: netip.IPv6Unspecified()}[v6]
 					loop := map[bool]netip.Addr{false: netip.MustParseAddr("127.0.0.1"), true: netip.IPv6Loopback()}[v6]
 					for range each {
+						sent += 8
 						for _, src := range []netip.Addr{friend.Addr(v6), to, node, outside, zero, loop, own.Next()} {
 							if src != own {
 								w.udp(w.mac, src, to, 9000)
@@ -128,6 +50,7 @@ func TestSpoof(t *testing.T) {
 					}
 					time.Sleep(200 * time.Millisecond)
 					if n := ear.total(); n > 0 {
+						delivered += n
 						t.Fatalf("%s: %d forged datagrams reached %s", family(v6), n, victim.Name)
 					}
 				}
@@ -149,8 +72,10 @@ func TestSpoof(t *testing.T) {
 	}
 }
 
-// TestForgedOverlay: a pod that speaks VXLAN to a node, with the identity of the node's own stack, reaches no pod.
-func TestForgedOverlay(t *testing.T) {
+// TestCase32ForgedOverlay: a pod that speaks VXLAN to a node, with the identity of the node's own stack, reaches no pod.
+func TestCase32ForgedOverlay(t *testing.T) {
+	sc := score.Start(t, "32", "VXLAN from a pod to the nodes, with identities of nodes")
+	each, sent := score.Size(50, 1000), 0
 	c := start(t, overlay, 2, nil)
 	evil, victim := add(t, c, "evil", 0), add(t, c, "victim", 1)
 	ear := startCounter(t, victim.NS, 9000)
@@ -173,7 +98,8 @@ func TestForgedOverlay(t *testing.T) {
 			}
 			for _, vni := range []byte{1, 6, 0} { // host, remote-node, unknown
 				packet := append([]byte{8, 0, 0, 0, 0, 0, vni, 0}, inner.Bytes()...)
-				for range 50 {
+				for range each {
+					sent++
 					_, _ = conn.Write(packet)
 				}
 			}
@@ -181,23 +107,29 @@ func TestForgedOverlay(t *testing.T) {
 		}
 	}
 	time.Sleep(300 * time.Millisecond)
-	if n := ear.total(); n > 0 {
+	n := ear.total()
+	if n > 0 {
 		t.Errorf("%d forged overlay packets reached the pod", n)
 	}
+	sc.Count(sent, "datagrams")
+	sc.Say("%d delivered", n)
 	out, err := c.Hypha(t.Context(), c.Nodes[0], "observe", "--verdict", "DROPPED", "--last", "20")
 	if err != nil || out == "" {
 		t.Errorf("the drops are not seen: %v %q", err, out)
 	}
 }
 
-// TestPoison: a pod that claims everybody's address by ARP and neighbour advertisement, and to be the router, changes nothing
+// TestCase32Poison: a pod that claims everybody's address by ARP and neighbour advertisement, and to be the router, changes nothing
 // for the others.
-func TestPoison(t *testing.T) {
+func TestCase32Poison(t *testing.T) {
+	sc := score.Start(t, "32", "ARP, neighbour and router advertisements for everybody, in a LAN of pods")
+	each := score.Size(20, 1000)
+	sc.Count(each*7, "frames")
 	c := start(t, overlay, 1, nil)
 	evil, a, b := add(t, c, "evil", 0), add(t, c, "a", 0), add(t, c, "b", 0)
 	w := tap(t, evil.NS, net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	ear := startCounter(t, evil.NS, workload.EchoPort+1)
-	for range 20 {
+	for range each {
 		for _, victim := range []*cluster.Pod{a, b} {
 			for _, op := range []uint16{layers.ARPRequest, layers.ARPReply} {
 				ip := victim.Addr(false).AsSlice()
@@ -234,7 +166,9 @@ func TestPoison(t *testing.T) {
 			t.Errorf("routes of %s after a router advertisement: %q %v", p.Name, out, err)
 		}
 	}
-	if n := ear.total(); n > 0 {
+	n := ear.total()
+	if n > 0 {
 		t.Errorf("the attacker received %d datagrams", n)
 	}
+	sc.Say("%d datagrams of others to the attacker", n)
 }

@@ -103,6 +103,12 @@ func startCounter(t *testing.T, ns *netns.NS, port uint16) *counter {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return count(t, pc)
+}
+
+// count counts what comes to a socket until the test ends.
+func count(t *testing.T, pc net.PacketConn) *counter {
+	t.Helper()
 	raw, err := pc.(*net.UDPConn).SyscallConn()
 	if err == nil {
 		err = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) })

@@ -17,10 +17,10 @@ func application(b *builder) {
 	http := func(f *flowpb.Flow) *flowpb.HTTP { return f.GetL7().GetHttp() }
 	anyOf(b, "http_status_code", f.GetHttpStatusCode(), httpStatus, http)
 	anyOf(b, "http_method", f.GetHttpMethod(), httpMethod, http)
-	anyOf(b, "http_path", f.GetHttpPath(), httpPath, http)
-	anyOf(b, "http_url", f.GetHttpUrl(), httpURL, http)
+	anyOf(b, "http_path", f.GetHttpPath(), b.httpPath, http)
+	anyOf(b, "http_url", f.GetHttpUrl(), b.httpURL, http)
 	anyOf(b, "http_header", f.GetHttpHeader(), httpHeader, http)
-	anyOf(b, "dns_query", f.GetDnsQuery(), dnsQuery, func(f *flowpb.Flow) *flowpb.DNS { return f.GetL7().GetDns() })
+	anyOf(b, "dns_query", f.GetDnsQuery(), b.dnsQuery, func(f *flowpb.Flow) *flowpb.DNS { return f.GetL7().GetDns() })
 	anyOf(b, "trace_id", f.GetTraceId(), nonEmpty, func(f *flowpb.Flow) string { return f.GetTraceContext().GetParent().GetTraceId() })
 }
 
@@ -44,8 +44,8 @@ func httpMethod(s string) (func(*flowpb.HTTP) bool, error) {
 	return func(h *flowpb.HTTP) bool { return strings.EqualFold(h.GetMethod(), s) }, nil
 }
 
-func httpPath(s string) (func(*flowpb.HTTP) bool, error) {
-	re, err := regexp.Compile(s)
+func (b *builder) httpPath(s string) (func(*flowpb.HTTP) bool, error) {
+	re, err := b.budget.compile(s)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +58,8 @@ func httpPath(s string) (func(*flowpb.HTTP) bool, error) {
 	}, nil
 }
 
-func httpURL(s string) (func(*flowpb.HTTP) bool, error) {
-	re, err := regexp.Compile(s)
+func (b *builder) httpURL(s string) (func(*flowpb.HTTP) bool, error) {
+	re, err := b.budget.compile(s)
 	if err != nil {
 		return nil, err
 	}
@@ -77,8 +77,8 @@ func httpHeader(want *flowpb.HTTPHeader) (func(*flowpb.HTTP) bool, error) {
 	}, nil
 }
 
-func dnsQuery(s string) (func(*flowpb.DNS) bool, error) {
-	re, err := regexp.Compile(s)
+func (b *builder) dnsQuery(s string) (func(*flowpb.DNS) bool, error) {
+	re, err := b.budget.compile(s)
 	if err != nil {
 		return nil, err
 	}

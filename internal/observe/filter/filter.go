@@ -26,6 +26,7 @@ type Set struct {
 // filter of deny does.
 func Compile(allow, deny []*flowpb.FlowFilter) (Set, error) {
 	var s Set
+	left := newBudget()
 	for _, l := range []struct {
 		name string
 		in   []*flowpb.FlowFilter
@@ -35,7 +36,7 @@ func Compile(allow, deny []*flowpb.FlowFilter) (Set, error) {
 			return Set{}, fmt.Errorf("%s: %d filters, at most %d are allowed", l.name, len(l.in), MaxFilters)
 		}
 		for i, f := range l.in {
-			t, err := CompileOne(f)
+			t, err := compileOne(f, left)
 			if err != nil {
 				return Set{}, fmt.Errorf("%s[%d]: %w", l.name, i, err)
 			}
@@ -65,8 +66,10 @@ func (s Set) Match(f *flowpb.Flow) bool {
 
 // CompileOne compiles a single filter: all fields that are set must match, of each field's values any. An empty filter
 // matches every flow.
-func CompileOne(f *flowpb.FlowFilter) (Test, error) {
-	b := &builder{f: f}
+func CompileOne(f *flowpb.FlowFilter) (Test, error) { return compileOne(f, newBudget()) }
+
+func compileOne(f *flowpb.FlowFilter, left *budget) (Test, error) {
+	b := &builder{f: f, budget: left}
 	for _, part := range []func(*builder){addresses, names, transport, application, event, node, expression} {
 		part(b)
 	}
@@ -86,17 +89,28 @@ func CompileOne(f *flowpb.FlowFilter) (Test, error) {
 
 // builder collects the tests of one filter; the first error stays.
 type builder struct {
-	f     *flowpb.FlowFilter
-	tests []Test
-	err   error
+	f      *flowpb.FlowFilter
+	budget *budget
+	tests  []Test
+	err    error
 }
 
 func (b *builder) add(t Test) { b.tests = append(b.tests, t) }
 
 func (b *builder) fail(field string, value any, err error) {
 	if b.err == nil {
-		b.err = fmt.Errorf("%s %q: %w", field, fmt.Sprint(value), err)
+		b.err = fmt.Errorf("%s %q: %s", field, brief(value), brief(err)) // parsers like to quote all they were given
 	}
+}
+
+// brief is the beginning of a value, for messages.
+func brief(value any) string {
+	const most = 200
+	s := fmt.Sprint(value)
+	if len(s) > most {
+		return s[:most] + "..."
+	}
+	return s
 }
 
 // anyOf adds a test for a field: parse makes a matcher of each value, get takes from the flow what they look at.

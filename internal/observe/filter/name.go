@@ -2,7 +2,6 @@ package filter
 
 import (
 	"errors"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -19,8 +18,8 @@ func names(b *builder) {
 	anyOf(b, "destination_pod", f.GetDestinationPod(), pod, dst)
 	anyOf(b, "source_fqdn", f.GetSourceFqdn(), fqdn, func(f *flowpb.Flow) []string { return f.GetSourceNames() })
 	anyOf(b, "destination_fqdn", f.GetDestinationFqdn(), fqdn, func(f *flowpb.Flow) []string { return f.GetDestinationNames() })
-	anyOf(b, "source_label", f.GetSourceLabel(), selector, func(f *flowpb.Flow) []string { return f.GetSource().GetLabels() })
-	anyOf(b, "destination_label", f.GetDestinationLabel(), selector, func(f *flowpb.Flow) []string { return f.GetDestination().GetLabels() })
+	anyOf(b, "source_label", f.GetSourceLabel(), b.selector, func(f *flowpb.Flow) []string { return f.GetSource().GetLabels() })
+	anyOf(b, "destination_label", f.GetDestinationLabel(), b.selector, func(f *flowpb.Flow) []string { return f.GetDestination().GetLabels() })
 	anyOf(b, "source_service", f.GetSourceService(), service, func(f *flowpb.Flow) *flowpb.Service { return f.GetSourceService() })
 	anyOf(b, "destination_service", f.GetDestinationService(), service, func(f *flowpb.Flow) *flowpb.Service { return f.GetDestinationService() })
 	anyOf(b, "source_workload", f.GetSourceWorkload(), workload, src)
@@ -87,18 +86,13 @@ func fqdn(s string) (func([]string) bool, error) {
 	if s == "" {
 		return nil, errors.New("want a DNS name, in which * stands for any text")
 	}
-	re, err := glob(s)
+	match, err := glob(s)
 	if err != nil {
 		return nil, err
 	}
 	return func(have []string) bool {
 		return slices.ContainsFunc(have, func(n string) bool {
-			return re.MatchString(strings.ToLower(strings.TrimSuffix(n, ".")))
+			return match(strings.ToLower(strings.TrimSuffix(n, ".")))
 		})
 	}, nil
-}
-
-// glob makes an expression over the whole text from a pattern in which "*" stands for any text.
-func glob(s string) (*regexp.Regexp, error) {
-	return regexp.Compile(`\A(?s:` + strings.ReplaceAll(regexp.QuoteMeta(s), `\*`, `.*`) + `)\z`)
 }

@@ -9,7 +9,7 @@ import (
 
 func node(b *builder) {
 	anyOf(b, "node_name", b.f.GetNodeName(), nodeName, func(f *flowpb.Flow) string { return f.GetNodeName() })
-	anyOf(b, "node_labels", b.f.GetNodeLabels(), selector, func(f *flowpb.Flow) []string { return f.GetNodeLabels() })
+	anyOf(b, "node_labels", b.f.GetNodeLabels(), b.selector, func(f *flowpb.Flow) []string { return f.GetNodeLabels() })
 }
 
 // nodeName matches "[cluster/]node", where "*" stands for any text. Without a slash any cluster will do; with nothing
@@ -41,6 +41,6 @@ func nodeName(s string) (func(string) bool, error) {
 		if !ok {
 			hc, hn = "default", have
 		}
-		return hn != "" && c.MatchString(hc) && n.MatchString(hn)
+		return hn != "" && c(hc) && n(hn)
 	}, nil
 }

@@ -12,14 +12,17 @@ import (
 type requirement struct {
 	source, key string // source "" = any
 	op          string // "exists", "absent", "in", "notin", ">", "<"
-	values      []string
+	values      []string // sorted
 	number      int64
 }
 
 // selector compiles a Kubernetes label selector ("a=b, c in (d, e), !f, g") over labels written "source:key=value".
 // A key may name the source of the label; without one it matches every source.
-func selector(s string) (func([]string) bool, error) {
+func (b *builder) selector(s string) (func([]string) bool, error) {
 	reqs, err := parseSelector(s)
+	if err == nil {
+		err = b.budget.terms(len(reqs))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +52,11 @@ func (r *requirement) match(labels []string) bool {
 		case "exists":
 			return true
 		case "in":
-			if slices.Contains(r.values, value) {
+			if r.holds(value) {
 				return true
 			}
 		case "notin":
-			if slices.Contains(r.values, value) {
+			if r.holds(value) {
 				return false
 			}
 		case ">", "<":
@@ -64,6 +67,11 @@ func (r *requirement) match(labels []string) bool {
 		}
 	}
 	return r.op == "notin" || r.op == "absent" && !found
+}
+
+func (r *requirement) holds(value string) bool {
+	_, ok := slices.BinarySearch(r.values, value)
+	return ok
 }
 
 // parseSelector splits at commas outside parentheses and reads each term.
@@ -108,6 +116,7 @@ func parseRequirement(t string) (requirement, error) {
 		for v := range strings.SplitSeq(list, ",") {
 			r.values = append(r.values, strings.TrimSpace(v))
 		}
+		slices.Sort(r.values)
 		return withKey(r, f[0])
 	}
 	for _, o := range []struct{ sign, op string }{{"!=", "notin"}, {"==", "in"}, {"=", "in"}, {">", ">"}, {"<", "<"}} {

@@ -53,10 +53,11 @@ type Env struct {
 	NS   *netns.NS
 	Dev  []int // interface indexes of d1, d2, ...
 
-	t     testing.TB
-	cfg   maps.Config
-	progs map[string]*ebpf.Program
-	rings []*ebpf.Map
+	t       testing.TB
+	cfg     maps.Config
+	progs   map[string]*ebpf.Program
+	tunnels map[string]*tunnel // by program
+	rings   []*ebpf.Map
 }
 
 // Load makes an environment that lasts as long as the test. It skips the test without root.
@@ -75,7 +76,7 @@ func Load(t testing.TB, cfg Config) *Env {
 	if cfg.MapSize == 0 {
 		cfg.MapSize = 1024
 	}
-	e := &Env{t: t, cfg: cfg.Config, progs: map[string]*ebpf.Program{}, NS: netns.New(t, "bpf")}
+	e := &Env{t: t, cfg: cfg.Config, progs: map[string]*ebpf.Program{}, tunnels: map[string]*tunnel{}, NS: netns.New(t, "bpf")}
 	e.must(e.openMaps(cfg.MapSize))
 	e.must(e.openRings())
 	e.must(e.makeDevices(cfg.Devices))

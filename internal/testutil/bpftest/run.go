@@ -1,6 +1,7 @@
 package bpftest
 
 import (
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -15,20 +16,14 @@ const (
 	Redirect uint32 = 7 // TC_ACT_REDIRECT
 )
 
-// skb mirrors the head of `struct __sk_buff` as BPF_PROG_RUN takes it (linux/bpf.h). Only mark, priority, ingress_ifindex,
-// ifindex, cb, tstamp, wire_len, gso_segs and gso_size may be set.
-type skb struct {
-	_       [2]uint32 // len, pkt_type
-	Mark    uint32
-	_       [6]uint32
-	Ingress uint32
-	IfIndex uint32
-	_       [30]uint32
-	GSOSegs uint32
-	_       [2]uint32
-	GSOSize uint32
-	_       [3]uint32
-}
+// Of `struct __sk_buff` (linux/bpf.h), as BPF_PROG_RUN takes it.
+const (
+	skbSize    = 192
+	skbMark    = 8
+	skbIngress = 36
+	skbIfIndex = 40
+	skbGSOSize = 176
+)
 
 // Packet is a frame and what the kernel knows besides.
 type Packet struct {
@@ -37,6 +32,7 @@ type Packet struct {
 	Ingress int // device by which the node took in what it forwards, 0: its own packet
 	Mark    uint32
 	GSOSize uint32
+	Outer   *Outer // not nil: it came out of the tunnel
 }
 
 // Run runs a program on a frame that came in (or leaves) by a device, and returns its verdict and the frame after it.
@@ -48,19 +44,33 @@ func (e *Env) Run(prog string, ifindex int, frame []byte) (verdict uint32, out [
 // RunPacket is Run with more of the packet's context; mark is the packet's after the program.
 func (e *Env) RunPacket(prog string, p Packet) (verdict uint32, out []byte, mark uint32, err error) {
 	pr := e.Prog(prog)
-	ctx := skb{IfIndex: uint32(p.IfIndex), Ingress: uint32(p.Ingress), Mark: p.Mark, GSOSize: p.GSOSize}
-	var after skb
-	// With room for what a program adds; the kernel refuses frames shorter than an Ethernet header.
-	opts := ebpf.RunOptions{Data: p.Frame, DataOut: make([]byte, len(p.Frame)+256), Context: ctx, ContextOut: &after}
 	err = e.NS.Do(func() error {
 		var err error
-		verdict, err = pr.Run(&opts)
+		verdict, out, mark, err = e.run(pr, prog, p)
 		return err
 	})
-	if err != nil {
-		return 0, nil, 0, fmt.Errorf("run %s: %w", prog, err)
+	return verdict, out, mark, err
+}
+
+// run is one BPF_PROG_RUN, on a thread that is in the namespace.
+func (e *Env) run(pr *ebpf.Program, name string, p Packet) (verdict uint32, out []byte, mark uint32, err error) {
+	var before, after [skbSize]byte
+	binary.NativeEndian.PutUint32(before[skbMark:], p.Mark)
+	binary.NativeEndian.PutUint32(before[skbIngress:], uint32(p.Ingress))
+	binary.NativeEndian.PutUint32(before[skbIfIndex:], uint32(p.IfIndex))
+	binary.NativeEndian.PutUint32(before[skbGSOSize:], p.GSOSize)
+	if p.Outer != nil {
+		if pr, err = e.tunneled(name, *p.Outer); err != nil {
+			return 0, nil, 0, fmt.Errorf("set outer header: %w", err)
+		}
 	}
-	return verdict, opts.DataOut, after.Mark, nil
+	// With room for what a program adds; the kernel refuses frames shorter than an Ethernet header.
+	opts := ebpf.RunOptions{Data: p.Frame, DataOut: make([]byte, len(p.Frame)+256), Context: before[:], ContextOut: after[:]}
+	verdict, err = pr.Run(&opts)
+	if err != nil {
+		return 0, nil, 0, fmt.Errorf("run %s: %w", name, err)
+	}
+	return verdict, opts.DataOut, binary.NativeEndian.Uint32(after[skbMark:]), nil
 }
 
 // MustRun is Run that fails the test on errors.
@@ -81,8 +91,9 @@ func (e *Env) Bench(prog string, ifindex int, frame []byte, repeat int) (time.Du
 // BenchProgram does so with a program that need not be one of the objects', and returns the time of all runs together and
 // the last one's verdict.
 func (e *Env) BenchProgram(pr *ebpf.Program, ifindex int, frame []byte, repeat int) (took time.Duration, verdict uint32, err error) {
-	ctx := skb{IfIndex: uint32(ifindex)}
-	opts := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: ctx, Repeat: uint32(repeat)}
+	var ctx [skbSize]byte
+	binary.NativeEndian.PutUint32(ctx[skbIfIndex:], uint32(ifindex))
+	opts := ebpf.RunOptions{Data: frame, DataOut: make([]byte, len(frame)+256), Context: ctx[:], Repeat: uint32(repeat)}
 	err = e.NS.Do(func() error {
 		var before, after unix.Timespec
 		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &before); err != nil {

@@ -1,7 +1,6 @@
 package bpftest
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -10,50 +9,64 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// tunnelKey mirrors `struct bpf_tunnel_key` (linux/bpf.h) up to the local address, which is where the kernel puts the
-// outer source of a packet that came in.
-type tunnelKey struct {
-	ID     uint32
-	Remote [16]byte
-	TOS    uint8
-	TTL    uint8
-	Ext    uint16
-	Label  uint32
-	Local  [16]byte
+// Of `struct bpf_tunnel_key` (linux/bpf.h), up to and with the local address, which is where the kernel puts the outer
+// source of a packet that came in.
+const (
+	tunnelKeySize  = 44
+	tunnelKeyLocal = 28
+	tunnelKeyIPv6  = 1 // BPF_F_TUNINFO_IPV6
+)
+
+// Outer is what the tunnel says of a packet that came out of it.
+type Outer struct {
+	From netip.Addr
+	VNI  uint32
 }
 
-const flagIPv6 = 1 // BPF_F_TUNINFO_IPV6
+// tunnel is a small program that gives packets an outer header, which BPF_PROG_RUN cannot, and goes on into the program
+// under test: it sets a key whose local address is the sender.
+type tunnel struct {
+	entry *ebpf.Program
+	keys  *ebpf.Map // flags, then the key
+}
 
-// RunTunneled runs a program on a frame that came out of the tunnel from a node. BPF_PROG_RUN cannot give a packet its
-// outer header, so a small program sets a key whose local address is the sender, and goes on into the one under test.
+func (o Outer) row() []byte {
+	row := make([]byte, 4+tunnelKeySize)
+	key := row[4:]
+	binary.NativeEndian.PutUint32(key, o.VNI)
+	if o.From.Is4() {
+		a := o.From.As4()
+		binary.NativeEndian.PutUint32(key[tunnelKeyLocal:], binary.BigEndian.Uint32(a[:]))
+	} else {
+		a := o.From.As16()
+		copy(key[tunnelKeyLocal:], a[:])
+		binary.NativeEndian.PutUint32(row, tunnelKeyIPv6)
+	}
+	return row
+}
+
+// RunTunneled runs a program on a frame that came out of the tunnel from a node.
 func (e *Env) RunTunneled(prog string, ifindex int, outer netip.Addr, vni uint32, frame []byte) (verdict uint32, out []byte, err error) {
 	e.t.Helper()
-	key := tunnelKey{ID: vni}
-	var flags int32
-	if outer.Is4() {
-		a := outer.As4()
-		binary.NativeEndian.PutUint32(key.Local[:], binary.BigEndian.Uint32(a[:]))
-	} else {
-		key.Local = outer.As16()
-		flags = flagIPv6
-	}
-	var raw bytes.Buffer
-	if err := binary.Write(&raw, binary.NativeEndian, key); err != nil {
-		return 0, nil, err
-	}
-	entry, err := e.tunnelEntry(prog, raw.Bytes(), flags)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer func() { err = errors.Join(err, entry.Close()) }()
-	e.progs["tunneled"] = entry
-	defer delete(e.progs, "tunneled")
-	return e.Run("tunneled", ifindex, frame)
+	verdict, out, _, err = e.RunPacket(prog, Packet{Frame: frame, IfIndex: ifindex, Outer: &Outer{From: outer, VNI: vni}})
+	return verdict, out, err
 }
 
-func (e *Env) tunnelEntry(prog string, key []byte, flags int32) (_ *ebpf.Program, err error) {
-	keys, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: uint32(len(key)), MaxEntries: 1,
-		Contents: []ebpf.MapKV{{Key: uint32(0), Value: key}}})
+// tunneled is the program to run in place of `prog`, with the key set.
+func (e *Env) tunneled(prog string, o Outer) (*ebpf.Program, error) {
+	t := e.tunnels[prog]
+	if t == nil {
+		var err error
+		if t, err = e.newTunnel(prog); err != nil {
+			return nil, err
+		}
+		e.tunnels[prog] = t
+	}
+	return t.entry, t.keys.Put(uint32(0), o.row())
+}
+
+func (e *Env) newTunnel(prog string) (*tunnel, error) {
+	keys, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4 + tunnelKeySize, MaxEntries: 1})
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +79,7 @@ func (e *Env) tunnelEntry(prog string, key []byte, flags int32) (_ *ebpf.Program
 	if err := next.Put(uint32(0), e.Prog(prog)); err != nil {
 		return nil, err
 	}
-	return ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "Dual BSD/GPL", Instructions: asm.Instructions{
+	entry, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "Dual BSD/GPL", Instructions: asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
 		asm.LoadMapPtr(asm.R1, keys.FD()),
@@ -75,9 +88,10 @@ func (e *Env) tunnelEntry(prog string, key []byte, flags int32) (_ *ebpf.Program
 		asm.FnMapLookupElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, "out"),
 		asm.Mov.Reg(asm.R1, asm.R6),
+		asm.LoadMem(asm.R4, asm.R0, 0, asm.Word),
 		asm.Mov.Reg(asm.R2, asm.R0),
-		asm.Mov.Imm(asm.R3, int32(len(key))),
-		asm.Mov.Imm(asm.R4, flags),
+		asm.Add.Imm(asm.R2, 4),
+		asm.Mov.Imm(asm.R3, tunnelKeySize),
 		asm.FnSkbSetTunnelKey.Call(),
 		asm.JNE.Imm(asm.R0, 0, "out"),
 		asm.Mov.Reg(asm.R1, asm.R6),
@@ -87,4 +101,9 @@ func (e *Env) tunnelEntry(prog string, key []byte, flags int32) (_ *ebpf.Program
 		asm.Mov.Imm(asm.R0, -1).WithSymbol("out"),
 		asm.Return(),
 	}})
+	if err != nil {
+		return nil, err
+	}
+	e.t.Cleanup(func() { _ = entry.Close() })
+	return &tunnel{entry: entry, keys: keys}, nil
 }
