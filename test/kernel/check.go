@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// A check is a command that must succeed on every kernel.
+type check struct {
+	name    string
+	limit   time.Duration // in a guest, whose CPUs are emulated, on a busy machine
+	command string        // for sh, in the directory of the programs
+}
+
+const verbose = " -test.v -test.timeout 0"
+
+var checks = []check{
+	{"doctor", time.Minute, "./hypha doctor -o json"},
+	{"verifier", 10 * time.Minute, "./verifier.test -test.run 'TestCase39|Pairwise'" + verbose},
+	{"maps", 5 * time.Minute, "./maps.test" + verbose},
+	{"pod", 15 * time.Minute, "./pod.test" + verbose},
+	{"overlay", 5 * time.Minute, "./overlay.test" + verbose},
+	{"host", 15 * time.Minute, "./host.test" + verbose},
+	{"loader", 10 * time.Minute, "./loader.test" + verbose},
+	{"link", 5 * time.Minute, "./link.test" + verbose},
+	{"smoke", 10 * time.Minute, "HYPHA_E2E_BIN=$PWD ./e2e.test -test.run TestSmoke" + verbose},
+}
+
+// script is what run.sh reads.
+func script(checks []check) []byte {
+	var b strings.Builder
+	for _, c := range checks {
+		fmt.Fprintf(&b, "%s %.0f %s\n", c.name, c.limit.Seconds(), c.command)
+	}
+	return []byte(b.String())
+}
+
+// total is how long a guest may take for all of them, its start included.
+func total(checks []check) time.Duration {
+	sum := 2 * time.Minute
+	for _, c := range checks {
+		sum += c.limit
+	}
+	return sum
+}
