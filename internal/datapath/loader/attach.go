@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 
 	"github.com/hypha-net/hypha/bpf/host"
 	"github.com/hypha-net/hypha/bpf/overlay"
@@ -167,6 +169,13 @@ func (l *Loader) DetachPod(ifindex int) error {
 			}
 			if on != 0 {
 				return fmt.Errorf("detach from device %d: %w", ifindex, ErrInUse)
+			}
+		}
+	}
+	if !l.tcx() {
+		if dev, err := netlink.LinkByIndex(ifindex); err == nil {
+			if roles, err := filterRoles(dev); err != nil || slices.Contains(roles, Pod) {
+				return errors.Join(fmt.Errorf("detach from device %d: %w", ifindex, ErrInUse), err)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package bpftest
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -39,6 +40,12 @@ type Packet struct {
 	GSOSize uint32
 }
 
+// What BPF_PROG_RUN cannot do everywhere.
+var (
+	ErrNoIngress = errors.New("this kernel runs no program on a packet that it would forward")
+	ErrNoTunnel  = errors.New("this kernel gives no packet the outer source that a tunnel would")
+)
+
 // Run runs a program on a frame that came in (or leaves) by a device, and returns its verdict and the frame after it.
 func (e *Env) Run(prog string, ifindex int, frame []byte) (verdict uint32, out []byte, err error) {
 	verdict, out, _, err = e.RunPacket(prog, Packet{Frame: frame, IfIndex: ifindex})
@@ -57,6 +64,9 @@ func (e *Env) RunPacket(prog string, p Packet) (verdict uint32, out []byte, mark
 		verdict, err = pr.Run(&opts)
 		return err
 	})
+	if p.Ingress != 0 && errors.Is(err, unix.EINVAL) {
+		return 0, nil, 0, fmt.Errorf("run %s: %w", prog, ErrNoIngress)
+	}
 	if err != nil {
 		return 0, nil, 0, fmt.Errorf("run %s: %w", prog, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
@@ -22,7 +23,10 @@ type tunnelKey struct {
 	Local  [16]byte
 }
 
-const flagIPv6 = 1 // BPF_F_TUNINFO_IPV6
+const (
+	flagIPv6 = 1              // BPF_F_TUNINFO_IPV6
+	noKey    = math.MaxUint32 // verdict of a program that could not set its key: older kernels' has no local address
+)
 
 // RunTunneled runs a program on a frame that came out of the tunnel from a node. BPF_PROG_RUN cannot give a packet its
 // outer header, so a small program sets a key whose local address is the sender, and goes on into the one under test.
@@ -48,7 +52,11 @@ func (e *Env) RunTunneled(prog string, ifindex int, outer netip.Addr, vni uint32
 	defer func() { err = errors.Join(err, entry.Close()) }()
 	e.progs["tunneled"] = entry
 	defer delete(e.progs, "tunneled")
-	return e.Run("tunneled", ifindex, frame)
+	verdict, out, err = e.Run("tunneled", ifindex, frame)
+	if err == nil && verdict == noKey {
+		err = ErrNoTunnel
+	}
+	return verdict, out, err
 }
 
 func (e *Env) tunnelEntry(prog string, key []byte, flags int32) (_ *ebpf.Program, err error) {
