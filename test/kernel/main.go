@@ -25,7 +25,7 @@ func main() {
 		names = flag.String("kernel", "", "kernels to try, separated by commas (default: all)")
 		which = flag.String("check", "", "checks to make, separated by commas (default: all)")
 		dir   = flag.String("dir", filepath.Join("bin", "kernels"), "where kernels, programs and logs are kept")
-		write = flag.String("write", "", "document to write the tables to, when all kernels were tried")
+		write = flag.String("write", "", "document to write the tables to, from the last run of each kernel")
 		reuse = flag.Bool("reuse", false, "use the programs of the run before")
 	)
 	flag.Parse()
@@ -61,7 +61,6 @@ func try(ctx context.Context, names, which []string, dir, write string, reuse bo
 		}
 	}
 	var bad []string
-	var all []*run
 	for _, k := range chosen {
 		r, err := tryOne(ctx, k, wantedChecks, dir, programs, drive)
 		if err != nil {
@@ -69,13 +68,18 @@ func try(ctx context.Context, names, which []string, dir, write string, reuse bo
 			bad = append(bad, k.name)
 			continue
 		}
-		all = append(all, r)
 		if !r.ok(len(wantedChecks)) {
 			bad = append(bad, k.name)
 		}
+		if err := r.save(filepath.Join(dir, k.name+".json")); err != nil {
+			return err
+		}
 	}
-	_ = write
-	_ = all
+	if write != "" {
+		if err := document(write, dir); err != nil {
+			return err
+		}
+	}
 	if len(bad) > 0 {
 		return fmt.Errorf("failed on %s; what was printed is in %s/*.log", strings.Join(bad, ", "), dir)
 	}
@@ -103,16 +107,29 @@ func tryOne(ctx context.Context, k kernel, list []check, dir, programs, drive st
 		}
 	}
 	r, err := m.run(ctx, list, filepath.Join(dir, k.name+".log"), func(r *result) {
-		fmt.Printf("%-5s %-9s %s\n", k.name, r.check, r.line())
+		fmt.Printf("%-5s %-9s %s\n", k.name, r.Check, r.line())
 	})
 	if err != nil {
 		return nil, err
 	}
 	if k.pattern == "" {
-		r.release = ownRelease()
+		r.Release = ownRelease()
 	}
-	for _, t := range r.trouble {
+	for _, t := range r.Trouble {
 		fmt.Printf("%-5s %s\n", k.name, t)
 	}
 	return r, nil
+}
+
+// document writes the tables from the last run of each kernel.
+func document(path, dir string) error {
+	var runs []*run
+	for _, k := range kernels {
+		r, err := load(filepath.Join(dir, k.name+".json"))
+		if err != nil {
+			return fmt.Errorf("kernel %s was never tried: %w", k.name, err)
+		}
+		runs = append(runs, r)
+	}
+	return writeTables(path, runs)
 }

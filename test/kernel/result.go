@@ -2,55 +2,57 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 )
 
 // A result is what a check came to on a kernel.
 type result struct {
-	check   string
-	ended   bool // else the machine stopped, or hung, meanwhile
-	code    int  // exit code
-	took    time.Duration
-	passed  int               // tests
-	failed  []string          // tests
-	skipped []string          // tests that the kernel cannot run, with the reason they gave
-	attrs   map[string]string // what tests told by testing.T.Attr
-	output  []string
+	Check   string
+	Ended   bool // else the machine stopped, or hung, meanwhile
+	Code    int  // exit code
+	Took    time.Duration
+	Passed  int               // tests
+	Failed  []string          // tests
+	Skipped []string          // tests that the kernel cannot run, with the reason they gave
+	Attrs   map[string]string // what tests told by testing.T.Attr
+	Output  []string
 }
 
 // ok says whether the check passed. A test may skip itself for what the kernel lacks, for nothing else.
 func (r *result) ok() bool {
-	for _, s := range r.skipped {
+	for _, s := range r.Skipped {
 		if !strings.Contains(s, "kernel") {
 			return false
 		}
 	}
-	return r.ended && r.code == 0 && len(r.failed) == 0
+	return r.Ended && r.Code == 0 && len(r.Failed) == 0
 }
 
 // line is the result in one line.
 func (r *result) line() string {
-	if !r.ended {
+	if !r.Ended {
 		return "did not end"
 	}
 	word := "ok"
 	if !r.ok() {
 		word = "FAILED"
 	}
-	text := fmt.Sprintf("%-7s %6.1fs", word, r.took.Seconds())
-	if r.passed > 0 {
-		text += fmt.Sprintf("  %d tests", r.passed)
+	text := fmt.Sprintf("%-7s %6.1fs", word, r.Took.Seconds())
+	if r.Passed > 0 {
+		text += fmt.Sprintf("  %d tests", r.Passed)
 	}
-	if r.code != 0 {
-		text += fmt.Sprintf("  exit code %d", r.code)
+	if r.Code != 0 {
+		text += fmt.Sprintf("  exit code %d", r.Code)
 	}
-	for _, f := range r.failed {
+	for _, f := range r.Failed {
 		text += "  failed: " + f
 	}
-	for _, s := range r.skipped {
+	for _, s := range r.Skipped {
 		text += "  skipped: " + s
 	}
 	return text
@@ -58,9 +60,9 @@ func (r *result) line() string {
 
 // A run is what a kernel said.
 type run struct {
-	release string
-	trouble []string
-	results []*result
+	Release string
+	Trouble []string
+	Results []*result
 }
 
 // read follows the output of run.sh; each result is told once it is there.
@@ -76,20 +78,20 @@ func read(from io.Reader, told func(*result)) (*run, error) {
 		word, rest, _ := strings.Cut(mark, " ")
 		switch {
 		case ok && word == "kernel":
-			r.release = rest
+			r.Release = rest
 		case ok && word == "trouble":
-			r.trouble = append(r.trouble, rest)
+			r.Trouble = append(r.Trouble, rest)
 		case ok && word == "begin":
-			now, began = &result{check: rest, attrs: map[string]string{}}, time.Now()
-			r.results = append(r.results, now)
+			now, began = &result{Check: rest, Attrs: map[string]string{}}, time.Now()
+			r.Results = append(r.Results, now)
 		case ok && word == "end" && now != nil:
-			_, _ = fmt.Sscan(strings.TrimPrefix(rest, now.check), &now.code)
-			now.ended, now.took = true, time.Since(began)
+			_, _ = fmt.Sscan(strings.TrimPrefix(rest, now.Check), &now.Code)
+			now.Ended, now.Took = true, time.Since(began)
 			now.understand()
 			told(now)
 			now = nil
 		case now != nil:
-			now.output = append(now.output, line)
+			now.Output = append(now.Output, line)
 		}
 	}
 	if now != nil {
@@ -103,23 +105,23 @@ func read(from io.Reader, told func(*result)) (*run, error) {
 // before or after, as the version of Go has it.
 func (r *result) understand() {
 	last := ""
-	for i, line := range r.output {
+	for i, line := range r.Output {
 		switch f := strings.Fields(line); {
 		case len(f) >= 3 && f[0] == "---" && f[1] == "PASS:" && line[0] == '-':
-			r.passed++
+			r.Passed++
 		case len(f) >= 3 && f[0] == "---" && f[1] == "FAIL:":
-			r.failed = append(r.failed, f[2])
+			r.Failed = append(r.Failed, f[2])
 		case len(f) >= 3 && f[0] == "---" && f[1] == "SKIP:":
 			reason := last
-			if !strings.Contains(reason, "_test.go:") && i+1 < len(r.output) {
-				reason = r.output[i+1]
+			if !strings.Contains(reason, "_test.go:") && i+1 < len(r.Output) {
+				reason = r.Output[i+1]
 			}
 			if _, text, ok := strings.Cut(reason, "_test.go:"); ok {
 				_, reason, _ = strings.Cut(text, ": ")
 			}
-			r.skipped = append(r.skipped, f[2]+" ("+strings.TrimSpace(reason)+")")
+			r.Skipped = append(r.Skipped, f[2]+" ("+strings.TrimSpace(reason)+")")
 		case len(f) >= 5 && f[0] == "===" && f[1] == "ATTR":
-			r.attrs[f[3]] = strings.Join(f[4:], " ")
+			r.Attrs[f[3]] = strings.Join(f[4:], " ")
 		}
 		last = line
 	}
@@ -127,13 +129,49 @@ func (r *result) understand() {
 
 // ok says whether this many checks were made and all passed.
 func (r *run) ok(checks int) bool {
-	if len(r.trouble) > 0 || len(r.results) != checks {
+	if len(r.Trouble) > 0 || len(r.Results) != checks {
 		return false
 	}
-	for _, c := range r.results {
+	for _, c := range r.Results {
 		if !c.ok() {
 			return false
 		}
 	}
 	return true
+}
+
+// result is that of a check; nil when it was not made.
+func (r *run) result(check string) *result {
+	for _, c := range r.Results {
+		if c.Check == check {
+			return c
+		}
+	}
+	return nil
+}
+
+// save keeps a run for the tables: the checks of this one, and those of the run before that this one did not make.
+func (r *run) save(path string) error {
+	if old, err := load(path); err == nil && old.Release == r.Release {
+		for _, c := range old.Results {
+			if r.result(c.Check) == nil {
+				r.Results = append(r.Results, c)
+			}
+		}
+	}
+	b, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, b, 0o644)
+}
+
+// load reads what save wrote.
+func load(path string) (*run, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{}
+	return r, json.Unmarshal(b, r)
 }
