@@ -4,16 +4,42 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
+	"github.com/hypha-net/hypha/internal/config"
+	"github.com/hypha-net/hypha/internal/datapath/loader"
 	"github.com/hypha-net/hypha/internal/netns"
 	"github.com/hypha-net/hypha/internal/workload"
 )
 
+// deviceKind is what kind of device a pod's eth0 is.
+func deviceKind(ns *netns.NS) (kind string, err error) {
+	err = ns.Do(func() error {
+		l, err := netlink.LinkByName("eth0")
+		if err == nil {
+			kind = l.Type()
+		}
+		return err
+	})
+	return kind, err
+}
+
 // TestSmoke is the least that a node must do on any kernel: pods of both nodes and outside reach each other where policy lets
 // them and not where it does not, in both families, before, while and after the agents are killed.
 func TestSmoke(t *testing.T) {
-	for _, m := range []mode{overlay, native} {
-		t.Run(m.name, func(t *testing.T) {
-			c := start(t, m, 2, nil)
+	for name, x := range map[string]struct {
+		mode
+		options map[string]any
+	}{
+		"overlay": {overlay, nil}, "native": {native, nil},
+		"netkit overlay": {overlay, map[string]any{"datapath-mode": config.ModeNetkit}}, "netkit native": {native, map[string]any{"datapath-mode": config.ModeNetkit}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if x.options != nil && !loader.Probe().Netkit {
+				t.Skip("this kernel has no netkit")
+			}
+			m := x.mode
+			c := start(t, m, 2, x.options)
 			app, near, far := add(t, c, "app", 0), add(t, c, "near", 0, "id=friend"), add(t, c, "far", 1, "id=friend")
 			stranger, distant := add(t, c, "stranger", 0), add(t, c, "distant", 1, "id=stranger")
 			if err := c.ServeOutside(); err != nil {
@@ -42,6 +68,9 @@ func TestSmoke(t *testing.T) {
 						t.Errorf("%s, %s: a node does not reach its pod: %v", when, family(v6), err)
 					}
 				}
+			}
+			if kind, err := deviceKind(app.NS); err != nil || (kind == "netkit") != (x.options != nil) {
+				t.Errorf("the workload's device is %q (%v)", kind, err)
 			}
 			probe("at first")
 			var streams []*stream

@@ -18,13 +18,13 @@ const verbose = " -test.v -test.timeout 0"
 var checks = []check{
 	{"doctor", time.Minute, "./hypha doctor -o json"},
 	{"verifier", 10 * time.Minute, "./verifier.test -test.run 'TestCase39|Pairwise'" + verbose},
-	{"maps", 5 * time.Minute, "./maps.test" + verbose},
 	{"pod", 15 * time.Minute, "./pod.test" + verbose},
 	{"overlay", 5 * time.Minute, "./overlay.test" + verbose},
 	{"host", 15 * time.Minute, "./host.test" + verbose},
 	{"loader", 10 * time.Minute, "./loader.test" + verbose},
 	{"link", 5 * time.Minute, "./link.test" + verbose},
-	{"smoke", 10 * time.Minute, "HYPHA_E2E_BIN=$PWD ./e2e.test -test.run TestSmoke" + verbose},
+	{"smoke", 15 * time.Minute, "HYPHA_E2E_BIN=$PWD ./e2e.test -test.run TestSmoke" + verbose},
+	{"maps", 5 * time.Minute, "./maps.test" + verbose}, // last: a test of it wants a kernel that has been up for minutes
 }
 
 // script is what run.sh reads.

@@ -101,29 +101,27 @@ func read(from io.Reader, told func(*result)) (*run, error) {
 	return &r, in.Err()
 }
 
-// understand reads the output of `go test -v`. Only whole tests count, not their parts; reasons of skips are in the line
-// before or after, as the version of Go has it.
+// understand reads the output of `go test -v`. Only whole tests count as passed, not their parts. The reason of a skip is the
+// last that the test said.
 func (r *result) understand() {
-	last := ""
-	for i, line := range r.Output {
-		switch f := strings.Fields(line); {
+	said, test := map[string]string{}, ""
+	for _, line := range r.Output {
+		f := strings.Fields(line)
+		switch {
+		case len(f) >= 5 && f[0] == "===" && f[1] == "ATTR":
+			r.Attrs[f[3]] = strings.Join(f[4:], " ")
+		case len(f) >= 3 && f[0] == "===":
+			test = f[2]
 		case len(f) >= 3 && f[0] == "---" && f[1] == "PASS:" && line[0] == '-':
 			r.Passed++
 		case len(f) >= 3 && f[0] == "---" && f[1] == "FAIL:":
 			r.Failed = append(r.Failed, f[2])
 		case len(f) >= 3 && f[0] == "---" && f[1] == "SKIP:":
-			reason := last
-			if !strings.Contains(reason, "_test.go:") && i+1 < len(r.Output) {
-				reason = r.Output[i+1]
-			}
-			if _, text, ok := strings.Cut(reason, "_test.go:"); ok {
-				_, reason, _ = strings.Cut(text, ": ")
-			}
-			r.Skipped = append(r.Skipped, f[2]+" ("+strings.TrimSpace(reason)+")")
-		case len(f) >= 5 && f[0] == "===" && f[1] == "ATTR":
-			r.Attrs[f[3]] = strings.Join(f[4:], " ")
+			r.Skipped = append(r.Skipped, f[2]+" ("+said[f[2]]+")")
+		case strings.Contains(line, "_test.go:"):
+			_, text, _ := strings.Cut(line, "_test.go:")
+			_, said[test], _ = strings.Cut(text, ": ")
 		}
-		last = line
 	}
 }
 

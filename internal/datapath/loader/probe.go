@@ -79,7 +79,7 @@ func Probe() Kernel {
 	if errors.Is(err, unix.ENXIO) { // knows netkit; lo is none
 		err = nil
 	}
-	k.Netkit = k.try("netkit", false, "without it workloads get veth pairs", err)
+	k.Netkit = k.try("netkit", false, "without it there is no datapath-mode netkit-l2, only veth", err)
 	veth, vxlan, clsact := probeDevices()
 	k.try("veth", true, "load the module veth (CONFIG_VETH)", veth)
 	k.VXLAN = k.try("vxlan", false, "without it only routing-mode native works; load the module vxlan (CONFIG_VXLAN)", vxlan)
