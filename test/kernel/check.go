@@ -27,6 +27,12 @@ var checks = []check{
 	{"maps", 5 * time.Minute, "./maps.test" + verbose}, // last: a test of it wants a kernel that has been up for minutes
 }
 
+// reboot is made in starts of their own: each ends in a reset without warning, and the next finds the disk as it was then.
+var reboot = check{"reboot", 6 * time.Minute, "HYPHA_E2E_BIN=$PWD HYPHA_E2E_STATE=/state ./e2e.test -test.run TestCase14" + verbose}
+
+// starts of a guest that is reset between them.
+const starts = 5
+
 // script is what run.sh reads.
 func script(checks []check) []byte {
 	var b strings.Builder

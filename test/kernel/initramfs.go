@@ -60,7 +60,7 @@ func libraries(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, f := range strings.Fields(text) {
+		for f := range strings.FieldsSeq(text) {
 			if filepath.IsAbs(f) {
 				out = append(out, f)
 			}

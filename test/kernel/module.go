@@ -91,7 +91,7 @@ func depends(data []byte) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, field := range bytes.Split(text, []byte{0}) {
+	for field := range bytes.SplitSeq(text, []byte{0}) {
 		if list, ok := bytes.CutPrefix(field, []byte("depends=")); ok && len(list) > 0 {
 			return strings.Split(string(list), ","), nil
 		}

@@ -42,20 +42,20 @@ func (r *result) line() string {
 	if !r.ok() {
 		word = "FAILED"
 	}
-	text := fmt.Sprintf("%-7s %6.1fs", word, r.Took.Seconds())
+	text := []string{fmt.Sprintf("%-7s %6.1fs", word, r.Took.Seconds())}
 	if r.Passed > 0 {
-		text += fmt.Sprintf("  %d tests", r.Passed)
+		text = append(text, fmt.Sprintf("%d tests", r.Passed))
 	}
 	if r.Code != 0 {
-		text += fmt.Sprintf("  exit code %d", r.Code)
+		text = append(text, fmt.Sprintf("exit code %d", r.Code))
 	}
 	for _, f := range r.Failed {
-		text += "  failed: " + f
+		text = append(text, "failed: "+f)
 	}
 	for _, s := range r.Skipped {
-		text += "  skipped: " + s
+		text = append(text, "skipped: "+s)
 	}
-	return text
+	return strings.Join(text, "  ")
 }
 
 // A run is what a kernel said.

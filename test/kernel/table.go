@@ -71,6 +71,7 @@ func checkTable(runs []*run) string {
 	for _, c := range checks {
 		rows = append(rows, c.name)
 	}
+	rows = append(rows, reboot.name)
 	text := table(runs, "check", rows, func(r *run, row string) string {
 		c := r.result(row)
 		if c == nil {
@@ -91,10 +92,11 @@ func checkTable(runs []*run) string {
 		}
 		return word
 	})
+	var b strings.Builder
 	for i, n := range notes {
-		text += fmt.Sprintf("\n(%d) %s\n", i+1, n)
+		fmt.Fprintf(&b, "\n(%d) %s\n", i+1, n)
 	}
-	return text
+	return text + b.String()
 }
 
 func verifierTable(runs []*run) string {
