@@ -24,7 +24,7 @@ var checks = []check{
 	{"loader", 10 * time.Minute, "./loader.test" + verbose},
 	{"link", 5 * time.Minute, "./link.test" + verbose},
 	{"smoke", 15 * time.Minute, "HYPHA_E2E_BIN=$PWD ./e2e.test -test.run TestSmoke" + verbose},
-	{"maps", 5 * time.Minute, "./maps.test" + verbose}, // last: a test of it wants a kernel that has been up for minutes
+	{"maps", 5 * time.Minute, "./maps.test" + verbose}, // last: a test of it wants a kernel that has been up for a minute
 }
 
 // reboot is made in starts of their own: each ends in a reset without warning, and the next finds the disk as it was then.
