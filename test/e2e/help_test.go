@@ -58,7 +58,7 @@ func start(t *testing.T, m mode, nodes int, options map[string]any) *cluster.Clu
 	if testing.Short() {
 		t.Skip("end-to-end tests take long: not with -short")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	c, err := cluster.New(ctx, cluster.Config{Bin: bin, Nodes: nodes, IPv4: m.v4, IPv6: m.v6, Native: m.native, Options: options})
 	if err != nil {

@@ -81,7 +81,7 @@ func (m machine) run(ctx context.Context, list []check, log string, told func(*r
 	}
 	r, err := read(io.TeeReader(out, f), told)
 	if werr := cmd.Wait(); werr != nil || ctx.Err() != nil {
-		err = errors.Join(err, fmt.Errorf("%w %w: %s", werr, ctx.Err(), complaint.String()))
+		err = fmt.Errorf("%w: %s", errors.Join(err, werr, ctx.Err()), strings.TrimSpace(complaint.String()))
 	}
 	return r, err
 }
