@@ -6,7 +6,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSION)
 export CGO_ENABLED := 0
 
-.PHONY: help demo test test-unit lint generate check-generated bench bench-scale build soak fuzz clean
+.PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale build soak fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,13 +55,16 @@ soak: build tools-test ## the reliability cases in full sizes; writes docs/relia
 	HYPHA_SOAK=1 HYPHA_SCORE=$(CURDIR)/$(BIN)/score.jsonl $(GO) test -p 1 -count 1 -timeout 120m -run '^Test(Case|CVE|GHSA|Calico)' ./...; \
 	failed=$$?; $(GO) run ./test/scoreboard $(BIN)/score.jsonl docs/reliability.md && exit $$failed
 
+test-kernels: tools-kernels ## the datapath on Linux 5.10, 6.1, 6.12, 7.2 (QEMU) and this one; root; writes docs/kernels.md
+	$(GO) run ./test/kernel -write docs/kernels.md
+
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	./tools/fuzz.sh $(or $(FUZZTIME),30s)
 
 clean: ## remove what was built
 	rm -rf $(BIN)
 
-.PHONY: tools-test tools-lint tools-generate tools-bench race
+.PHONY: tools-test tools-kernels tools-lint tools-generate tools-bench race
 # apt-get only when something is missing, so that a second run needs no network. Pairs of what must be there (a command, or a
 # file by its full path) and the package that brings it.
 define need
@@ -72,6 +75,10 @@ endef
 
 tools-test:
 	$(call need,ip:iproute2 ping:iputils-ping iperf3:iperf3 gcc:build-essential)
+
+tools-kernels: tools-test
+	$(call need,qemu-system-x86_64:qemu-system-x86 /usr/share/seabios/bios-256k.bin:seabios /usr/bin/busybox:busybox-static \
+	  mke2fs:e2fsprogs xz:xz-utils ldd:libc-bin)
 
 tools-generate:
 	$(call need,clang-19:clang-19 llvm-strip-19:llvm-19 protoc:protobuf-compiler \

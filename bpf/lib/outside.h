@@ -57,14 +57,18 @@ static __always_inline int outside_tunnel(struct __sk_buff *skb, struct pkt *p)
 	return bpf_redirect(cfg.tunnel_ifindex, 0);
 }
 
-/* The path's MTU when the kernel says that the packet exceeds it. Kernels before 5.12 do not say which it is: then
- * the device's, and if that is not it, the least every path must carry. */
-static __always_inline __u32 outside_mtu(const struct pkt *p, const struct bpf_fib_lookup *f, __u32 len)
+/* The path's MTU when the kernel says that the packet exceeds it. Kernels before 5.12 say neither which it is nor where
+ * the route leads, unless asked without a length: then the device's, and if that is not it, the least every path must
+ * carry. */
+static __always_inline __u32 outside_mtu(struct __sk_buff *skb, const struct pkt *p, struct bpf_fib_lookup *f,
+					 __u32 len)
 {
 	__u32 mtu = f->mtu_result;
 
 	if (mtu < len)
 		return mtu;
+	f->tot_len = 0;
+	bpf_fib_lookup(skb, f, sizeof(*f), 0);
 	mtu = device_mtu(f->ifindex);
 	if (mtu < len)
 		return mtu;
@@ -91,7 +95,7 @@ static __noinline int outside_route(struct __sk_buff *skb, struct pkt *p)
 	}
 	err = bpf_fib_lookup(skb, &f, sizeof(f), 0);
 	if (err == BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return too_big(p, outside_mtu(p, &f, outside_len(skb, p)));
+		return too_big(p, outside_mtu(skb, p, &f, outside_len(skb, p)));
 	if (err != BPF_FIB_LKUP_RET_SUCCESS && err != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return fail(p, DROP_FIB, FILE_OUTSIDE, __LINE__);
 	p->via.ifindex = f.ifindex;

@@ -1,6 +1,7 @@
 package overlay_test
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -19,6 +20,9 @@ var (
 func arrive(t *testing.T, w *bpftest.World, name string, outer netip.Addr, vni uint32, frame []byte, verdict uint32, reason ...uint8) []byte {
 	t.Helper()
 	got, out, err := w.RunTunneled(overlay.FromOverlay, w.Dev[3], outer, vni, frame)
+	if errors.Is(err, bpftest.ErrNoTunnel) {
+		t.Skip(err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +159,7 @@ func TestFromOverlayWithoutKey(t *testing.T) {
 
 func TestToOverlay(t *testing.T) {
 	w := bpftest.NewWorld(t, bpftest.Config{})
+	var lacks error
 	for v, name := range versions {
 		for _, c := range []struct {
 			name     string
@@ -174,6 +179,10 @@ func TestToOverlay(t *testing.T) {
 			f := inner
 			f.Src, f.Dst = c.src, c.dst
 			verdict, _, mark, err := w.RunPacket(overlay.ToOverlay, bpftest.Packet{Frame: f.TCP("S"), IfIndex: w.Dev[3], Ingress: c.ingress})
+			if errors.Is(err, bpftest.ErrNoIngress) {
+				lacks = err
+				continue
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -185,5 +194,8 @@ func TestToOverlay(t *testing.T) {
 				t.Errorf("%s %s: mark %#x", name, c.name, mark)
 			}
 		}
+	}
+	if lacks != nil { // after all that can be tried
+		t.Skip(lacks)
 	}
 }

@@ -1,6 +1,7 @@
 package pod_test
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -32,6 +33,7 @@ func TestAdvertisementStaysOnTheLink(t *testing.T) {
 // overlay, whatever its source says.
 func TestForwardedToPod(t *testing.T) {
 	w := bpftest.NewWorld(t, bpftest.Config{})
+	var lacks error
 	for v, name := range versions {
 		for _, c := range []struct {
 			name    string
@@ -49,6 +51,10 @@ func TestForwardedToPod(t *testing.T) {
 		} {
 			f := packet.Flow{SrcMAC: packet.MAC(1), DstMAC: w.Pod1.MAC, Src: c.src, Dst: w.Pod1.Addr(v), SrcPort: 4000, DstPort: 80}
 			verdict, _, _, err := w.RunPacket(pod.ToPod, bpftest.Packet{Frame: f.TCP("S"), IfIndex: w.Pod1.Dev, Ingress: c.ingress})
+			if errors.Is(err, bpftest.ErrNoIngress) {
+				lacks = err
+				continue
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -60,6 +66,9 @@ func TestForwardedToPod(t *testing.T) {
 				t.Errorf("%s %s: verdict %d, drops %v", name, c.name, verdict, drops)
 			}
 		}
+	}
+	if lacks != nil { // after all that can be tried
+		t.Skip(lacks)
 	}
 }
 

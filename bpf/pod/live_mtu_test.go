@@ -61,6 +61,10 @@ func TestLivePathMTU(t *testing.T) {
 	n1.NS.Addr("eth1", "198.51.100.1/24", "2001:db8:1::1/64")
 	world.Addr("eth0", "198.51.100.7/24", "2001:db8:1::7/64")
 	n1.NS.Run("ip", "link", "set", "eth1", "mtu", fmt.Sprint(narrow))
+	// The other end keeps to it, but does not say so: the workload has to find out.
+	for v, addr := range []string{"198.51.100.1", "2001:db8:1::1"} {
+		world.Run("ip", []string{"-4", "-6"}[v], "route", "add", addr, "dev", "eth0", "mtu", fmt.Sprint(narrow), "advmss", fmt.Sprint([]int{1460, 1440}[v]))
+	}
 	n1.Put(n1.Maps.DevicesV1, uint32(n1.ifindex("eth1")), maps.Device{Mtu: narrow,
 		Masq4: maps.AddrFrom(netip.MustParseAddr("198.51.100.1")), Masq6: maps.AddrFrom(netip.MustParseAddr("2001:db8:1::1"))})
 	n1.attach("eth1", host.FromNetdev, ebpf.AttachTCXIngress)

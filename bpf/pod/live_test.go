@@ -2,6 +2,7 @@ package pod_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/hypha-net/hypha/bpf/host"
 	"github.com/hypha-net/hypha/bpf/maps"
@@ -89,11 +91,29 @@ func (n *liveNode) attach(dev, prog string, at ebpf.AttachType) {
 	p, i := n.Prog(prog), n.ifindex(dev)
 	n.NS.In(func() error {
 		l, err := link.AttachTCX(link.TCXOptions{Interface: i, Program: p, Attach: at})
+		if errors.Is(err, ebpf.ErrNotSupported) {
+			return attachFilter(i, p, at)
+		}
 		if err == nil {
 			n.t.Cleanup(func() { _ = l.Close() })
 		}
 		return err
 	})
+}
+
+// attachFilter is for kernels without tcx.
+func attachFilter(ifindex int, p *ebpf.Program, at ebpf.AttachType) error {
+	qdisc := &netlink.GenericQdisc{QdiscType: "clsact", QdiscAttrs: netlink.QdiscAttrs{LinkIndex: ifindex,
+		Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	parent := uint32(netlink.HANDLE_MIN_INGRESS)
+	if at == ebpf.AttachTCXEgress {
+		parent = netlink.HANDLE_MIN_EGRESS
+	}
+	return netlink.FilterAdd(&netlink.BpfFilter{FilterAttrs: netlink.FilterAttrs{LinkIndex: ifindex, Parent: parent,
+		Priority: 1, Protocol: unix.ETH_P_ALL}, Fd: p.FD(), Name: "test", DirectAction: true})
 }
 
 // pod attaches a workload with an address that ends in last.

@@ -211,6 +211,9 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 		Overlay: a.cfg.Tunnel(), TunnelPort: a.cfg.TunnelPort, Events: a.cfg.EventsDrop, Trace: a.cfg.EventsTrace,
 		ReportInterval: a.cfg.ReportInterval, Accounting: a.cfg.Accounting, MasqPortMin: lo, MasqPortMax: hi,
 		Router4: own(a.self.Routers, false), Router6: own(a.self.Routers, true)}
+	if opts.Netkit, err = a.openPairs(); err != nil {
+		return err
+	}
 	if a.cfg.Tunnel() {
 		if opts.TunnelIfIndex, err = overlay.Ensure(overlay.Config{Port: a.cfg.TunnelPort, MTU: mtu}); err != nil {
 			return err
@@ -218,6 +221,18 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 	}
 	a.loader, err = loader.New(loader.Config{Links: a.paths.Links(), Programs: a.paths.Programs(), Options: opts}, loader.Deps{Log: a.log.With("part", "loader"), Kernel: a.kernel, Maps: a.maps.Replacements()})
 	return err
+}
+
+// openPairs says whether any workload's pair is, or will be, a netkit one.
+func (a *Agent) openPairs() (netkit bool, err error) {
+	netkit = a.cfg.Datapath == config.ModeNetkit
+	if netkit && !(a.kernel.Netkit && a.kernel.TCX) {
+		return false, fmt.Errorf("option datapath-mode: this kernel (%s) has no netkit: use %s, or boot Linux 6.7 or newer with CONFIG_NETKIT", a.kernel.Release, config.ModeVeth)
+	}
+	if a.pairs, err = link.New(link.Config{Owner: a.paths.Owner(), Netkit: netkit}, link.Deps{Log: a.log.With("part", "link")}); err != nil {
+		return false, err
+	}
+	return a.pairs.Netkit()
 }
 
 // openOverlay lets the tunnel device carry traffic, once programs are on it.
@@ -247,9 +262,6 @@ func (a *Agent) openPolicy() (err error) {
 }
 
 func (a *Agent) openEndpoints(mtu int, tunnel netip.Addr) (err error) {
-	if a.pairs, err = link.New(link.Config{Owner: a.paths.Owner()}, link.Deps{Log: a.log.With("part", "link")}); err != nil {
-		return err
-	}
 	filter, err := identity.NewFilter(a.cfg.Labels)
 	if err != nil {
 		return fmt.Errorf("option labels: %w", err)

@@ -11,6 +11,12 @@ import (
 	"github.com/hypha-net/hypha/internal/paths"
 )
 
+// Values of datapath-mode.
+const (
+	ModeVeth   = "veth"
+	ModeNetkit = "netkit-l2"
+)
+
 // Agent are the options of hypha-agent. The tags are the option names.
 type Agent struct {
 	StateDir    string   `koanf:"state-dir"`
@@ -25,6 +31,7 @@ type Agent struct {
 
 	EnableIPv4  bool     `koanf:"enable-ipv4"`
 	EnableIPv6  bool     `koanf:"enable-ipv6"`
+	Datapath    string   `koanf:"datapath-mode"`
 	RoutingMode string   `koanf:"routing-mode"`
 	TunnelProto string   `koanf:"tunnel-protocol"`
 	TunnelPort  uint16   `koanf:"tunnel-port"`
@@ -114,6 +121,7 @@ func flags(hostname string) *pflag.FlagSet {
 
 	f.Bool("enable-ipv4", true, "give workloads IPv4 addresses")
 	f.Bool("enable-ipv6", true, "give workloads IPv6 addresses")
+	f.String("datapath-mode", ModeVeth, "device pairs of new workloads: veth, or netkit-l2 (Linux 6.7), which judges what a workload sends before it is queued")
 	f.String("routing-mode", "tunnel", "tunnel (overlay) or native (the network routes workload addresses)")
 	f.String("tunnel-protocol", "vxlan", "overlay encapsulation: vxlan")
 	f.Uint16("tunnel-port", 8472, "UDP port of the overlay")

@@ -46,6 +46,7 @@ func (a *Agent) check() error {
 	if !a.EnableIPv4 && !a.EnableIPv6 {
 		bad("enable-ipv4", "one of enable-ipv4 and enable-ipv6 must be on")
 	}
+	oneOf("datapath-mode", a.Datapath, ModeVeth, ModeNetkit)
 	oneOf("routing-mode", a.RoutingMode, "tunnel", "native")
 	oneOf("tunnel-protocol", a.TunnelProto, "vxlan")
 	oneOf("enable-policy", a.EnablePolicy, "default", "always", "never")

@@ -58,7 +58,7 @@ func start(t *testing.T, m mode, nodes int, options map[string]any) *cluster.Clu
 	if testing.Short() {
 		t.Skip("end-to-end tests take long: not with -short")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	c, err := cluster.New(ctx, cluster.Config{Bin: bin, Nodes: nodes, IPv4: m.v4, IPv6: m.v6, Native: m.native, Options: options})
 	if err != nil {
@@ -115,7 +115,7 @@ func add(t *testing.T, c *cluster.Cluster, name string, node int, labels ...stri
 	if len(labels) == 0 {
 		labels = nil
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	p, err := c.Add(ctx, cluster.PodSpec{Name: name, Node: node, Labels: labels})
 	if err != nil {
@@ -133,7 +133,7 @@ func importPolicy(t *testing.T, c *cluster.Cluster, doc string) {
 }
 
 const (
-	yes = 3 * time.Second        // for what should work
+	yes = 10 * time.Second       // for what should work
 	no  = 700 * time.Millisecond // for what should be dropped
 )
 

@@ -142,6 +142,16 @@ func (c *counter) run() {
 	}
 }
 
+// of is the number of datagrams that came from these.
+func (c *counter) of(from []netip.Addr) (n uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, a := range from {
+		n += c.from[a]
+	}
+	return n
+}
+
 // total is the number of datagrams received.
 func (c *counter) total() (n uint64) {
 	c.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -15,7 +16,8 @@ const addrGenNone = 1
 
 // Config of Pairs.
 type Config struct {
-	Owner string // of the devices (paths.Owner): agents that share a network namespace have different ones
+	Owner  string // of the devices (paths.Owner): agents that share a network namespace have different ones
+	Netkit bool   // new pairs are netkit, not veth; those that there are stay what they are
 }
 
 // Deps are what New needs from others.
@@ -25,9 +27,10 @@ type Deps struct {
 
 // Pairs makes and removes device pairs in the agent's network namespace.
 type Pairs struct {
-	log   *slog.Logger
-	host  *netlink.Handle
-	alias string // of the host sides
+	log    *slog.Logger
+	host   *netlink.Handle
+	alias  string // of the host sides
+	netkit bool
 }
 
 // New opens a netlink socket in the calling thread's network namespace.
@@ -36,7 +39,7 @@ func New(cfg Config, deps Deps) (*Pairs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	return &Pairs{log: deps.Log, host: h, alias: "hypha " + cfg.Owner}, nil
+	return &Pairs{log: deps.Log, host: h, alias: "hypha " + cfg.Owner, netkit: cfg.Netkit}, nil
 }
 
 // Close closes the socket.
@@ -86,7 +89,7 @@ func (p *Pairs) find(s *space, spec *Spec) (host, pod netlink.Link, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("find device %s: %w", spec.HostIfName, err)
 	}
-	if host.Type() != "veth" || !p.own(host) {
+	if !paired(host) || !p.own(host) {
 		return nil, nil, fmt.Errorf("device %s: %w", spec.HostIfName, ErrForeign)
 	}
 	pod, err = s.LinkByName(spec.IfName)
@@ -105,9 +108,12 @@ func (p *Pairs) own(host netlink.Link) bool {
 	return host.Attrs().Alias == p.alias || host.Attrs().Alias == ""
 }
 
+// paired says whether a device is of a kind that Create makes.
+func paired(l netlink.Link) bool { return l.Type() == "veth" || l.Type() == "netkit" }
+
 // isPair says whether two devices of different namespaces are ends of one pair.
 func isPair(host, pod netlink.Link) bool {
-	return pod.Type() == "veth" && host.Attrs().ParentIndex == pod.Attrs().Index &&
+	return pod.Type() == host.Type() && host.Attrs().ParentIndex == pod.Attrs().Index &&
 		pod.Attrs().ParentIndex == host.Attrs().Index
 }
 
@@ -117,12 +123,7 @@ func (p *Pairs) add(s *space, spec *Spec) (host, pod netlink.Link, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make device pair: %w", err)
 	}
-	a := netlink.NewLinkAttrs()
-	a.Name, a.MTU, a.HardwareAddr = spec.HostIfName, spec.MTU, randomMAC()
-	v := netlink.NewVeth(a)
-	v.PeerName, v.PeerHardwareAddr, v.PeerMTU = spec.IfName, mac, uint32(spec.MTU)
-	v.PeerNamespace = netlink.NsFd(int(s.f.Fd()))
-	if err := p.host.LinkAdd(v); err != nil {
+	if err := p.host.LinkAdd(p.device(spec, mac, netlink.NsFd(int(s.f.Fd())))); err != nil {
 		if errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("%w (is there a device %s inside already?)", err, spec.IfName)
 		}
@@ -135,6 +136,24 @@ func (p *Pairs) add(s *space, spec *Spec) (host, pod netlink.Link, err error) {
 		return nil, nil, errors.Join(fmt.Errorf("find device %s inside: %w", spec.IfName, err), p.host.LinkDel(host))
 	}
 	return host, pod, nil
+}
+
+// device describes a pair that is to be made. A netkit one carries nothing that comes from inside unless a program is there
+// and lets it.
+func (p *Pairs) device(spec *Spec, mac net.HardwareAddr, inside netlink.NsFd) netlink.Link {
+	a := netlink.NewLinkAttrs()
+	a.Name, a.MTU, a.HardwareAddr = spec.HostIfName, spec.MTU, randomMAC()
+	if !p.netkit {
+		v := netlink.NewVeth(a)
+		v.PeerName, v.PeerHardwareAddr, v.PeerMTU, v.PeerNamespace = spec.IfName, mac, uint32(spec.MTU), inside
+		return v
+	}
+	peer := netlink.NewLinkAttrs()
+	peer.Name, peer.MTU, peer.HardwareAddr, peer.Namespace = spec.IfName, spec.MTU, mac, inside
+	n := &netlink.Netkit{LinkAttrs: a, Mode: netlink.NETKIT_MODE_L2, Policy: netlink.NETKIT_POLICY_FORWARD,
+		PeerPolicy: netlink.NETKIT_POLICY_BLACKHOLE, Scrub: netlink.NETKIT_SCRUB_DEFAULT, PeerScrub: netlink.NETKIT_SCRUB_DEFAULT}
+	n.SetPeerAttrs(&peer)
+	return n
 }
 
 // configure sets what both ends have while they are down.
@@ -195,7 +214,7 @@ func (p *Pairs) Delete(_ context.Context, hostIfName string) error {
 	if notFound(err) {
 		return nil
 	}
-	if err == nil && l.Type() != "veth" {
+	if err == nil && !paired(l) {
 		err = ErrForeign
 	}
 	if err == nil && p.own(l) {
@@ -218,11 +237,25 @@ func (p *Pairs) List(context.Context) ([]Link, error) {
 	var out []Link
 	for _, l := range all {
 		a := l.Attrs()
-		if l.Type() == "veth" && hostName.MatchString(a.Name) && a.Alias == p.alias {
+		if paired(l) && hostName.MatchString(a.Name) && a.Alias == p.alias {
 			out = append(out, Link{HostIfName: a.Name, HostIfIndex: a.Index, HostMAC: a.HardwareAddr.String()})
 		}
 	}
 	return out, nil
+}
+
+// Netkit says whether any of this agent's pairs is, or will be, a netkit one.
+func (p *Pairs) Netkit() (bool, error) {
+	all, err := p.links()
+	if err != nil || p.netkit {
+		return p.netkit, err
+	}
+	for _, l := range all {
+		if l.Type() == "netkit" && hostName.MatchString(l.Attrs().Name) && l.Attrs().Alias == p.alias {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // links lists devices, again when the list changed under the walk.

@@ -71,7 +71,7 @@ func (l *Loader) list() ([]Attachment, error) {
 		}
 		pin := filepath.Join(l.cfg.Links, e.Name())
 		if have, err := link.LoadPinnedLink(pin, nil); err == nil {
-			on, _ := linked(have)
+			on, _ := linked(have, a.IfIndex)
 			if err := have.Close(); err != nil {
 				return nil, err
 			}

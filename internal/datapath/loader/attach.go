@@ -6,9 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 
 	"github.com/hypha-net/hypha/bpf/host"
 	"github.com/hypha-net/hypha/bpf/overlay"
@@ -106,7 +108,7 @@ func (l *Loader) attachTCX(r Role, ifindex int, h hook, prog *ebpf.Program) erro
 	have, err := link.LoadPinnedLink(pin, nil)
 	if err == nil {
 		defer have.Close()
-		if on, running := linked(have); on == ifindex {
+		if on, running := linked(have, ifindex); on == ifindex {
 			if id := programID(prog); id != 0 && id == running {
 				return nil
 			}
@@ -118,7 +120,7 @@ func (l *Loader) attachTCX(r Role, ifindex int, h hook, prog *ebpf.Program) erro
 	if err := removePin(pin); err != nil {
 		return err
 	}
-	next, err := link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: h.attach, Anchor: link.Head()})
+	next, err := newLink(r, ifindex, h, prog)
 	if err != nil {
 		return err
 	}
@@ -126,13 +128,45 @@ func (l *Loader) attachTCX(r Role, ifindex int, h hook, prog *ebpf.Program) erro
 	return errors.Join(next.Pin(pin), next.Close())
 }
 
-// linked is where a tcx link sits (0 when its device is gone) and which program it runs.
-func linked(l link.Link) (ifindex int, prog ebpf.ProgramID) {
+// newLink attaches to a hook. What a workload sends into a netkit pair is judged while it is sent, before it is queued
+// anywhere; what it receives passes the same hook as with veth.
+func newLink(r Role, ifindex int, h hook, prog *ebpf.Program) (link.Link, error) {
+	if r == Pod && h.attach == ebpf.AttachTCXIngress {
+		dev, err := netlink.LinkByIndex(ifindex)
+		if err != nil {
+			return nil, err
+		}
+		if dev.Type() == "netkit" {
+			return link.AttachNetkit(link.NetkitOptions{Interface: ifindex, Program: prog, Attach: ebpf.AttachNetkitPeer, Anchor: link.Head()})
+		}
+	}
+	return link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: h.attach, Anchor: link.Head()})
+}
+
+// elsewhere is where a link sits that sits on a device, but not on the expected one.
+const elsewhere = -1
+
+// linked is where a tcx or netkit link sits (0 when its device is gone) and which program it runs. A netkit link tells the end
+// inside the workload, by its number there: expected is the host side that it should belong to.
+func linked(l link.Link, expected int) (ifindex int, prog ebpf.ProgramID) {
 	info, err := l.Info()
-	if err != nil || info.TCX() == nil {
+	if err != nil {
 		return 0, 0
 	}
-	return int(info.TCX().Ifindex), info.Program
+	if n := info.Netkit(); n != nil {
+		if n.Ifindex == 0 {
+			return 0, info.Program
+		}
+		dev, err := netlink.LinkByIndex(expected)
+		if err != nil || dev.Type() != "netkit" || dev.Attrs().ParentIndex != int(n.Ifindex) {
+			return elsewhere, info.Program
+		}
+		return expected, info.Program
+	}
+	if t := info.TCX(); t != nil {
+		return int(t.Ifindex), info.Program
+	}
+	return 0, 0
 }
 
 func programID(p *ebpf.Program) ebpf.ProgramID {
@@ -161,12 +195,19 @@ func (l *Loader) DetachPod(ifindex int) error {
 	defer l.mu.Unlock()
 	for _, h := range hooks {
 		if have, err := link.LoadPinnedLink(l.pin(Pod, ifindex, h), nil); err == nil {
-			on, _ := linked(have)
+			on, _ := linked(have, ifindex)
 			if err := have.Close(); err != nil {
 				return err
 			}
 			if on != 0 {
 				return fmt.Errorf("detach from device %d: %w", ifindex, ErrInUse)
+			}
+		}
+	}
+	if !l.tcx() {
+		if dev, err := netlink.LinkByIndex(ifindex); err == nil {
+			if roles, err := filterRoles(dev); err != nil || slices.Contains(roles, Pod) {
+				return errors.Join(fmt.Errorf("detach from device %d: %w", ifindex, ErrInUse), err)
 			}
 		}
 	}
@@ -202,7 +243,7 @@ func unpinLink(pin string) error {
 	}
 	if err == nil {
 		if d, ok := have.(interface{ Detach() error }); ok {
-			if on, _ := linked(have); on != 0 {
+			if on, _ := linked(have, 0); on != 0 {
 				err = d.Detach()
 			}
 		}

@@ -26,7 +26,7 @@ import (
 // obtain returns the programs for the options: those of an earlier agent where they are the same, else newly loaded ones.
 // kept is what the names of their pins begin with, "" when they are not pinned.
 func (l *Loader) obtain(o Options) (progs map[string]*ebpf.Program, kept string, err error) {
-	constants := o.constants(l.deps.Kernel.Peer)
+	constants := func(object string) layout.Config { return o.constants(object, l.deps.Kernel.Peer) }
 	if l.cfg.Programs == "" {
 		progs, err = load(constants, l.deps.Maps)
 		return progs, "", err
@@ -108,14 +108,14 @@ func programNames() (out []string) {
 }
 
 // digest tells sets of programs apart by all that goes into them: the objects, the constants and the very maps.
-func digest(constants layout.Config, shared map[string]*ebpf.Map) (string, error) {
+func digest(constants func(object string) layout.Config, shared map[string]*ebpf.Map) (string, error) {
 	h := sha256.New()
 	for _, object := range objects {
 		sum := sha256.Sum256(object.code())
 		h.Write(sum[:])
-	}
-	if err := binary.Write(h, binary.NativeEndian, constants); err != nil {
-		return "", fmt.Errorf("digest constants: %w", err)
+		if err := binary.Write(h, binary.NativeEndian, constants(object.name)); err != nil {
+			return "", fmt.Errorf("digest constants: %w", err)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(shared)) {
 		info, err := shared[name].Info()

@@ -9,7 +9,6 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hypha-net/hypha/bpf/host"
@@ -45,9 +44,6 @@ type Loader struct {
 
 // New loads the programs. Nothing is attached yet, and what is attached stays as it is until Adopt or Attach*.
 func New(cfg Config, deps Deps) (*Loader, error) {
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("lift the limit of locked memory: %w", err)
-	}
 	if err := os.MkdirAll(cfg.Links, 0o700); err != nil {
 		return nil, fmt.Errorf("make link directory: %w", err)
 	}
@@ -82,15 +78,18 @@ func (l *Loader) Close() error {
 	return err
 }
 
+// podObject is the object on workloads' pairs.
+const podObject = "pod"
+
 // objects are what is loaded.
 var objects = [...]struct {
 	name string
 	spec func() (*ebpf.CollectionSpec, error)
 	code func() []byte
-}{{"pod", pod.Spec, pod.Object}, {"overlay", overlay.Spec, overlay.Object}, {"host", host.Spec, host.Object}}
+}{{podObject, pod.Spec, pod.Object}, {"overlay", overlay.Spec, overlay.Object}, {"host", host.Spec, host.Object}}
 
 // load brings all program objects into the kernel, or none. The verifier takes its time, so they go side by side.
-func load(constants layout.Config, shared map[string]*ebpf.Map) (_ map[string]*ebpf.Program, err error) {
+func load(constants func(object string) layout.Config, shared map[string]*ebpf.Map) (_ map[string]*ebpf.Program, err error) {
 	var g errgroup.Group
 	var loaded [len(objects)]map[string]*ebpf.Program
 	for i, object := range objects {
@@ -100,7 +99,7 @@ func load(constants layout.Config, shared map[string]*ebpf.Map) (_ map[string]*e
 			if err != nil {
 				return fmt.Errorf("read program object %s: %w", object.name, err)
 			}
-			if err := loadObject(spec, constants, shared, loaded[i]); err != nil {
+			if err := loadObject(spec, constants(object.name), shared, loaded[i]); err != nil {
 				return fmt.Errorf("load program object %s: %w", object.name, err)
 			}
 			return nil

@@ -88,16 +88,41 @@ func dummyPair(t *testing.T, name string) int {
 	return l.Attrs().Index
 }
 
+// netkitPair is dummyPair for a pair of the other kind.
+func netkitPair(t *testing.T, name string) int {
+	t.Helper()
+	a, peer := netlink.NewLinkAttrs(), netlink.NewLinkAttrs()
+	a.Name, peer.Name = name, name+"p"
+	n := &netlink.Netkit{LinkAttrs: a, Mode: netlink.NETKIT_MODE_L2}
+	n.SetPeerAttrs(&peer)
+	if err := netlink.LinkAdd(n); err != nil {
+		t.Fatal(err)
+	}
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.Attrs().Index
+}
+
 func TestAttachAdoptPrune(t *testing.T) {
-	for name, clsact := range map[string]bool{"tcx": false, "clsact": true} {
+	for _, name := range []string{"tcx", "clsact", "netkit"} {
 		t.Run(name, func(t *testing.T) {
+			clsact, podPair := name == "clsact", dummyPair
+			if name == "netkit" {
+				netns.Require(t)
+				if !loader.Probe().Netkit {
+					t.Skip("this kernel has no netkit")
+				}
+				podPair = netkitPair
+			}
 			dir := pintest.Dir(t)
 			m := openMaps(t, dir)
 			node := netns.New(t, "node")
 			node.In(func() error {
 				cfg := options(clsact, filepath.Join(dir, "links"))
 				l := newLoader(t, cfg, m)
-				pod, gone, dev, over := dummyPair(t, "pod"), dummyPair(t, "gone"), dummyPair(t, "dev"), dummyPair(t, "over")
+				pod, gone, dev, over := podPair(t, "pod"), podPair(t, "gone"), dummyPair(t, "dev"), dummyPair(t, "over")
 				for range 2 {
 					for _, err := range []error{l.AttachPod(pod), l.AttachPod(gone), l.AttachDevice(dev), l.AttachOverlay(over)} {
 						if err != nil {
@@ -108,7 +133,7 @@ func TestAttachAdoptPrune(t *testing.T) {
 				if err := l.Close(); err != nil {
 					return err
 				}
-				if err := netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "gone", Index: gone}}); err != nil {
+				if err := netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "gone", Index: gone}}); err != nil {
 					return err
 				}
 
@@ -132,10 +157,8 @@ func TestAttachAdoptPrune(t *testing.T) {
 				if err := l.DetachPod(gone); err != nil {
 					t.Error(err)
 				}
-				if !clsact {
-					if err := l.DetachPod(pod); !errors.Is(err, loader.ErrInUse) {
-						t.Errorf("a workload's living device was stripped of its programs: %v", err)
-					}
+				if err := l.DetachPod(pod); !errors.Is(err, loader.ErrInUse) {
+					t.Errorf("a workload's living device was stripped of its programs: %v", err)
 				}
 				// Pruned of everything, workloads keep their programs.
 				if err := l.Prune(func(loader.Attachment) bool { return false }); err != nil {

@@ -10,6 +10,7 @@ import (
 // Options are the constants of the node, compiled into the programs when they are loaded.
 type Options struct {
 	IPv4, IPv6     bool
+	Netkit         bool   // some workloads' pairs are netkit
 	Masq4, Masq6   bool   // workloads leave the cluster under the node's address
 	Overlay        bool   // workloads of other nodes are reached through the device TunnelIfIndex
 	TunnelIfIndex  int    // with Overlay
@@ -23,7 +24,12 @@ type Options struct {
 	Router6        netip.Addr
 }
 
-func (o Options) constants(peer bool) layout.Config {
+// constants are those of an object; peer says whether the kernel has bpf_redirect_peer. The program of a netkit pair runs
+// while the workload sends, where that helper drops, so no workload's program uses it as soon as there is such a pair.
+func (o Options) constants(object string, peer bool) layout.Config {
+	if object == podObject && o.Netkit {
+		peer = false
+	}
 	c := layout.Config{TunnelIfindex: uint32(o.TunnelIfIndex), TunnelPort: uint32(o.TunnelPort),
 		ReportInterval: uint32(o.ReportInterval / time.Millisecond), MasqPortMin: o.MasqPortMin,
 		MasqPortMax: o.MasqPortMax, Router4: layout.AddrFrom(o.Router4), Router6: layout.AddrFrom(o.Router6)}

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -52,7 +53,8 @@ func (k *Kernel) Err() error {
 	return failed
 }
 
-// Probe asks the kernel what it can do. It changes nothing that outlives it.
+// Probe asks the kernel what it can do. It changes nothing that outlives it but this process's limit of locked memory: before
+// Linux 5.11 that decides how many maps and programs a user may have, those of other agents counted.
 func Probe() Kernel {
 	k := Kernel{}
 	if os.Geteuid() != 0 {
@@ -62,6 +64,9 @@ func Probe() Kernel {
 	}
 	k.add(Check{Name: "privileges", OK: true, Required: true, Detail: "root"})
 	k.version()
+	if err := rlimit.RemoveMemlock(); err != nil {
+		k.try("locked memory", true, "run with CAP_SYS_RESOURCE, or with ulimit -l unlimited", err)
+	}
 	kernelRemedy := fmt.Sprintf("boot Linux %d.%d or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF", minMajor, minMinor)
 	k.try("program type sched_cls", true, kernelRemedy, features.HaveProgramType(ebpf.SchedCLS))
 	for _, t := range []ebpf.MapType{ebpf.Hash, ebpf.Array, ebpf.PerCPUArray, ebpf.LRUHash, ebpf.LPMTrie,
@@ -79,7 +84,7 @@ func Probe() Kernel {
 	if errors.Is(err, unix.ENXIO) { // knows netkit; lo is none
 		err = nil
 	}
-	k.Netkit = k.try("netkit", false, "without it workloads get veth pairs", err)
+	k.Netkit = k.try("netkit", false, "without it there is no datapath-mode netkit-l2, only veth", err)
 	veth, vxlan, clsact := probeDevices()
 	k.try("veth", true, "load the module veth (CONFIG_VETH)", veth)
 	k.VXLAN = k.try("vxlan", false, "without it only routing-mode native works; load the module vxlan (CONFIG_VXLAN)", vxlan)

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
 )
 
 // Config says where the maps are and how large. A zero size means: derived from the machine's memory (connections,
@@ -48,6 +49,10 @@ type Maps struct {
 // Open adopts the maps pinned under cfg.Dir and creates those that are missing. A map whose size is to change is
 // replaced by a copy; the programs in force keep the old one until they are replaced, after which Settle must be called.
 func Open(cfg Config, deps Deps) (_ *Maps, err error) {
+	// Before Linux 5.11 maps count as memory that this process has locked, of which by default it may lock next to none.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("lift the limit of locked memory: %w", err)
+	}
 	mem, err := memory()
 	if err != nil {
 		return nil, err

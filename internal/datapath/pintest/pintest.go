@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/hypha-net/hypha/internal/datapath/bpffs"
@@ -29,9 +28,6 @@ func Dir(t testing.TB) string {
 		t.Skip("needs root: makes BPF maps and pins them")
 	}
 	if err := bpffs.Mount(); err != nil {
-		t.Fatal(err)
-	}
-	if err := rlimit.RemoveMemlock(); err != nil {
 		t.Fatal(err)
 	}
 	sweep(t)

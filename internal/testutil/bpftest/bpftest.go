@@ -5,6 +5,8 @@ package bpftest
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
+	"strconv"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -172,11 +174,24 @@ func (e *Env) LoadObject(spec *ebpf.CollectionSpec, cfg maps.Config) (*ebpf.Coll
 			use[n] = m
 		}
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use,
+		Programs: ebpf.ProgramOptions{LogLevel: ebpf.LogLevelStats}})
 	if err != nil {
 		return nil, fmt.Errorf("load programs: %w", err)
 	}
 	return coll, nil
+}
+
+// processed is how the verifier's log says how much it has looked at.
+var processed = regexp.MustCompile(`processed (\d+) insns`)
+
+// Verified is how many instructions the verifier looked at to let a program of LoadObject pass.
+func Verified(p *ebpf.Program) (int, error) {
+	found := processed.FindStringSubmatch(p.VerifierLog)
+	if found == nil {
+		return 0, fmt.Errorf("the verifier does not say how much it has looked at: %q", p.VerifierLog)
+	}
+	return strconv.Atoi(found[1])
 }
 
 // makeDevices makes device pairs; the peer of d1 is p1 in the same namespace.

@@ -2,6 +2,7 @@ package bpftest
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -35,6 +36,12 @@ type Packet struct {
 	Outer   *Outer // not nil: it came out of the tunnel
 }
 
+// What BPF_PROG_RUN cannot do everywhere.
+var (
+	ErrNoIngress = errors.New("this kernel runs no program on a packet that it would forward")
+	ErrNoTunnel  = errors.New("this kernel gives no packet the outer source that a tunnel would")
+)
+
 // Run runs a program on a frame that came in (or leaves) by a device, and returns its verdict and the frame after it.
 func (e *Env) Run(prog string, ifindex int, frame []byte) (verdict uint32, out []byte, err error) {
 	verdict, out, _, err = e.RunPacket(prog, Packet{Frame: frame, IfIndex: ifindex})
@@ -67,6 +74,12 @@ func (e *Env) run(pr *ebpf.Program, name string, p Packet) (verdict uint32, out 
 	// With room for what a program adds; the kernel refuses frames shorter than an Ethernet header.
 	opts := ebpf.RunOptions{Data: p.Frame, DataOut: make([]byte, len(p.Frame)+256), Context: before[:], ContextOut: after[:]}
 	verdict, err = pr.Run(&opts)
+	switch {
+	case p.Ingress != 0 && errors.Is(err, unix.EINVAL):
+		err = ErrNoIngress
+	case err == nil && p.Outer != nil && verdict == noKey:
+		err = ErrNoTunnel
+	}
 	if err != nil {
 		return 0, nil, 0, fmt.Errorf("run %s: %w", name, err)
 	}

@@ -3,6 +3,7 @@ package bpftest
 import (
 	"encoding/binary"
 	"errors"
+	"math"
 	"net/netip"
 
 	"github.com/cilium/ebpf"
@@ -15,6 +16,8 @@ const (
 	tunnelKeySize  = 44
 	tunnelKeyLocal = 28
 	tunnelKeyIPv6  = 1 // BPF_F_TUNINFO_IPV6
+
+	noKey = math.MaxUint32 // verdict of a program that could not set its key: older kernels' has no local address
 )
 
 // Outer is what the tunnel says of a packet that came out of it.

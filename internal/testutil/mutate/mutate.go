@@ -73,7 +73,9 @@ type Cost struct {
 }
 
 // String says it for the scoreboard.
-func (c Cost) String() string { return fmt.Sprintf("no crash, the slowest took %v", c.Worst.Round(time.Millisecond)) }
+func (c Cost) String() string {
+	return fmt.Sprintf("no crash, the slowest took %v", c.Worst.Round(time.Millisecond))
+}
 
 // Each runs fn on n inputs that next makes, or fewer when the time is over. An input that crashes, or costs more than Limit
 // even when tried again, fails the test, which shows it.

@@ -31,7 +31,7 @@ func (n *Node) Start(ctx context.Context, nodes int) error {
 
 // WaitReady waits until the agent is ready and knows this many nodes.
 func (n *Node) WaitReady(ctx context.Context, nodes int) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	_, err := n.agent.WaitReady(ctx, n.running(), nodes)
 	return err
