@@ -56,7 +56,7 @@ static __always_inline int check_sender(struct pkt *p)
 }
 
 /* One lookup for most packets: the row of an established connection knows behind which node its other end lives, and by
- * which identity. */
+ * which identity. A workload's is on record only from an address's own row; other identities may be a whole range's. */
 static __always_inline bool established(struct __sk_buff *skb, struct pkt *p)
 {
 	__u64 now = pkt_now(p);
@@ -66,7 +66,9 @@ static __always_inline bool established(struct __sk_buff *skb, struct pkt *p)
 	v = conn_settled(p, now, &reply);
 	if (!v || !(v->flags & CT_F_THERE << reply) || !(v->flags & CT_F_HERE << !reply))
 		return false;
-	if (!addr_eq(&v->end[reply].node, &p->tunnel) || p->vni != (reply ? v->dst_identity : v->src_identity))
+	if (!identity_of_workload(p->vni) || !addr_eq(&v->end[reply].node, &p->tunnel))
+		return false;
+	if (p->vni != (reply ? v->dst_identity : v->src_identity))
 		return false;
 	return conn_pass(skb, p, v, now, reply);
 }

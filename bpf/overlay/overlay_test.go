@@ -8,6 +8,7 @@ import (
 
 	"github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/overlay"
+	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/internal/testutil/bpftest"
 	"github.com/hypha-net/hypha/internal/testutil/packet"
 )
@@ -125,6 +126,18 @@ func TestFromOverlayEstablished(t *testing.T) {
 			arrive(t, w, "from another node", other, bpftest.IDFar, f.TCP("A"), bpftest.Drop, maps.DropSourceIP)
 			arrive(t, w, "from nobody", bpftest.Outside[0], bpftest.IDFar, f.TCP("A"), bpftest.Drop, maps.DropUnknownSender)
 			arrive(t, w, "under another identity", node, bpftest.IDPod2, f.TCP("A"), bpftest.Drop, maps.DropIdentity)
+
+			// A connection to an address that only its range knows: the range's identity is no workload's to speak under.
+			fresh, back := w.Pod1.Flow(bpftest.NewPod[v], 41000, 80), f
+			for _, flags := range []string{"S", "A"} {
+				if verdict, _ := w.MustRun(pod.FromPod, w.Pod1.Dev, fresh.TCP(flags)); verdict != bpftest.Redirect {
+					t.Fatalf("to a new pod: verdict %d", verdict)
+				}
+			}
+			w.Events()
+			back.Src, back.SrcPort, back.DstPort = bpftest.NewPod[v], 80, 41000
+			arrive(t, w, "a new pod as itself", node, bpftest.IDFar, back.TCP("A"), bpftest.Redirect)
+			arrive(t, w, "a new pod as the world", node, bpftest.IDWorld, back.TCP("A"), bpftest.Drop, maps.DropIdentity)
 
 			w.PutIP(bpftest.FarPod[v], bpftest.IDFar, maps.IPCacheTunnel|maps.IPCacheNoMasq, other)
 			w.PutState(maps.State{Epoch: 1})

@@ -76,7 +76,7 @@ func (e *Env) run(pr *ebpf.Program, name string, p Packet) (verdict uint32, out 
 	verdict, err = pr.Run(&opts)
 	switch {
 	case p.Ingress != 0 && errors.Is(err, unix.EINVAL):
-		err = ErrNoIngress
+		err = fmt.Errorf("%w: %w", ErrNoIngress, err) // or the frame is too short
 	case err == nil && p.Outer != nil && verdict == noKey:
 		err = ErrNoTunnel
 	}
