@@ -81,6 +81,20 @@ func (l links) Check(ctx context.Context, s endpoint.LinkSpec) error {
 	return l.Pairs.Check(ctx, spec(s))
 }
 
+func (l links) Verify(ctx context.Context, ss []endpoint.LinkSpec) (map[string]error, error) {
+	specs := make([]link.Spec, len(ss))
+	for i := range ss {
+		specs[i] = spec(ss[i])
+	}
+	wrong, err := l.Pairs.Verify(ctx, specs)
+	for name, what := range wrong {
+		if errors.Is(what, link.ErrGone) {
+			wrong[name] = fmt.Errorf("%w: %w", endpoint.ErrNoDevice, what)
+		}
+	}
+	return wrong, err
+}
+
 func (l links) List(ctx context.Context) ([]endpoint.Link, error) {
 	all, err := l.Pairs.List(ctx)
 	out := make([]endpoint.Link, len(all))

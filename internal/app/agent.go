@@ -76,6 +76,8 @@ type Agent struct {
 	publisher publisher
 
 	devices      *device.Watcher
+	tunnel       overlay.Config
+	repairs      repairs
 	deviceSync   *table.Reconciler[uint32, device.Device]
 	routeTarget  *route.Target
 	routeSync    *table.Reconciler[netip.Prefix, model.Route]
@@ -166,7 +168,7 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err := a.maps.Settle(); err != nil {
 		return nil, err
 	}
-	if err := a.openOverlay(mtu); err != nil {
+	if err := a.openOverlay(); err != nil {
 		return nil, err
 	}
 	a.step("programs adopted")
@@ -218,6 +220,7 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 		if opts.TunnelIfIndex, err = overlay.Ensure(overlay.Config{Port: a.cfg.TunnelPort, MTU: mtu}); err != nil {
 			return err
 		}
+		a.tunnel = overlay.Config{Port: a.cfg.TunnelPort, MTU: mtu, Index: opts.TunnelIfIndex}
 	}
 	a.loader, err = loader.New(loader.Config{Links: a.paths.Links(), Programs: a.paths.Programs(), Options: opts}, loader.Deps{Log: a.log.With("part", "loader"), Kernel: a.kernel, Maps: a.maps.Replacements()})
 	return err
@@ -235,14 +238,17 @@ func (a *Agent) openPairs() (netkit bool, err error) {
 	return a.pairs.Netkit()
 }
 
-// openOverlay lets the tunnel device carry traffic, once programs are on it.
-func (a *Agent) openOverlay(mtu int) error {
+// openOverlay lets the tunnel device carry traffic, once programs are on it; also again, when somebody took it away.
+func (a *Agent) openOverlay() error {
 	if !a.cfg.Tunnel() {
 		return overlay.Delete()
 	}
-	index, err := overlay.Ensure(overlay.Config{Port: a.cfg.TunnelPort, MTU: mtu})
+	index, err := overlay.Ensure(a.tunnel)
 	if err != nil {
 		return err
+	}
+	if index != a.tunnel.Index {
+		return fmt.Errorf("device %s has index %d, but the loaded programs send to %d: restart the agent", overlay.Name, index, a.tunnel.Index)
 	}
 	if err := a.loader.AttachOverlay(index); err != nil {
 		return err
@@ -299,7 +305,7 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	if a.devices, err = device.New(device.Config{Patterns: a.cfg.Devices, NodeAddrs: a.self.Addrs}, device.Deps{Log: a.log, Table: devices}); err != nil {
 		return err
 	}
-	a.deviceSync = table.NewReconciler(table.Config{}, devices, &device.Target{Maps: a.maps, Loader: a.loader})
+	a.deviceSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, devices, &device.Target{Maps: a.maps, Loader: a.loader})
 	a.routeSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, a.cluster.routes, a.routeTarget)
 	addressSync := func(t *table.Table[netip.Prefix, model.IPEntry]) *table.Reconciler[netip.Prefix, model.IPEntry] {
 		return table.NewReconciler(table.Config{}, t, &addressTarget{cache: a.cache, rows: map[netip.Prefix]model.IPEntry{},

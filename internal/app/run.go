@@ -58,6 +58,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	run("endpoints", a.endpoints.Run)
 	run("adoption", a.completeAddresses)
 	run("sweep", a.sweep)
+	run("repair", a.repair)
 	run("identities", a.followMoves)
 	run("events", func(ctx context.Context) error {
 		return a.events.Run(ctx, func(ev model.Event) {

@@ -110,6 +110,7 @@ func (a *Agent) datapathStatus(s *agentv1.StatusResponse, add addFunc) {
 		}
 	}
 	part("devices", a.deviceSync.Err(), "programs attached", "the agent tries again; look at the devices with `ip link`, or set --devices")
+	part("kernel objects", a.repairs.err(), "in place", "the agent tries again every few seconds; restart it if that does not help")
 	part("routes", a.routeSync.Err(), fmt.Sprintf("%d to other nodes", a.cluster.routes.Snapshot().Len()), "remove the route that stands in the way, or choose another pool")
 	rows, waiting, failed := a.cache.Status()
 	switch {

@@ -58,6 +58,9 @@ type Links interface {
 	Delete(ctx context.Context, hostIfName string) error
 	// Check says what is wrong with the pair, nil if it is up and as wanted.
 	Check(ctx context.Context, spec LinkSpec) error
+	// Verify says what is wrong on the node's side of pairs, by HostIfName: ErrNoDevice for one that is gone. Pairs in
+	// order are not in the map. It is cheap enough to be called every few seconds.
+	Verify(ctx context.Context, specs []LinkSpec) (map[string]error, error)
 	// List returns the host sides that exist and belong to this agent.
 	List(ctx context.Context) ([]Link, error)
 }
@@ -70,6 +73,8 @@ type Datapath interface {
 	DeleteEndpoint(ctx context.Context, e model.Endpoint) error
 	// Attach puts the programs on the host side, or adopts those that are there.
 	Attach(ctx context.Context, e model.Endpoint) error
+	// Verify says what is missing of what UpsertEndpoint and Attach made; nil if nothing is. It is cheap, too.
+	Verify(ctx context.Context, e model.Endpoint) error
 	// Detach removes what Attach left (pins). It is called when the device is gone.
 	Detach(ctx context.Context, e model.Endpoint) error
 	// Prune removes rows and pins of endpoints that are not in keep. Rows of those that are stay as they are.

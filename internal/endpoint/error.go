@@ -10,4 +10,5 @@ var (
 	ErrNotReady = errors.New("the agent is still starting")
 	ErrFull     = errors.New("none left")
 	ErrBroken   = errors.New("attachment is not as it should be")
+	ErrNoDevice = errors.New("somebody deleted its device")
 )

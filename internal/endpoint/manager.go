@@ -25,6 +25,7 @@ type Config struct {
 	Timeout  time.Duration // of one call; 4.5 s, so that a plugin that waits 5 s has an answer
 	Retry    time.Duration // 250 ms: first pause before something is tried again, doubled up to 15 s
 	Poll     time.Duration // 1 s: how often Run looks for notes of the CNI plugin
+	Verify   time.Duration // 2 s: how often Run looks whether attachments are still whole
 }
 
 // Deps are what a Manager works with.
@@ -73,7 +74,9 @@ type entry struct {
 	public   bool
 	saved    bool
 	phase    phase
-	redo     bool // what is in force may differ from the row: to be regenerated
+	redo     bool   // what is in force may differ from the row: to be regenerated
+	relink   bool   // with redo: its device is gone and has to be made again
+	told     string // the last failure to mend it that was logged
 }
 
 type phase uint8
@@ -98,6 +101,9 @@ func New(cfg Config, deps Deps) (*Manager, error) {
 	}
 	if cfg.Poll == 0 {
 		cfg.Poll = time.Second
+	}
+	if cfg.Verify == 0 {
+		cfg.Verify = 2 * time.Second
 	}
 	if deps.Store == nil {
 		deps.Store = Files(cfg.Paths.Endpoints())

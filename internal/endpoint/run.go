@@ -3,9 +3,10 @@ package endpoint
 import (
 	"context"
 	"fmt"
-	"github.com/hypha-net/hypha/internal/model"
 	"sync"
 	"time"
+
+	"github.com/hypha-net/hypha/internal/model"
 )
 
 const (
@@ -16,8 +17,12 @@ const (
 // Run takes over what Restore found, finishes what could not be finished at once, and looks for notes of the CNI
 // plugin. It works until ctx ends and returns nil then. Workloads stay attached.
 func (m *Manager) Run(ctx context.Context) error {
-	pause := m.cfg.Retry
+	pause, verified := m.cfg.Retry, m.deps.Now()
 	for ctx.Err() == nil {
+		if now := m.deps.Now(); now.Sub(verified) >= m.cfg.Verify {
+			m.verify(ctx)
+			verified = now
+		}
 		left := m.finishPending(ctx)
 		left = m.round(ctx) || left
 		wait, wake := m.cfg.Poll, m.wake
@@ -54,9 +59,7 @@ func (m *Manager) round(ctx context.Context) (left bool) {
 				if ctx.Err() != nil {
 					return
 				}
-				if err := m.mend(ctx, k); err != nil && ctx.Err() == nil {
-					m.log.Warn("endpoint is not as it should be, trying again", "attachment", k.String(), "error", err)
-				}
+				_ = m.mend(ctx, k) // told there; it stays in todo
 			}
 		})
 	}
@@ -66,7 +69,7 @@ func (m *Manager) round(ctx context.Context) (left bool) {
 	return len(m.todo) > 0
 }
 
-// mend brings one attachment to where it should be.
+// mend brings one attachment to where it should be. A failure is logged once, not at every try.
 func (m *Manager) mend(ctx context.Context, k Key) error {
 	ctx, end, err := m.begin(ctx, k)
 	if err != nil {
@@ -84,6 +87,10 @@ func (m *Manager) mend(ctx context.Context, k Key) error {
 			}
 		}
 		if err != nil {
+			if text := err.Error(); text != e.told && ctx.Err() == nil {
+				e.told = text
+				m.log.Warn("endpoint is not as it should be, trying again", "attachment", k.String(), "error", err)
+			}
 			return fmt.Errorf("endpoint %d: %w", e.id, err)
 		}
 	}

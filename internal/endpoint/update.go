@@ -109,6 +109,11 @@ func (m *Manager) regenerate(ctx context.Context, e *entry) error {
 	if !ok {
 		return fmt.Errorf("endpoint %d: %w", e.id, ErrNotFound)
 	}
+	if e.relink {
+		if err := m.relink(ctx, e, &row); err != nil {
+			return fmt.Errorf("make its device again: %w", err)
+		}
+	}
 	identity, err := m.deps.Identities.Allocate(ctx, row.Labels, e.hint)
 	if err != nil {
 		return fmt.Errorf("allocate identity: %w", err)
@@ -131,7 +136,7 @@ func (m *Manager) regenerate(ctx context.Context, e *entry) error {
 	if err := m.save(e); err != nil {
 		return err
 	}
-	e.phase, e.redo = phaseReady, false
+	e.phase, e.redo, e.told = phaseReady, false, ""
 	m.setState(e.id, model.EndpointReady)
 	m.journal.note(e.id, model.EndpointReady, "regenerated")
 	return nil

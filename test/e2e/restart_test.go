@@ -17,9 +17,15 @@ import (
 	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
-// knock connects again and again from a namespace to where it must not get, and counts when it does. stop returns the
-// attempts and how many passed.
+// knock connects again and again from a namespace to where it must not get, and counts when it does: when there is anything but
+// silence. stop returns the attempts and how many passed.
 func knock(t *testing.T, from *netns.NS, to netip.Addr) (stop func() (tried, passed uint64)) {
+	t.Helper()
+	return knockUnless(t, from, to, dropped)
+}
+
+// knockUnless does so with another view of what is no passage.
+func knockUnless(t *testing.T, from *netns.NS, to netip.Addr, stopped func(error) bool) (stop func() (tried, passed uint64)) {
 	t.Helper()
 	var tried, passed atomic.Uint64
 	quit, done := make(chan struct{}), make(chan struct{})
@@ -32,7 +38,7 @@ func knock(t *testing.T, from *netns.NS, to netip.Addr) (stop func() (tried, pas
 			default:
 			}
 			tried.Add(1)
-			if _, err := fetch(from, to, workload.HTTPPort, 20*time.Millisecond); !dropped(err) {
+			if _, err := fetch(from, to, workload.HTTPPort, 20*time.Millisecond); !stopped(err) {
 				passed.Add(1)
 			}
 		}

@@ -80,6 +80,22 @@ func (t *Target) Attach(_ context.Context, e model.Endpoint) error {
 	return t.Loader.AttachPod(e.HostIfIndex)
 }
 
+// Verify says what is missing of what UpsertEndpoint and Attach made; nil if nothing is.
+func (t *Target) Verify(_ context.Context, e model.Endpoint) error {
+	want, err := rowOf(&e)
+	if err != nil {
+		return err
+	}
+	for _, a := range e.Addrs() {
+		if have, ok, err := t.Maps.Endpoint(a); err != nil {
+			return err
+		} else if !ok || have.ID != want.ID || have.IfIndex != want.IfIndex {
+			return fmt.Errorf("the kernel's row of %s is not the endpoint's", a)
+		}
+	}
+	return t.Loader.Attached(loader.Pod, e.HostIfIndex)
+}
+
 // Detach removes what Attach left. It is called when the device is gone.
 func (t *Target) Detach(_ context.Context, e model.Endpoint) error {
 	return t.Loader.DetachPod(e.HostIfIndex)

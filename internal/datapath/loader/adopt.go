@@ -80,7 +80,7 @@ func (l *Loader) list() ([]Attachment, error) {
 				continue
 			}
 		}
-		if err := removePin(pin); err != nil {
+		if err := errors.Join(removePin(pin), l.release(pin)); err != nil {
 			return nil, err
 		}
 	}

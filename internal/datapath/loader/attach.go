@@ -96,6 +96,34 @@ func (l *Loader) attach(r Role, ifindex int) error {
 	return nil
 }
 
+// Attached says what a device lacks of the programs of its role, nil if it has all, in their newest form.
+func (l *Loader) Attached(r Role, ifindex int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range hooks {
+		name := r.program(h)
+		if name == "" {
+			continue
+		}
+		if l.tcx() {
+			have, err := link.LoadPinnedLink(l.pin(r, ifindex, h), nil)
+			if err != nil {
+				return fmt.Errorf("program %s is not on device %d: %w", name, ifindex, err)
+			}
+			on, running := linked(have, ifindex)
+			if err := have.Close(); err != nil {
+				return err
+			}
+			if on != ifindex || running != programID(l.progs[name]) {
+				return fmt.Errorf("program %s is not on device %d", name, ifindex)
+			}
+		} else if ok, err := filtered(ifindex, h, name); err != nil || !ok {
+			return errors.Join(fmt.Errorf("program %s is not on device %d", name, ifindex), err)
+		}
+	}
+	return nil
+}
+
 func (l *Loader) tcx() bool { return l.deps.Kernel.TCX && !l.cfg.Clsact }
 
 func (l *Loader) pin(r Role, ifindex int, h hook) string {
@@ -107,12 +135,14 @@ func (l *Loader) attachTCX(r Role, ifindex int, h hook, prog *ebpf.Program) erro
 	pin := l.pin(r, ifindex, h)
 	have, err := link.LoadPinnedLink(pin, nil)
 	if err == nil {
-		defer have.Close()
 		if on, running := linked(have, ifindex); on == ifindex {
-			if id := programID(prog); id != 0 && id == running {
-				return nil
+			if id := programID(prog); id == 0 || id != running {
+				err = have.Update(prog)
 			}
-			return have.Update(prog)
+			return errors.Join(err, l.hold(pin, have))
+		}
+		if err := have.Close(); err != nil {
+			return err
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		l.deps.Log.Warn("Replacing a pinned link that does not open", "pin", pin, "error", err)
@@ -120,12 +150,57 @@ func (l *Loader) attachTCX(r Role, ifindex int, h hook, prog *ebpf.Program) erro
 	if err := removePin(pin); err != nil {
 		return err
 	}
+	if ok, err := l.repin(pin, ifindex, prog); ok || err != nil {
+		return err
+	}
 	next, err := newLink(r, ifindex, h, prog)
 	if err != nil {
 		return err
 	}
-	// Closing drops our reference: the pin holds the link. Where pinning failed, closing detaches.
-	return errors.Join(next.Pin(pin), next.Close())
+	if err := next.Pin(pin); err != nil {
+		return errors.Join(err, next.Close()) // closing detaches
+	}
+	return l.hold(pin, next)
+}
+
+// hold keeps a link open, besides its pin: should somebody remove the pin, the program stays until the link is pinned again.
+func (l *Loader) hold(pin string, next link.Link) error {
+	err := l.release(pin)
+	l.held[pin] = next
+	return err
+}
+
+// repin pins a link again that lives on without its pin, in its newest form.
+func (l *Loader) repin(pin string, ifindex int, prog *ebpf.Program) (done bool, err error) {
+	have := l.held[pin]
+	if have == nil {
+		return false, nil
+	}
+	if on, _ := linked(have, ifindex); on != ifindex {
+		return false, l.release(pin)
+	}
+	info, err := have.Info()
+	if err != nil {
+		return false, err
+	}
+	again, err := link.NewFromID(info.ID) // the one that is held believes that it is pinned
+	if err != nil {
+		return false, err
+	}
+	if err := errors.Join(again.Update(prog), again.Pin(pin)); err != nil {
+		return false, errors.Join(err, again.Close())
+	}
+	return true, l.hold(pin, again)
+}
+
+// release closes the link that is held for a pin.
+func (l *Loader) release(pin string) error {
+	have := l.held[pin]
+	delete(l.held, pin)
+	if have == nil {
+		return nil
+	}
+	return have.Close()
 }
 
 // newLink attaches to a hook. What a workload sends into a netkit pair is judged while it is sent, before it is queued
@@ -227,7 +302,7 @@ func (l *Loader) detach(r Role, ifindex int) error {
 		if r.program(h) == "" {
 			continue
 		}
-		failed = errors.Join(failed, unpinLink(l.pin(r, ifindex, h)))
+		failed = errors.Join(failed, unpinLink(l.pin(r, ifindex, h)), l.release(l.pin(r, ifindex, h)))
 		if !l.tcx() {
 			failed = errors.Join(failed, detachFilter(ifindex, h))
 		}

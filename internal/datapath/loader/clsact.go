@@ -47,6 +47,22 @@ func attachFilter(ifindex int, h hook, name string, prog *ebpf.Program) error {
 	return nil
 }
 
+// filtered says whether a device has this program's filter.
+func filtered(ifindex int, h hook, name string) (bool, error) {
+	dev, err := netlink.LinkByIndex(ifindex)
+	if err != nil {
+		return false, err
+	}
+	fs, err := netlink.FilterList(dev, h.parent())
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(fs, func(f netlink.Filter) bool {
+		b, ok := f.(*netlink.BpfFilter)
+		return ok && b.Name == filterPrefix+name && b.Attrs().Handle == filterHandle
+	}), nil
+}
+
 func detachFilter(ifindex int, h hook) error {
 	err := netlink.FilterDel(&netlink.BpfFilter{FilterAttrs: filter(ifindex, h)})
 	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {

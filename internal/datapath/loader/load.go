@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hypha-net/hypha/bpf/host"
@@ -39,7 +40,8 @@ type Loader struct {
 
 	mu    sync.Mutex
 	progs map[string]*ebpf.Program
-	kept  string // what the names of this loader's pinned programs begin with; "": none are pinned
+	held  map[string]link.Link // attached links, by pin
+	kept  string               // what the names of this loader's pinned programs begin with; "": none are pinned
 }
 
 // New loads the programs. Nothing is attached yet, and what is attached stays as it is until Adopt or Attach*.
@@ -47,7 +49,7 @@ func New(cfg Config, deps Deps) (*Loader, error) {
 	if err := os.MkdirAll(cfg.Links, 0o700); err != nil {
 		return nil, fmt.Errorf("make link directory: %w", err)
 	}
-	l := &Loader{cfg: cfg, deps: deps}
+	l := &Loader{cfg: cfg, deps: deps, held: map[string]link.Link{}}
 	var err error
 	l.progs, l.kept, err = l.obtain(cfg.Options)
 	if err != nil {
@@ -75,6 +77,9 @@ func (l *Loader) Close() error {
 	defer l.mu.Unlock()
 	err := closeAll(l.progs)
 	l.progs = nil
+	for pin := range l.held {
+		err = errors.Join(err, l.release(pin))
+	}
 	return err
 }
 

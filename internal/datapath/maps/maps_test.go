@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -211,6 +212,27 @@ func TestFullMap(t *testing.T) {
 	}
 	// There is room for shorter lists still.
 	must(t, m.PutLists(map[model.PolicyKey]model.PolicyList{key(61): {}}))
+}
+
+// Pins that somebody removed come back, and lead to the same rows.
+func TestRepin(t *testing.T) {
+	dir := pintest.Dir(t)
+	m := open(t, small(dir))
+	must(t, m.PutIP(netip.MustParsePrefix("10.0.0.1/32"), IP{Identity: 5}))
+	for _, name := range []string{IPCacheExact, CT} {
+		must(t, os.Remove(filepath.Join(dir, name)))
+	}
+	for _, want := range []int{2, 0} {
+		if n, err := m.Repin(); n != want || err != nil {
+			t.Fatalf("%d pinned again, %v; want %d", n, err, want)
+		}
+	}
+	must(t, m.Close())
+	rows, err := open(t, small(dir)).IPs()
+	must(t, err)
+	if len(rows) != 1 {
+		t.Errorf("%d rows behind the new pin", len(rows))
+	}
 }
 
 func TestDumpEveryMap(t *testing.T) {

@@ -141,6 +141,26 @@ func (m *Maps) Replacements() map[string]*ebpf.Map {
 	return out
 }
 
+// Repin pins maps again whose pin somebody removed, and says how many: without it, the next agent would start from nothing.
+func (m *Maps) Repin() (n int, failed error) {
+	for _, h := range m.byName {
+		if _, err := os.Stat(h.pin); !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		// A clone: the map itself believes that it is pinned.
+		again, err := h.Clone()
+		if err == nil {
+			err = errors.Join(os.MkdirAll(filepath.Dir(h.pin), 0o700), again.Pin(h.pin), again.Close())
+		}
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("pin map %s again: %w", h.name, err))
+			continue
+		}
+		n++
+	}
+	return n, failed
+}
+
 // Close closes the descriptors; pins, and so the maps, stay.
 func (m *Maps) Close() error {
 	var failed error

@@ -6,6 +6,7 @@ package overlay
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -24,8 +25,9 @@ const addrGenNone = 1 // the kernel makes no link-local address
 
 // Config says what the device is to be.
 type Config struct {
-	Port uint16 // UDP, of the outer packets
-	MTU  int    // bytes, of the inner packets: the underlay's less the overhead
+	Port  uint16 // UDP, of the outer packets
+	MTU   int    // bytes, of the inner packets: the underlay's less the overhead
+	Index int    // of the device, should it have to be made: what loaded programs send to; 0: any
 }
 
 // Ensure makes the device, down, or adopts the one that is there, as it is; one of another kind or port is replaced. It
@@ -62,7 +64,7 @@ func Ensure(cfg Config) (ifindex int, err error) {
 
 func add(cfg Config) (netlink.Link, error) {
 	a := netlink.NewLinkAttrs()
-	a.Name, a.MTU = Name, cfg.MTU
+	a.Name, a.MTU, a.Index = Name, cfg.MTU, cfg.Index
 	// Outer UDP checksums are left out on IPv6 too (RFC 6935): the inner packet has its own.
 	v := &netlink.Vxlan{LinkAttrs: a, FlowBased: true, Learning: false, Port: int(cfg.Port), UDP6ZeroCSumTx: true, UDP6ZeroCSumRx: true}
 	if err := netlink.LinkAdd(v); err != nil {
@@ -77,6 +79,20 @@ func add(cfg Config) (netlink.Link, error) {
 func matches(l netlink.Link, cfg Config) bool {
 	v, ok := l.(*netlink.Vxlan)
 	return ok && v.FlowBased && v.Port == int(cfg.Port) && v.UDP6ZeroCSumRx
+}
+
+// Verify says what is wrong with the device, nil if it is up and as Ensure made it. It changes nothing.
+func Verify(cfg Config) error {
+	l, err := netlink.LinkByName(Name)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look at device %s: %w", Name, err)
+	case !matches(l, cfg) || l.Attrs().Index != cfg.Index || l.Attrs().MTU != cfg.MTU:
+		return fmt.Errorf("device %s is another one", Name)
+	case l.Attrs().Flags&net.FlagUp == 0:
+		return fmt.Errorf("device %s is down", Name)
+	}
+	return nil
 }
 
 // Up brings the device up.

@@ -96,6 +96,13 @@ func (w *World) Deps() endpoint.Deps {
 		Publisher: publisher{w}, Store: store{w}}
 }
 
+// Damage changes the node as somebody other than the agent would.
+func (w *World) Damage(fn func(*World)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	fn(w)
+}
+
 // Before makes fn be called before each step that has an effect, with its name; an error makes the step fail. nil ends that.
 func (w *World) Before(fn func(step string) error) {
 	w.mu.Lock()
@@ -284,6 +291,20 @@ func (l links) Check(_ context.Context, s endpoint.LinkSpec) error {
 	return nil
 }
 
+func (l links) Verify(_ context.Context, specs []endpoint.LinkSpec) (map[string]error, error) {
+	l.w.mu.Lock()
+	defer l.w.mu.Unlock()
+	wrong := map[string]error{}
+	for _, s := range specs {
+		if d, ok := l.w.Devices[s.HostIfName]; !ok {
+			wrong[s.HostIfName] = endpoint.ErrNoDevice
+		} else if !d.Up {
+			wrong[s.HostIfName] = errors.New("down")
+		}
+	}
+	return wrong, nil
+}
+
 func (l links) List(context.Context) ([]endpoint.Link, error) {
 	l.w.mu.Lock()
 	defer l.w.mu.Unlock()
@@ -318,6 +339,20 @@ func (d datapath) DeleteEndpoint(_ context.Context, e model.Endpoint) error {
 
 func (d datapath) Attach(_ context.Context, e model.Endpoint) error {
 	return d.w.step("attach", func() error { d.w.Pins[e.ID] = e.HostIfIndex; return nil })
+}
+
+func (d datapath) Verify(_ context.Context, e model.Endpoint) error {
+	d.w.mu.Lock()
+	defer d.w.mu.Unlock()
+	for _, a := range e.Addrs() {
+		if r := d.w.Rows[a]; r.ID != e.ID || r.IfIndex != e.HostIfIndex {
+			return fmt.Errorf("row of %s is missing", a)
+		}
+	}
+	if d.w.Pins[e.ID] != e.HostIfIndex {
+		return errors.New("programs are off")
+	}
+	return nil
 }
 
 func (d datapath) Detach(_ context.Context, e model.Endpoint) error {
