@@ -24,6 +24,7 @@ import (
 	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
 	"github.com/hypha-net/hypha/internal/table"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 var discard = slog.New(slog.DiscardHandler)
@@ -284,7 +285,8 @@ func TestRefusedCommitLeavesNothing(t *testing.T) {
 }
 
 // A full map leaves the policy before in force, says so, and the new one comes when there is room.
-func TestFullMapIsRetried(t *testing.T) {
+func TestCase15PolicyMapFull(t *testing.T) {
+	sc := score.Start(t, "15", "policy map full + 1")
 	r := newRig(t, kvstore.Config{})
 	r.run(nil)
 	r.load(app1)
@@ -323,9 +325,12 @@ func TestFullMapIsRetried(t *testing.T) {
 	if err := r.maps.DeleteLists(junk); err != nil {
 		t.Fatal(err)
 	}
+	room := time.Now()
 	if err := r.Wait(r.soon(), rev); err != nil {
 		t.Fatal(err)
 	}
+	sc.Count(len(junk), "rows in the way")
+	sc.Say("the old policy stayed whole, a new workload was refused; in force %v after there was room", time.Since(room).Round(time.Millisecond))
 	if _, out := r.Enforced(2); !out || r.Err() != nil {
 		t.Errorf("egress of app2 enforced %t, error %v", out, r.Err())
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hypha-net/hypha/internal/testutil/netns"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 func TestChoose(t *testing.T) {
@@ -55,7 +56,8 @@ func TestChoose(t *testing.T) {
 }
 
 // The table follows the kernel, also when there were more changes than the socket could hold.
-func TestWatch(t *testing.T) {
+func TestCase26Overrun(t *testing.T) {
+	sc, links := score.Start(t, "26", "netlink overrun"), score.Size(200, 5000)
 	a, b := netns.New(t, "a"), netns.New(t, "b")
 	netns.Veth(t, a, "eth0", b, "eth0")
 	a.Addr("eth0", "192.0.2.1/24", "fd01::1/64")
@@ -74,7 +76,7 @@ func TestWatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.In(func() error {
-		for i := range 200 {
+		for i := range links {
 			at := netlink.NewLinkAttrs()
 			at.Name = fmt.Sprint("br", i)
 			if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: at}); err != nil {
@@ -93,6 +95,8 @@ func TestWatch(t *testing.T) {
 	if !errors.Is(err, unix.ENOBUFS) {
 		t.Fatalf("the socket was not overrun: %v", err)
 	}
+	sc.Count(links, "links")
+	began := time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Run(ctx) }()
@@ -125,6 +129,7 @@ func TestWatch(t *testing.T) {
 	a.Run("ip", "link", "set", "br7", "up")
 	a.Run("ip", "route", "add", "default", "via", "198.51.100.2")
 	wait("a new default route", func(ds []Device) bool { return len(ds) == 2 && ds[1].Masq4 == netip.MustParseAddr("198.51.100.1") })
+	sc.Say("in step again %v after the agent looked, three ip commands included", time.Since(began).Round(time.Millisecond))
 	a.Run("ip", "link", "set", "eth0", "mtu", "1400")
 	wait("another MTU", func(ds []Device) bool { return len(ds) == 2 && ds[0].MTU == 1400 })
 	a.Run("ip", "link", "del", "br7")

@@ -15,6 +15,7 @@ import (
 	dpmaps "github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/datapath/pintest"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 var equateIP = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
@@ -226,9 +227,10 @@ func TestFullKernelIsToldAndRetried(t *testing.T) {
 	}
 }
 
-// What stands in the kernel at the end depends on what was said last, not on the order among sources and prefixes; and
+// TestCase18OrderDoesNotMatter: what stands in the kernel at the end depends on what was said last, not on the order among sources and prefixes; and
 // whenever an address changed or lost its identity the epoch went up.
-func TestOrderDoesNotMatter(t *testing.T) {
+func TestCase18OrderDoesNotMatter(t *testing.T) {
+	sc, runs := score.Start(t, "18", "address events in any order, against a model"), 0
 	prefixes := []netip.Prefix{pfx("0.0.0.0/0"), pfx("10.0.0.0/8"), pfx("10.0.0.0/24"), pfx("10.0.0.128/25"), pfx("10.0.0.129/32"),
 		pfx("10.0.0.130/32"), pfx("10.0.1.1/32")}
 	probes := []string{"10.0.0.1", "10.0.0.128", "10.0.0.129", "10.0.0.130", "10.0.1.1", "10.9.9.9", "8.8.8.8"}
@@ -244,6 +246,7 @@ func TestOrderDoesNotMatter(t *testing.T) {
 		return e
 	})
 	rapid.Check(t, func(t *rapid.T) {
+		runs++
 		k := newFake(9, 100, 200, model.IdentityScopeLocal+1, model.IdentityScopeLocal+2) // 300 is not known
 		c := newCache(t, k)
 		type said struct {
@@ -296,6 +299,8 @@ func TestOrderDoesNotMatter(t *testing.T) {
 			return best
 		}, prefixes)
 	})
+	sc.Count(runs, "histories")
+	sc.Say("the kernel's rows equal the model's")
 }
 
 // check compares the kernel with what was said, by a reckoning of its own: prefix by prefix, no memory.
@@ -339,8 +344,11 @@ func check(t *rapid.T, k *fake, policy map[netip.Prefix]model.IdentityID, entry 
 	}
 }
 
-// Case 18, small: an address comes and goes under other identities; at the end the kernel's own maps say what was said last.
-func TestAddressChurnInTheKernel(t *testing.T) {
+// TestCase18AddressChurn: an address comes and goes under other identities; at the end the kernel's own maps say what was said last.
+func TestCase18AddressChurn(t *testing.T) {
+	sc, rounds := score.Start(t, "18", "the same address under other identities, again and again"), score.Size(1000, 10000)
+	sc.Count(rounds, "changes")
+	sc.Say("the kernel's rows equal what was said last, the epoch moved each time")
 	m, err := dpmaps.Open(dpmaps.Config{Dir: pintest.Dir(t), CT: 4096, NAT: 4096, Ring: 4096}, dpmaps.Deps{Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	defer func() { must(t, m.Close()) }()
@@ -348,7 +356,7 @@ func TestAddressChurnInTheKernel(t *testing.T) {
 	c := newCache(t, m)
 	must(t, c.Upsert(pfx("10.0.0.0/24"), model.IPEntry{Identity: 9, Source: model.IPSourceKVStore}))
 	p := pfx("10.0.0.7/32")
-	for i := range 1000 {
+	for i := range rounds {
 		e := model.IPEntry{Identity: model.IdentityID(100 + i%2), Source: model.IPSourceKVStore}
 		must(t, c.Upsert(p, e))
 		ip, ok, err := m.LookupIP(p.Addr())
@@ -360,7 +368,7 @@ func TestAddressChurnInTheKernel(t *testing.T) {
 			t.Fatalf("round %d: identity %d remains", i, ip.Identity)
 		}
 	}
-	if epoch, err := m.Epoch(); err != nil || epoch < 1000 {
+	if epoch, err := m.Epoch(); err != nil || int(epoch) < rounds {
 		t.Errorf("epoch %d, %v", epoch, err)
 	}
 }

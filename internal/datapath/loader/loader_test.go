@@ -23,6 +23,7 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/testutil/netns"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 var log = slog.New(slog.DiscardHandler)
@@ -189,13 +190,13 @@ var (
 )
 
 // Programs are swapped by new agents while a workload answers the node: not one packet is lost, and none is forgotten.
-func TestSwapUnderTraffic(t *testing.T) {
+func TestCase09SwapUnderTraffic(t *testing.T) {
 	for name, clsact := range map[string]bool{"tcx": false, "clsact": true} {
-		t.Run(name, func(t *testing.T) { swap(t, clsact) })
+		t.Run(name, func(t *testing.T) { swap(t, clsact, score.Start(t, "9", "program swaps under traffic, "+name)) })
 	}
 }
 
-func swap(t *testing.T, clsact bool) {
+func swap(t *testing.T, clsact bool, sc *score.Case) {
 	dir := pintest.Dir(t)
 	m := openMaps(t, dir)
 	node, pod := netns.New(t, "node"), netns.New(t, "pod")
@@ -289,7 +290,8 @@ func swap(t *testing.T, clsact bool) {
 		}
 		stop.Store(true)
 		n := <-done
-		t.Logf("%d echoes through %d swaps, %d lost", n.sent, swaps, n.lost)
+		sc.Count(swaps, "swaps")
+		sc.Say("%d of %d echoes lost", n.lost, n.sent)
 		if n.lost != 0 || n.sent < swaps {
 			t.Errorf("%d of %d echoes lost", n.lost, n.sent)
 			for _, name := range []string{maps.Metrics, maps.CT} {

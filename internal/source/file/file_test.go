@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 type row struct {
@@ -64,12 +66,15 @@ func TestMissing(t *testing.T) {
 }
 
 // A file cut at any byte is noticed, unless only the line end or the whole checksum is gone: then the content is whole.
-func TestTruncated(t *testing.T) {
+// TestCase23Truncated: a state file cut anywhere is set aside, never believed.
+func TestCase23Truncated(t *testing.T) {
+	sc := score.Start(t, "23", "a state file truncated at every byte")
 	whole, err := Marshal(sample)
 	if err != nil {
 		t.Fatal(err)
 	}
 	noticed := 0
+	sc.Count(len(whole), "cuts")
 	for n := range len(whole) {
 		path := filepath.Join(t.TempDir(), "row.json")
 		if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
@@ -94,16 +99,21 @@ func TestTruncated(t *testing.T) {
 			t.Fatalf("cut at %d: still there: %v", n, err)
 		}
 	}
+	sc.Say("%d noticed and set aside, the others change no content", noticed)
 	if noticed < len(whole)-4 {
 		t.Errorf("noticed %d of %d cuts", noticed, len(whole))
 	}
 }
 
-func TestBitFlips(t *testing.T) {
+// TestCase23BitFlips: no flipped bit makes another content believed.
+func TestCase23BitFlips(t *testing.T) {
+	sc := score.Start(t, "23", "every bit of a state file flipped")
 	whole, err := Marshal(sample)
 	if err != nil {
 		t.Fatal(err)
 	}
+	sc.Count(8*len(whole), "flips")
+	sc.Say("0 wrong contents believed")
 	for i := range whole {
 		for bit := range 8 {
 			bad := append([]byte(nil), whole...)

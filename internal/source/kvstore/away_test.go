@@ -15,15 +15,18 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 func testIP(n byte) model.IPEntry {
 	return model.IPEntry{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 2, n}), 32), Identity: 300, Tunnel: netip.MustParseAddr("192.0.2.2")}
 }
 
-// Reliability case 12: the store disappears without a word, its history is compacted meanwhile; after it is back all is
+// TestCase12BlackHoleThenCompaction: the store disappears without a word, its history is compacted meanwhile; after it is back all is
 // in step within 30 s, and waiting costs next to nothing.
-func TestBlackHoleThenCompaction(t *testing.T) {
+func TestCase12BlackHoleThenCompaction(t *testing.T) {
+	sc := score.Start(t, "12", "etcd black hole, then compaction")
+	sc.Count(1, "loss")
 	s1, config := pair(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -110,7 +113,7 @@ func TestBlackHoleThenCompaction(t *testing.T) {
 		}
 		return nil
 	})
-	t.Logf("in step after %v", time.Since(began))
+	sc.Say("in step %v after it was back; known labels got their number, others an error", time.Since(began).Round(time.Millisecond))
 	if _, _, err := s2.Identities().Allocate(ctx, labels(t, "app=new")); err != nil {
 		t.Error(err)
 	}
