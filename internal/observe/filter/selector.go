@@ -10,8 +10,8 @@ import (
 
 // requirement is one term of a label selector.
 type requirement struct {
-	source, key string // source "" = any
-	op          string // "exists", "absent", "in", "notin", ">", "<"
+	source, key string   // source "" = any
+	op          string   // "exists", "absent", "in", "notin", ">", "<"
 	values      []string // sorted
 	number      int64
 }
