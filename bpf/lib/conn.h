@@ -83,6 +83,25 @@ static __noinline int conn_judge(struct __sk_buff *skb, struct pkt *p, __u16 por
 	return err;
 }
 
+/* Notes where the packet's ends live; the sender is end[reply]. */
+static __always_inline void conn_locate(const struct pkt *p, struct ct_value *v, bool reply)
+{
+	union ct_end *from = &v->end[reply], *to = &v->end[!reply];
+
+	v->flags &= ~(CT_F_HERE | CT_F_HERE << 1 | CT_F_THERE | CT_F_THERE << 1);
+	v->flags |= p->origin_flags << reply;
+	*from = p->origin;
+	if (p->dest.ifindex) {
+		v->flags |= CT_F_HERE << !reply;
+		to->here.ifindex = p->dest.ifindex;
+		__builtin_memcpy(to->here.mac, p->dest.mac, sizeof(to->here.mac));
+		__builtin_memcpy(to->here.host_mac, p->dest.host_mac, sizeof(to->here.host_mac));
+	} else if (p->dest.flags & IPC_F_TUNNEL) {
+		v->flags |= CT_F_THERE << !reply;
+		to->node = p->dest.peer;
+	}
+}
+
 static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const struct ct_key *k, __u64 now)
 {
 	struct ct_value v = {
@@ -108,6 +127,7 @@ static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const st
 		v.packets[0] = 1;
 		v.bytes[0] = skb->len;
 	}
+	conn_locate(p, &v, false);
 	v.expires = now + ct_lifetime(p->t.proto, v.flags);
 	if (bpf_map_update_elem(&ct_v1, k, &v, BPF_ANY))
 		return fail(p, DROP_CT_FULL, FILE_CONN, __LINE__);
@@ -126,6 +146,7 @@ static __always_inline void conn_renew(struct pkt *p, struct ct_value *v, bool r
 		v->flags |= CT_F_AUDIT;
 	else
 		v->flags &= ~CT_F_AUDIT;
+	conn_locate(p, v, reply);
 	v->epoch = p->epoch;
 }
 
@@ -221,4 +242,42 @@ static __always_inline int conn_admit(struct __sk_buff *skb, struct pkt *p)
 		}
 	}
 	return conn_slow(skb, p, &k, now);
+}
+
+/* The row of an established packet of which there is nothing to judge and nothing to tell. */
+static __always_inline struct ct_value *conn_settled(const struct pkt *p, __u64 now, bool *reply)
+{
+	struct ct_value *v;
+	struct ct_key k;
+	bool high;
+
+	if (p->flags & (PKT_F_ERROR | PKT_F_FIRST | PKT_F_LATER))
+		return NULL;
+	high = ct_key_from(&p->t, &k, false);
+	v = bpf_map_lookup_elem(&ct_v1, &k);
+	if (!v || v->epoch != p->epoch || v->expires <= now)
+		return NULL;
+	*reply = ct_reply(v, high);
+	return ct_restarts(v, p, *reply) || ct_due(v, p, *reply, now) ? NULL : v;
+}
+
+/* Lets a packet pass on its row's word alone, if the row knows where the packet goes. Its sender, end[reply], has been
+ * found to be the row's. */
+static __always_inline bool conn_pass(struct __sk_buff *skb, struct pkt *p, struct ct_value *v, __u64 now, bool reply)
+{
+	const union ct_end *to = &v->end[!reply];
+
+	if (v->flags & CT_F_HERE << !reply) {
+		p->dest.ifindex = to->here.ifindex;
+		__builtin_memcpy(p->dest.mac, to->here.mac, sizeof(to->here.mac));
+		__builtin_memcpy(p->dest.host_mac, to->here.host_mac, sizeof(to->here.host_mac));
+	} else if (v->flags & CT_F_THERE << !reply) {
+		p->dest.flags = IPC_F_TUNNEL;
+		p->dest.peer = to->node;
+	} else {
+		return false;
+	}
+	p->from.identity = reply ? v->dst_identity : v->src_identity;
+	ct_touch(skb, p, v, reply, now);
+	return true;
 }

@@ -83,13 +83,22 @@ static __always_inline bool ct_restarts(const struct ct_value *v, const struct p
 	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && (reply || ct_closing(v->flags));
 }
 
+/* Whether a trace event of the packet is due: a TCP flag new in its direction, or none told for the interval. */
+static __always_inline bool ct_due(const struct ct_value *v, const struct pkt *p, bool reply, __u64 now)
+{
+	if (!(cfg.flags & CFG_TRACE))
+		return false;
+	/* Signed: another CPU's clock may be ahead. */
+	return p->tcp_flags & ~v->tcp_flags[reply] ||
+	       (__s64)(now - v->reported[reply]) > (__s64)(cfg.report_interval * 1000000ULL);
+}
+
 /* The row is written only when something changes or its expiry moves by more than a second. A write lost to
  * another CPU's costs an event too many or a flag that the next packet sets. */
 static __always_inline void ct_touch(struct __sk_buff *skb, struct pkt *p, struct ct_value *v, bool reply, __u64 now)
 {
 	__u16 flags = v->flags;
 	__u64 expires;
-	bool report;
 
 	p->flags |= PKT_F_CT;
 	if (reply) {
@@ -113,16 +122,9 @@ static __always_inline void ct_touch(struct __sk_buff *skb, struct pkt *p, struc
 		__sync_fetch_and_add(&v->packets[reply], 1);
 		__sync_fetch_and_add(&v->bytes[reply], skb->len);
 	}
-	if (cfg.flags & CFG_TRACE) {
-		/* Signed: another CPU's clock may be ahead. */
-		report = (__s64)(now - v->reported[reply]) > (__s64)(cfg.report_interval * 1000000ULL);
-		if (p->tcp_flags & ~v->tcp_flags[reply]) {
-			v->tcp_flags[reply] |= p->tcp_flags;
-			report = true;
-		}
-		if (report) {
-			v->reported[reply] = now;
-			p->flags |= PKT_F_REPORT;
-		}
+	if (ct_due(v, p, reply, now)) {
+		v->tcp_flags[reply] |= p->tcp_flags;
+		v->reported[reply] = now;
+		p->flags |= PKT_F_REPORT;
 	}
 }

@@ -4,6 +4,7 @@
  * to the functions below, and the verifier would follow every value in it. */
 #pragma once
 
+#include "../maps/ct.h"
 #include "../maps/node.h"
 #include "../maps/scratch.h"
 #include "addr.h"
@@ -93,6 +94,7 @@ struct pkt {
 	struct addr tunnel; /* for events: outer peer */
 	struct hop via;
 	struct target dest;
+	union ct_end origin; /* where the sender lives, as origin_flags say: CT_F_HERE, CT_F_THERE or, not known, 0 */
 	__u32 epoch; /* of policy, when the packet came */
 	__u32 vni;
 	__u32 rule[2]; /* that decided: enum policy_dir */
@@ -104,6 +106,7 @@ struct pkt {
 	__u16 quote_l3; /* offsets of the quoted headers */
 	__u16 quote_l4;
 	__u16 flags; /* enum pkt_flags */
+	__u16 origin_flags;
 	__u16 answer_mtu; /* with ANSWER_TOO_BIG */
 	__u8 answer; /* enum pkt_answer: what a workload is told besides */
 	__u16 frag_off; /* bytes */

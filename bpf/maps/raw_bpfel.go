@@ -55,6 +55,8 @@ const (
 	rawCtFlagsCT_F_RST        rawCtFlags = 16
 	rawCtFlagsCT_F_AUDIT      rawCtFlags = 32
 	rawCtFlagsCT_F_NAT        rawCtFlags = 64
+	rawCtFlagsCT_F_HERE       rawCtFlags = 128
+	rawCtFlagsCT_F_THERE      rawCtFlags = 512
 )
 
 type rawCtKey struct {
@@ -78,6 +80,15 @@ type rawCtValue struct {
 	DstIdentity uint32
 	Flags       uint16
 	TcpFlags    [2]uint8
+	End         [2]struct {
+		_    structs.HostLayout
+		Here struct {
+			_       structs.HostLayout
+			Ifindex uint32
+			Mac     [6]uint8
+			HostMac [6]uint8
+		}
+	}
 }
 
 type rawDevice struct {

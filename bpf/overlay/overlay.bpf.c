@@ -43,8 +43,11 @@ static __always_inline int check_sender(struct pkt *p)
 	/* A node's own address is behind itself. */
 	if (!addr_eq(&inner->tunnel, &p->tunnel) && !(inner == outer && addr_eq(&p->t.src, &p->tunnel)))
 		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
-	if (inner->identity == p->vni)
+	if (inner->identity == p->vni) {
+		p->origin_flags = CT_F_THERE;
+		p->origin.node = p->tunnel;
 		return 0;
+	}
 	/* A node says only that it is one. Which one, by its labels, is this node's own number. */
 	if (p->vni != IDENTITY_REMOTE_NODE || inner->identity >> 24 != IDENTITY_SCOPE_REMOTE)
 		return fail(p, DROP_IDENTITY, FILE_OVERLAY, __LINE__);
@@ -52,14 +55,26 @@ static __always_inline int check_sender(struct pkt *p)
 	return 0;
 }
 
+/* One lookup for most packets: the row of an established connection knows behind which node its other end lives, and by
+ * which identity. */
+static __always_inline bool established(struct __sk_buff *skb, struct pkt *p)
+{
+	__u64 now = pkt_now(p);
+	struct ct_value *v;
+	bool reply;
+
+	v = conn_settled(p, now, &reply);
+	if (!v || !(v->flags & CT_F_THERE << reply) || !(v->flags & CT_F_HERE << !reply))
+		return false;
+	if (!addr_eq(&v->end[reply].node, &p->tunnel) || p->vni != (reply ? v->dst_identity : v->src_identity))
+		return false;
+	return conn_pass(skb, p, v, now, reply);
+}
+
 static __always_inline int admit_from_overlay(struct __sk_buff *skb, struct pkt *p)
 {
-	int err = tunnel_get(skb, p);
+	int err = check_sender(p);
 
-	if (!err)
-		err = parse(skb, p);
-	if (!err)
-		err = check_sender(p);
 	if (!err && frag_is(p))
 		err = frag_follow(p);
 	if (!err && p->flags & PKT_F_ERROR)
@@ -71,8 +86,15 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pkt
 {
 	struct ipcache_value *own;
 	struct endpoint *dst;
-	int err = admit_from_overlay(skb, p);
+	int err = tunnel_get(skb, p);
 
+	if (!err)
+		err = parse(skb, p);
+	if (err)
+		return err;
+	if (established(skb, p))
+		return deliver_local(skb, p);
+	err = admit_from_overlay(skb, p);
 	if (err)
 		return err;
 	dst = endpoint_find(&p->t.dst);

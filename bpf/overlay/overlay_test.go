@@ -99,6 +99,40 @@ func TestFromOverlay(t *testing.T) {
 	}
 }
 
+// The row of an established connection is all that its packets need, and it vouches for one node and one identity.
+func TestFromOverlayEstablished(t *testing.T) {
+	for v, name := range versions {
+		t.Run(name, func(t *testing.T) {
+			w := bpftest.NewWorld(t, bpftest.Config{})
+			node, other := bpftest.Node2[0], netip.MustParseAddr("192.0.2.3")
+			w.PutIP(other, bpftest.IDRemoteNode, maps.IPCacheNode, netip.Addr{})
+			f := inner
+			f.Src, f.Dst = bpftest.FarPod[v], w.Pod1.Addr(v)
+			arrive(t, w, "SYN", node, bpftest.IDFar, f.TCP("S"), bpftest.Redirect)
+			arrive(t, w, "ACK", node, bpftest.IDFar, f.TCP("A"), bpftest.Redirect)
+			if err := w.Maps.EndpointsV1.Delete(maps.AddrFrom(w.Pod1.Addr(v))); err != nil {
+				t.Fatal(err)
+			}
+			out := arrive(t, w, "by the row alone", node, bpftest.IDFar, f.TCP("A"), bpftest.Redirect)
+			if string(out[:6]) != string(w.Pod1.MAC) || string(out[6:12]) != string(w.Pod1.HostMAC) {
+				t.Errorf("MACs % x", out[:12])
+			}
+			w.PutPod(w.Pod1)
+			arrive(t, w, "from another node", other, bpftest.IDFar, f.TCP("A"), bpftest.Drop, maps.DropSourceIP)
+			arrive(t, w, "from nobody", bpftest.Outside[0], bpftest.IDFar, f.TCP("A"), bpftest.Drop, maps.DropUnknownSender)
+			arrive(t, w, "under another identity", node, bpftest.IDPod2, f.TCP("A"), bpftest.Drop, maps.DropIdentity)
+
+			w.PutIP(bpftest.FarPod[v], bpftest.IDFar, maps.IPCacheTunnel|maps.IPCacheNoMasq, other)
+			w.PutState(maps.State{Epoch: 1})
+			arrive(t, w, "from where it was", node, bpftest.IDFar, f.TCP("A"), bpftest.Drop, maps.DropSourceIP)
+			arrive(t, w, "from where it moved", other, bpftest.IDFar, f.TCP("A"), bpftest.Redirect)
+			w.PutPolicy(1, maps.ClassAny, maps.PolicyIngress, maps.PolicyValue{DefaultRule: 60})
+			w.PutState(maps.State{Epoch: 2})
+			arrive(t, w, "revoked", other, bpftest.IDFar, f.TCP("A"), bpftest.Drop, maps.DropPolicy)
+		})
+	}
+}
+
 // The underlay may be IPv6.
 func TestFromOverlayIPv6Underlay(t *testing.T) {
 	w := bpftest.NewWorld(t, bpftest.Config{})

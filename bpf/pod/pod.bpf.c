@@ -22,7 +22,28 @@ static __always_inline int check_source(struct __sk_buff *skb, struct pkt *p)
 	who_local(&p->from, ep);
 	if ((void *)(eth + 1) > (void *)(long)skb->data_end || !mac_eq(eth->h_source, ep->mac))
 		return fail(p, DROP_SOURCE_MAC, FILE_POD, __LINE__);
+	p->origin_flags = CT_F_HERE;
+	p->origin.here.ifindex = ep->ifindex;
+	__builtin_memcpy(p->origin.here.mac, ep->mac, sizeof(p->origin.here.mac));
+	__builtin_memcpy(p->origin.here.host_mac, ep->host_mac, sizeof(p->origin.here.host_mac));
 	return 0;
+}
+
+/* One lookup for most packets: the row of an established connection knows its ends. What does not fit it goes the long
+ * way, which says why. */
+static __always_inline bool established(struct __sk_buff *skb, struct pkt *p)
+{
+	struct ethhdr *eth = (void *)(long)skb->data;
+	__u64 now = pkt_now(p);
+	struct ct_value *v;
+	bool reply;
+
+	v = conn_settled(p, now, &reply);
+	if (!v || !(v->flags & CT_F_HERE << reply) || v->end[reply].here.ifindex != skb->ifindex)
+		return false;
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end || !mac_eq(eth->h_source, v->end[reply].here.mac))
+		return false;
+	return conn_pass(skb, p, v, now, reply);
 }
 
 static __always_inline int check_destination(struct pkt *p)
@@ -92,8 +113,14 @@ static __always_inline int find_destination(struct pkt *p)
 
 static __always_inline int admit_from_pod(struct __sk_buff *skb, struct pkt *p)
 {
-	int err = find_destination(p);
+	int err = check_source(skb, p);
 
+	if (!err)
+		err = check_destination(p);
+	if (!err && frag_is(p))
+		err = frag_follow(p);
+	if (!err)
+		err = find_destination(p);
 	if (err)
 		return err;
 	if (forges_overlay(p))
@@ -116,16 +143,11 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct pkt *p)
 		return ndp_from_pod(skb, p);
 	if (mld_is(p))
 		return drop_chatter(skb, p);
-	err = check_source(skb, p);
-	if (!err)
-		err = check_destination(p);
-	if (!err && frag_is(p))
-		err = frag_follow(p);
-	if (err)
-		return err;
-	err = admit_from_pod(skb, p);
-	if (err)
-		return err;
+	if (!established(skb, p)) {
+		err = admit_from_pod(skb, p);
+		if (err)
+			return err;
+	}
 	return p->dest.ifindex ? deliver_local(skb, p) : send_away(skb, p);
 }
 

@@ -197,7 +197,7 @@ func (r reader) peerPod(s string) (_ policy.Peer, away bool, _ error) {
 			return policy.Peer{Identity: e.Identity}, true, nil
 		}
 	}
-	return policy.Peer{}, false, fmt.Errorf("no pod %s/%s in the cluster", ns, name)
+	return policy.Peer{}, false, fmt.Errorf("no pod %s/%s in the cluster (for what is no pod: an address, labels as id=app1, or reserved:%s)", ns, name, name)
 }
 
 // ListSelectors lists the peer selectors of the policies in force.

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -62,5 +64,21 @@ func (e *env) policyRows(cmd *cobra.Command, keep func(row) bool) (*rows, error)
 	}
 	rs.join(long)
 	rs.sort()
+	rs.change("ENTRIES", portNames)
+	rs.change("ENTRY", portNames)
+	protocolNames(rs)
 	return rs, nil
+}
+
+var protoPorts = regexp.MustCompile(`\b(\d+):(\d+(?:-\d+)?)\b`)
+
+// portNames writes the "6:80" of compiled entries as a policy would: 80/TCP, 0/TCP for every port, 8/ICMP for a type.
+func portNames(entries string) string {
+	return protoPorts.ReplaceAllStringFunc(entries, func(s string) string {
+		proto, ports, _ := strings.Cut(s, ":")
+		if ports == "0-65535" {
+			ports = "0"
+		}
+		return ports + "/" + protocol(proto)
+	})
 }

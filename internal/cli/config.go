@@ -121,9 +121,9 @@ func pickOption(all []*agentv1.ConfigOption, name string) (*agentv1.ConfigOption
 		}
 	}
 	if near := nearest(name, optionNames(all)); near != "" {
-		return nil, fmt.Errorf("the agent has no option %q; did you mean %s?", name, near)
+		return nil, usagef("the agent has no option %q; did you mean %s?", name, near)
 	}
-	return nil, fmt.Errorf("the agent has no option %q: `hypha config view` shows what there is", name)
+	return nil, usagef("the agent has no option %q: `hypha config view` shows what there is", name)
 }
 
 func (e *env) configSet() *cobra.Command {
@@ -170,7 +170,7 @@ func (e *env) setConfig(cmd *cobra.Command, args []string) error {
 	}
 	resp, err := a.UpdateConfig(cmd.Context(), req(&agentv1.UpdateConfigRequest{Options: want}))
 	if err != nil {
-		return err
+		return refused(err)
 	}
 	if len(resp.Msg.GetChanged()) == 0 {
 		e.say("Nothing changed: it was so already.")

@@ -27,7 +27,7 @@ func (e *env) endpoints(ctx context.Context, selector string) ([]*agentv1.Endpoi
 	}
 	resp, err := r.ListEndpoints(ctx, req(&agentv1.ListEndpointsRequest{Selector: selector}))
 	if err != nil {
-		return nil, notFound(err, "endpoint "+strconv.Quote(selector), "hypha endpoint list")
+		return nil, notFound(refused(err), "endpoint "+strconv.Quote(selector), "hypha endpoint list")
 	}
 	if selector != "" && len(resp.Msg.GetEndpoints()) == 0 {
 		return nil, fmt.Errorf("there is no endpoint %q: `hypha endpoint list` shows what there is", selector)

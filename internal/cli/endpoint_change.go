@@ -30,7 +30,7 @@ func (e *env) endpointLabels() *cobra.Command {
 			}
 			resp, err := a.UpdateEndpoint(cmd.Context(), req(&agentv1.UpdateEndpointRequest{Id: ep.GetId(), AddLabels: add, DeleteLabels: del}))
 			if err != nil {
-				return err
+				return refused(err)
 			}
 			ep = resp.Msg.GetEndpoint()
 		}

@@ -159,6 +159,9 @@ func (f *fakeAgent) endpoints() []*agentv1.Endpoint {
 func (f *fakeAgent) ListEndpoints(_ ctx, q ask[agentv1.ListEndpointsRequest]) (ans[agentv1.ListEndpointsResponse], error) {
 	m := &agentv1.ListEndpointsResponse{}
 	s := q.Msg.GetSelector()
+	if s == "abc" {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New(`endpoint "abc": want a number from 1 to 65535, or kind:value`))
+	}
 	for _, ep := range f.endpoints() {
 		if s == "" || s == fmt.Sprint(ep.GetId()) || s == "pod-name:"+ep.GetNamespace()+"/"+ep.GetName() || s == "ipv4:"+ep.GetIpv4() || s == "both" {
 			m.Endpoints = append(m.Endpoints, ep)
@@ -328,7 +331,7 @@ var fakeRows = map[string][]string{ // "COLUMN=value COLUMN=value"
 	"ipcache_exact_v1":   {"PREFIX=10.0.0.12 IDENTITY=256 TUNNEL=- FLAGS="},
 	"ipcache_v1":         {"PREFIX=0.0.0.0/0 IDENTITY=2 TUNNEL=- FLAGS=", "PREFIX=10.0.1.0/24 IDENTITY=2 TUNNEL=192.168.0.2 FLAGS=overlay"},
 	"class_v1":           {"IDENTITY=256 CLASS=4"},
-	"policy_v1":          {"SET=5 CLASS=4 DIRECTION=ingress ENTRIES=6:80+allow DEFAULT=deny", "SET=6 CLASS=0 DIRECTION=egress ENTRIES= DEFAULT=allow"},
+	"policy_v1":          {"SET=5 CLASS=4 DIRECTION=ingress ENTRIES=6:80+allow,+1:8+allow,+any+allow DEFAULT=deny", "SET=5 CLASS=6 DIRECTION=ingress ENTRIES=17:0-65535+allow,+132:80-90+allow DEFAULT=deny", "SET=6 CLASS=0 DIRECTION=egress ENTRIES= DEFAULT=allow"},
 	"policy_overflow_v1": {"SET=6 CLASS=4 DIRECTION=egress KIND=lookup PROTOCOL=6 PORT=80/16 ENTRY=6:80+allow"},
 	"endpoints_v1":       {"ADDRESS=10.0.0.12 ENDPOINT=12 IDENTITY=256 POLICY-SET=5"},
 	"metrics_v1":         {"REASON=0 DIRECTION=ingress PACKETS=10 BYTES=840", "REASON=133 DIRECTION=ingress PACKETS=2 BYTES=148"},

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -36,6 +37,9 @@ func (e *env) documents(args []string) ([]document, error) {
 			b, err := readAll(e.Stdin, maxDocument)
 			if err != nil {
 				return nil, fmt.Errorf("read standard input: %w", err)
+			}
+			if err := checkText("standard input", b); err != nil {
+				return nil, err
 			}
 			docs = append(docs, document{"standard input", b})
 			continue
@@ -92,13 +96,32 @@ func readFile(name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read policy %s: %w", name, err)
 	}
-	return b, nil
+	return b, checkText(name, b)
+}
+
+// checkText refuses what is not UTF-8: JSON's decoder would put other characters in the place of what it cannot read.
+func checkText(name string, b []byte) error {
+	if utf8.Valid(b) {
+		return nil
+	}
+	line := 1
+	for len(b) > 0 {
+		r, size := utf8.DecodeRune(b)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			return fmt.Errorf("%s: line %d: not UTF-8 text", name, line)
+		case r == '\n':
+			line++
+		}
+		b = b[size:]
+	}
+	return nil
 }
 
 func (e *env) policyImport() *cobra.Command {
 	cmd := &cobra.Command{Use: "import FILE|DIRECTORY|-...", Aliases: []string{"apply"}, Short: "Put policies in force, from JSON or YAML",
 		Long: "Put policies in force: a JSON array of rules, or YAML documents of CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy\n" +
-			"or NetworkPolicy. With one error anywhere nothing is imported. Prints the policy revision that holds them.",
+			"or CiliumCIDRGroup. With one error anywhere nothing is imported. Prints the policy revision that holds them.",
 		Args: need(1, -1, "a policy: hypha policy import FILE   (- reads standard input)")}
 	var replace, replaceBy, dryRun, print bool
 	f := cmd.Flags()

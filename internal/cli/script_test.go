@@ -99,6 +99,9 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HYPHA_STATE_DIR", dir)
 			env.Setenv("HYPHA_NODE_NAME", "n1")
 			env.Setenv("TZ", "UTC")
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "latin1.json"), []byte("[]\n\xfc"), 0o600); err != nil { // no text archive holds it
+				return err
+			}
 			stop := func() {}
 			env.Values["stop"] = &stop
 			env.Defer(func() { stop() })

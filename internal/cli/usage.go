@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -24,6 +25,14 @@ func usagef(format string, args ...any) error { return &usageError{what: fmt.Spr
 func isUsage(err error) bool {
 	var u *usageError
 	return errors.As(err, &u)
+}
+
+// refused makes a usage error of what the agent says of a malformed argument.
+func refused(err error) error {
+	if connect.CodeOf(err) != connect.CodeInvalidArgument {
+		return err
+	}
+	return &usageError{what: strings.TrimPrefix(message(err), "invalid request: "), err: err}
 }
 
 // isGroup marks commands that do nothing but hold others.

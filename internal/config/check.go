@@ -10,9 +10,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 var nodeName = regexp.MustCompile(`^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,61}[a-zA-Z0-9])?$`)
+
+var nodeLabel = regexp.MustCompile(`^([a-z0-9]+:)?[a-zA-Z0-9][a-zA-Z0-9._/-]*(=[a-zA-Z0-9._-]*)?$`)
+
+// minLease is the shortest lease: below it an agent on a busy machine would lose what it published.
+const minLease = 5 * time.Second
 
 // check refuses values that make no sense, all of them at once.
 func (a *Agent) check() error {
@@ -79,8 +85,38 @@ func (a *Agent) check() error {
 	if a.HubbleCapacity < 1 || a.HubbleCapacity > 65535 || (a.HubbleCapacity+1)&a.HubbleCapacity != 0 {
 		bad("hubble-event-buffer-capacity", "%d is not one less than a power of two, up to 65535", a.HubbleCapacity)
 	}
+	for _, l := range a.NodeLabels {
+		if !nodeLabel.MatchString(l) {
+			bad("node-labels", "%q: want key=value, of letters, digits, '.', '_' and '-'", l)
+		}
+	}
+	a.checkTimes(bad)
 	a.checkTLS(bad)
 	return errs
+}
+
+func (a *Agent) checkTimes(bad func(string, string, ...any)) {
+	if a.LeaseTTL < minLease {
+		bad("kvstore-lease-ttl", "%s is shorter than %s", a.LeaseTTL, minLease)
+	}
+	for option, d := range map[string]time.Duration{"identity-gc-interval": a.IdentityGC, "identity-heartbeat-timeout": a.IdentityGrace} {
+		if d <= 0 {
+			bad(option, "%s is not positive", d)
+		}
+	}
+	if a.ReportInterval < 0 || a.ReportInterval > 24*time.Hour {
+		bad("monitor-aggregation-interval", "%s is not between 0s and 24h", a.ReportInterval)
+	}
+}
+
+// hostPort splits an address to listen on; its host may be empty.
+func hostPort(s string) (host string, ok bool) {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", false
+	}
+	_, err = strconv.ParseUint(port, 10, 16)
+	return host, err == nil
 }
 
 func (a *Agent) checkRanges(bad func(string, string, ...any)) {
@@ -126,9 +162,13 @@ func (a *Agent) checkTLS(bad func(string, string, ...any)) {
 	if (a.HubbleCert == "") != (a.HubbleKey == "") {
 		bad("hubble-tls-cert-file", "certificate and key go together")
 	}
-	if a.HubbleNoTLS && a.HubbleListen != "" {
-		host, _, err := net.SplitHostPort(a.HubbleListen)
-		if ip, perr := netip.ParseAddr(host); err != nil || perr != nil || !ip.IsLoopback() {
+	for option, s := range map[string]string{"hubble-listen-address": a.HubbleListen, "prometheus-serve-addr": a.Prometheus} {
+		if _, ok := hostPort(s); s != "" && !ok {
+			bad(option, "%q is no host:port", s)
+		}
+	}
+	if host, ok := hostPort(a.HubbleListen); a.HubbleNoTLS && ok {
+		if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
 			bad("hubble-disable-tls", "without TLS the flow API serves a loopback address only, not %q", a.HubbleListen)
 		}
 	}
@@ -153,7 +193,7 @@ func (a *Agent) checkTLS(bad func(string, string, ...any)) {
 			bad("etcd-listen", "%q is no https URL", s)
 		}
 	}
-	if host, _, err := net.SplitHostPort(a.EtcdLocal); err != nil {
+	if host, ok := hostPort(a.EtcdLocal); !ok {
 		bad("etcd-local-address", "%q is no host:port", a.EtcdLocal)
 	} else if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
 		bad("etcd-local-address", "%q is no loopback address; for other nodes there is etcd-listen", a.EtcdLocal)

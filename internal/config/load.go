@@ -128,6 +128,10 @@ func LoadAgent(args []string, environ func() []string) (*Loaded, error) {
 func typed(fs *pflag.FlagSet, k *koanf.Koanf) error {
 	var errs error
 	fs.VisitAll(func(f *pflag.Flag) {
+		if n, ok := k.Get(f.Name).(int); ok && n != 0 && f.Value.Type() == "duration" { // nanoseconds are never meant
+			errs = errors.Join(errs, fmt.Errorf("option %s: %d has no unit; write %ds", f.Name, n, n))
+			return
+		}
 		v, ok := k.Get(f.Name).(string)
 		if !ok || f.Value.Type() == "string" {
 			return

@@ -81,6 +81,13 @@ func TestRefused(t *testing.T) {
 		"bool in env":      {env: []string{"HYPHA_ENABLE_IPV6=perhaps"}, want: "enable-ipv6"},
 		"CIDR match mode":  {args: []string{"--policy-cidr-match-mode=nodes"}, want: "not supported yet"},
 		"ports":            {args: []string{"--masquerade-port-range=5-1"}, want: "LOW-HIGH"},
+		"flow address":     {args: []string{"--hubble-listen-address=nonsense"}, want: "option hubble-listen-address: \"nonsense\" is no host:port"},
+		"metrics address":  {args: []string{"--prometheus-serve-addr=192.0.2.1"}, want: "option prometheus-serve-addr: \"192.0.2.1\" is no host:port"},
+		"port of address":  {args: []string{"--etcd-local-address=127.0.0.1:99999"}, want: "option etcd-local-address: \"127.0.0.1:99999\" is no host:port"},
+		"node label":       {args: []string{"--node-labels=a b"}, want: "option node-labels"},
+		"short lease":      {args: []string{"--kvstore-lease-ttl=1ms"}, want: "option kvstore-lease-ttl: 1ms is shorter than 5s"},
+		"bare number":      {file: "kvstore-lease-ttl: 30\n", want: "option kvstore-lease-ttl: 30 has no unit; write 30s"},
+		"no interval":      {args: []string{"--identity-gc-interval=0s"}, want: "option identity-gc-interval: 0s is not positive"},
 		"broken YAML":      {file: "node-name: [", want: "read configuration file"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -215,10 +215,10 @@ func TestDecode(t *testing.T) {
 			if !ok {
 				t.Fatal("no flow")
 			}
-			if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(r.Flow.Uuid) {
-				t.Errorf("uuid %q", r.Flow.Uuid)
+			if !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(r.Flow().Uuid) {
+				t.Errorf("uuid %q", r.Flow().Uuid)
 			}
-			got := proto.CloneOf(r.Flow)
+			got := proto.CloneOf(r.Flow())
 			got.Uuid = ""
 			want := base()
 			c.want(want)
@@ -233,8 +233,8 @@ func TestClusterInNames(t *testing.T) {
 	o := newObserver(t, Config{Cluster: "east"})
 	o.Handle(tcp(4, 0, 1, 0))
 	r, _ := o.Flows().Get(0)
-	if r.Flow.NodeName != "east/node1" || r.Flow.Source.ClusterName != "east" {
-		t.Errorf("node %q, cluster %q", r.Flow.NodeName, r.Flow.Source.ClusterName)
+	if r.Flow().NodeName != "east/node1" || r.Flow().Source.ClusterName != "east" {
+		t.Errorf("node %q, cluster %q", r.Flow().NodeName, r.Flow().Source.ClusterName)
 	}
 	if d := cmp.Diff([]Namespace{{"east", "default"}, {"east", "shop"}}, o.Namespaces()); d != "" {
 		t.Error(d)

@@ -19,7 +19,7 @@ func decoded(t testing.TB, o *Observer, e model.Event) {
 	if !ok {
 		t.Fatal("no flow")
 	}
-	if _, err := proto.Marshal(r.Flow); err != nil {
+	if _, err := proto.Marshal(r.Flow()); err != nil {
 		t.Fatal(err)
 	}
 }

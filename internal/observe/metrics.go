@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	flowpb "github.com/hypha-net/hypha/api/flow"
+	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/observe/flowtext"
 )
 
@@ -23,13 +24,15 @@ type metrics struct {
 type flowKey struct {
 	typ, sub int32
 	verdict  flowpb.Verdict
-	proto    string
+	proto    uint8
+	l4       bool // proto is known
 }
 
 type dropKey struct {
 	reason flowpb.DropReason
 	dir    flowpb.TrafficDirection
-	proto  string
+	proto  uint8
+	l4     bool
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -53,23 +56,24 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-func (m *metrics) flow(f *flowpb.Flow) {
-	k := flowKey{f.EventType.Type, 0, f.Verdict, flowtext.Protocol(f)}
+func (m *metrics) see(s *sighting) {
+	e := &s.ev
+	k := flowKey{typ: int32(e.Type), verdict: s.verdict, proto: e.Proto, l4: e.Flags&model.EventL4 != 0}
 	if k.typ == flowtext.EventTrace {
-		k.sub = f.EventType.SubType
+		k.sub = int32(e.Code)
 	}
 	c, ok := m.byFlow[k]
 	if !ok {
-		c = m.flows.WithLabelValues(k.proto, typeLabel(k.typ), subLabel(k), k.verdict.String())
+		c = m.flows.WithLabelValues(flowtext.Protocol(s.flow()), typeLabel(k.typ), subLabel(k), k.verdict.String())
 		m.byFlow[k] = c
 	}
 	c.Inc()
-	if f.EventType.Type != flowtext.EventDrop {
+	if k.typ != flowtext.EventDrop {
 		return
 	}
-	d := dropKey{f.DropReasonDesc, f.TrafficDirection, k.proto}
+	d := dropKey{s.reason, s.dir, k.proto, k.l4}
 	if c, ok = m.byDrop[d]; !ok {
-		c = m.drops.WithLabelValues(d.reason.String(), d.proto, d.dir.String())
+		c = m.drops.WithLabelValues(d.reason.String(), flowtext.Protocol(s.flow()), d.dir.String())
 		m.byDrop[d] = c
 	}
 	c.Inc()

@@ -44,9 +44,18 @@ type Deps struct {
 
 // Record is one entry of the ring: a flow, or the fact that events were lost on their way here.
 type Record struct {
-	Flow *flowpb.Flow
 	Lost *flowpb.LostEvent
 	Time time.Time
+
+	seen *sighting // nil if Lost is set
+}
+
+// Flow is the record as a flow, nil if it tells of a loss. All callers get the same one; nobody may change it.
+func (r Record) Flow() *flowpb.Flow {
+	if r.seen == nil {
+		return nil
+	}
+	return r.seen.flow()
 }
 
 // Stats counts events since the start. Seen is Stored + Lost, exactly.
@@ -116,13 +125,13 @@ func (o *Observer) Handle(e model.Event) {
 	if e.Time.IsZero() {
 		e.Time = o.now()
 	}
-	f := o.dec.decode(&e)
+	s := o.dec.see(&e)
 	o.stored++
 	o.rate.add(o.now())
-	o.namespaces.see(e.Time, f.Source)
-	o.namespaces.see(e.Time, f.Destination)
-	o.metrics.flow(f)
-	o.flows.Write(Record{Flow: f, Time: e.Time})
+	o.namespaces.see(e.Time, s.src.at)
+	o.namespaces.see(e.Time, s.dst.at)
+	o.metrics.see(s)
+	o.flows.Write(Record{seen: s, Time: e.Time})
 }
 
 // Lost takes note that the kernel could not store n events of a CPU. Readers are told, too.

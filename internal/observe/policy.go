@@ -34,7 +34,7 @@ func (c labelCache) strings(id model.IdentityID, set model.Labels) []string {
 }
 
 // ruleCache keeps rules in the API's form.
-type ruleCache map[model.RuleID]ruleEntry
+type ruleCache map[model.RuleID]*ruleEntry
 
 type ruleEntry struct {
 	ref      model.RuleRef
@@ -42,7 +42,7 @@ type ruleEntry struct {
 	text     string
 }
 
-func (e ruleEntry) same(ref model.RuleRef) bool {
+func (e *ruleEntry) same(ref model.RuleRef) bool {
 	return e.ref.Text == ref.Text && e.ref.Ingress == ref.Ingress && e.ref.Implicit == ref.Implicit && e.ref.Deny == ref.Deny &&
 		len(e.ref.Policies) == len(ref.Policies) && (len(ref.Policies) == 0 || &e.ref.Policies[0] == &ref.Policies[0])
 }
@@ -56,18 +56,18 @@ var builtin = map[model.RuleID]string{
 }
 
 // rule finds a rule; the entry has at least a text. ok is false for one that nobody knows (any more).
-func (d *decoder) rule(id model.RuleID) (ruleEntry, bool) {
+func (d *decoder) rule(id model.RuleID) (*ruleEntry, bool) {
 	ref, ok := d.resolver.Rule(id)
 	if !ok {
 		if t, ok := builtin[id]; ok {
-			return ruleEntry{ref: model.RuleRef{ID: id, Implicit: true}, text: t}, true
+			return &ruleEntry{ref: model.RuleRef{ID: id, Implicit: true}, text: t}, true
 		}
-		return ruleEntry{text: fmt.Sprintf("rule %d, which is not in force any more", id)}, false
+		return &ruleEntry{text: fmt.Sprintf("rule %d, which is not in force any more", id)}, false
 	}
 	if e, ok := d.rules[id]; ok && e.same(ref) {
 		return e, true
 	}
-	e := ruleEntry{ref: ref, text: ref.Text}
+	e := &ruleEntry{ref: ref, text: ref.Text}
 	for _, p := range ref.Policies {
 		e.policies = append(e.policies, &flowpb.Policy{Name: p.Name, Namespace: p.Namespace, Labels: p.Labels.Strings(),
 			Revision: p.Revision, Kind: p.Kind})
@@ -88,10 +88,10 @@ func (d *decoder) rule(id model.RuleID) (ruleEntry, bool) {
 
 // policy writes down which policies are behind a verdict, and the rule in words; a denial says it in the summary too,
 // where every client shows it.
-func (d *decoder) policy(f *flowpb.Flow, e *model.Event) {
-	r, known := d.rule(e.Rule)
+func (s *sighting) policy(f *flowpb.Flow) {
+	r := s.rule
 	ingress := f.TrafficDirection == flowpb.TrafficDirection_INGRESS
-	if known && e.Rule >= model.RuleUser {
+	if s.known && s.ev.Rule >= model.RuleUser {
 		ingress = r.ref.Ingress
 	}
 	f.PolicyLog = []string{r.text}

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"time"
-
-	flowpb "github.com/hypha-net/hypha/api/flow"
 )
 
 // Namespace of a cluster.
@@ -19,11 +17,10 @@ const (
 // namespaces remembers when each was last seen.
 type namespaces map[Namespace]time.Time
 
-func (n namespaces) see(t time.Time, e *flowpb.Endpoint) {
-	if e.GetNamespace() == "" {
+func (n namespaces) see(t time.Time, k Namespace) {
+	if k.Name == "" {
 		return
 	}
-	k := Namespace{e.GetClusterName(), e.GetNamespace()}
 	if last, ok := n[k]; ok && t.Sub(last) < time.Second || !ok && len(n) >= namespaceMax {
 		return
 	}

@@ -26,7 +26,7 @@ func machine() string {
 			}
 		}
 	}
-	return fmt.Sprintf("Machine: Linux %s, %d CPUs (%s), a virtual machine unless said otherwise. %s; %s; %s; %s.", release, runtime.NumCPU(), model,
+	return fmt.Sprintf("Machine: Linux %s, %d CPUs (%s), a virtual machine unless said otherwise. Streams with %s. %s; %s; %s; %s.", release, runtime.NumCPU(), model, congestion,
 		firstLine("iperf3", "--version"), firstLine("iptables", "--version"), firstLine("nft", "--version"), runtime.Version())
 }
 

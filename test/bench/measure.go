@@ -53,6 +53,10 @@ type sample struct {
 	cpu      float64       // CPU seconds of the whole machine per transaction, or per byte for streams
 }
 
+// congestion is the streams' congestion control, whatever the machine's own choice: BBR makes its window from the smallest
+// round trip it has seen, so that with it a shorter path has the smaller window and several streams on it run slower.
+const congestion = "cubic"
+
 // measure runs a test on an arm once.
 func measure(ctx context.Context, e arm.Ends, t test, d time.Duration) (sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+15*time.Second)
@@ -112,7 +116,7 @@ func measureStream(ctx context.Context, e arm.Ends, t test, d time.Duration) (sa
 		return sample{}, err
 	}
 	defer stop()
-	cli := exec.CommandContext(ctx, "iperf3", "-c", e.Target.String(), "-p", port, "-P", strconv.Itoa(t.conns),
+	cli := exec.CommandContext(ctx, "iperf3", "-c", e.Target.String(), "-p", port, "-P", strconv.Itoa(t.conns), "-C", congestion,
 		"-t", strconv.FormatFloat(max(1, d.Seconds()), 'f', 0, 64), "-J")
 	out, cpu, err := runClient(e.Client, cli, t.cpus[0])
 	if err != nil {

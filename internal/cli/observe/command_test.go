@@ -157,6 +157,31 @@ func TestObserve(t *testing.T) {
 	}
 }
 
+// The CPUs of a node are read one beside the other, so its flows come a little out of order.
+func TestOrder(t *testing.T) {
+	dir := t.TempDir()
+	send(node(t, dir, "node1"), 2, 1, 5, 4)
+	send(node(t, dir, "node2"), 3, 7, 6)
+	only1 := "unix://" + filepath.Join(dir, "node1", "hubble.sock")
+	for _, c := range []struct {
+		args string
+		want []string
+	}{
+		{"observe", []string{"pod1", "pod2", "pod3", "pod4", "pod5", "pod6", "pod7"}},
+		{"observe --last 2", []string{"pod6", "pod7"}},
+		{"observe --first 2", []string{"pod1", "pod2"}},
+		{"observe --server " + only1, []string{"pod1", "pod2", "pod4", "pod5"}},
+	} {
+		out, errs, err := run(t, dir, "", strings.Fields(c.args)...)
+		if err != nil || errs != "" {
+			t.Errorf("%s: %v, %q", c.args, err, errs)
+		}
+		if d := cmp.Diff(c.want, names(out)); d != "" {
+			t.Errorf("%s: (-want +got)\n%s\n%s", c.args, d, out)
+		}
+	}
+}
+
 func TestFollowMerges(t *testing.T) {
 	dir := t.TempDir()
 	one, two := node(t, dir, "node1"), node(t, dir, "node2")

@@ -15,6 +15,10 @@ const (
 	mergeMax   = 4096
 )
 
+// A server's events come a little out of order, as its CPUs are read one beside the other. So many of a stream that ends wait
+// for older ones.
+const mergeWindow = 256
+
 // merge reads one stream of each server and emits what comes in the order of time.
 type merge[T any] struct {
 	servers []*server
@@ -117,7 +121,7 @@ func (v *endings) result(ctx context.Context, warn func(error)) error {
 	return nil
 }
 
-// sorted merges streams that end, each of them in order. With one stream it passes on what comes.
+// sorted merges streams that end, each of them nearly in order. One that is followed is passed on as it comes.
 func (m *merge[T]) sorted(ctx context.Context, chans []chan item[T]) error {
 	heads := make([]*item[T], len(chans))
 	got := make([]bool, len(chans))
@@ -137,6 +141,11 @@ func (m *merge[T]) sorted(ctx context.Context, chans []chan item[T]) error {
 		next(i)
 	}
 	out := newTail(m)
+	var q queue[T]
+	window := mergeWindow
+	if m.follow {
+		window = 0
+	}
 	for {
 		best := -1
 		for i, h := range heads {
@@ -147,11 +156,20 @@ func (m *merge[T]) sorted(ctx context.Context, chans []chan item[T]) error {
 		if best < 0 {
 			break
 		}
-		done, err := out.add(heads[best].msg)
+		heap.Push(&q, *heads[best])
+		if len(q) > window {
+			done, err := out.add(heap.Pop(&q).(item[T]).msg)
+			if done || err != nil {
+				return err
+			}
+		}
+		next(best)
+	}
+	for len(q) > 0 {
+		done, err := out.add(heap.Pop(&q).(item[T]).msg)
 		if done || err != nil {
 			return err
 		}
-		next(best)
 	}
 	if err := out.flush(); err != nil {
 		return err
@@ -249,13 +267,15 @@ func (m *merge[T]) live(ctx context.Context, chans []chan item[T]) error {
 	return v.result(ctx, func(error) {}) // warned already
 }
 
-// queue is a heap by the time of the event.
+// queue is a heap by the time of the event, of equals the one that came first.
 type queue[T any] []item[T]
 
-func (q queue[T]) Len() int           { return len(q) }
-func (q queue[T]) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
-func (q queue[T]) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
-func (q *queue[T]) Push(x any)        { *q = append(*q, x.(item[T])) }
+func (q queue[T]) Len() int { return len(q) }
+func (q queue[T]) Less(i, j int) bool {
+	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].in.Before(q[j].in)
+}
+func (q queue[T]) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *queue[T]) Push(x any)   { *q = append(*q, x.(item[T])) }
 func (q *queue[T]) Pop() any {
 	old := *q
 	x := old[len(old)-1]

@@ -1,4 +1,5 @@
-// Package bpffs mounts the file system that holds pinned maps and links.
+// Package bpffs mounts the file system that holds pinned maps and links. What is pinned has to outlive the agent, and a
+// file system that only the agent's own mount namespace knows would go with it, and every policy with that.
 package bpffs
 
 import (
@@ -10,12 +11,20 @@ import (
 	"github.com/hypha-net/hypha/internal/paths"
 )
 
-// Mount mounts bpffs at its usual place if nothing of the kind is there.
+// Mount mounts bpffs at its usual place if nothing of the kind is there. In a mount namespace of its own, as `ip netns exec`
+// makes one, that is the file system of the machine.
 func Mount() error {
 	ok, err := Mounted()
 	if err != nil || ok {
 		return err
 	}
+	if outside := outer(); outside != "" {
+		return share(outside)
+	}
+	return mount()
+}
+
+func mount() error {
 	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	if err := unix.Mount("bpffs", paths.BPFFS, "bpf", flags, "mode=0700"); err != nil {
 		return fmt.Errorf("mount bpffs on %s: %w", paths.BPFFS, err)

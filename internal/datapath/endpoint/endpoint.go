@@ -65,13 +65,14 @@ func rowOf(e *model.Endpoint) (maps.Endpoint, error) {
 	return row, nil
 }
 
-// DeleteEndpoint removes the rows. Rows that are another endpoint's by now stay.
+// DeleteEndpoint removes the rows. Rows that are another endpoint's by now stay. Connections on record, which know the
+// device, are judged again.
 func (t *Target) DeleteEndpoint(_ context.Context, e model.Endpoint) error {
 	var failed error
 	for _, a := range e.Addrs() {
 		failed = errors.Join(failed, t.Maps.DeleteEndpoint(a, e.ID))
 	}
-	return failed
+	return errors.Join(failed, t.Maps.BumpEpoch())
 }
 
 // Attach puts the programs on the host side, or brings those that are there up to date.
@@ -93,10 +94,14 @@ func (t *Target) Prune(_ context.Context, keep []model.Endpoint) error {
 		}
 	}
 	rows, err := t.Maps.Endpoints()
+	pruned := false
 	for a, row := range rows {
 		if id, ok := want[a]; !ok || id != row.ID {
-			err = errors.Join(err, t.Maps.DeleteEndpoint(a, row.ID))
+			err, pruned = errors.Join(err, t.Maps.DeleteEndpoint(a, row.ID)), true
 		}
+	}
+	if pruned {
+		err = errors.Join(err, t.Maps.BumpEpoch())
 	}
 	// Devices that exist keep their programs; this forgets those that do not.
 	return errors.Join(err, t.Loader.Prune(func(loader.Attachment) bool { return true }))

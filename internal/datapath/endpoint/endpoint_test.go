@@ -47,6 +47,16 @@ func TestAddressesThatChangeHands(t *testing.T) {
 			t.Errorf("%s: epoch %d, was %d: %v", c.name, after, before, err)
 		}
 	}
+	before, err := m.Epoch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := target.DeleteEndpoint(context.Background(), relabelled); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := m.Epoch(); err != nil || after == before {
+		t.Errorf("deleted: epoch still %d: %v", after, err)
+	}
 	bare := first
 	bare.PolicySet = 0
 	if err := target.UpsertEndpoint(context.Background(), bare); err == nil {

@@ -21,6 +21,9 @@ const (
 	// poll bounds how long a record may lie in its ring when the datapath sent no wake-up with it. Each wait is a blocking
 	// system call that the runtime's monitor has to notice: ten a second and CPU were most of what an idle agent used.
 	poll = time.Second
+	// batch is how long a reader that has emptied its ring lets records gather. The kernel wakes it only for the first one after
+	// it had caught up: waiting for each would cost a wake-up, with its interrupt and its switch, for every record of a busy ring.
+	batch = 5 * time.Millisecond
 	// lossEvery is how often the counters of lost records are looked at.
 	lossEvery = time.Second
 )
@@ -123,6 +126,9 @@ func (r *Reader) read(ctx context.Context, cpu int, rr *ringbuf.Reader, got func
 			continue
 		}
 		got(ev)
+		if rr.AvailableBytes() == 0 {
+			time.Sleep(batch)
+		}
 	}
 }
 

@@ -7,7 +7,7 @@
 //
 //	Upsert, Delete (sources)            \
 //	PutPolicyPrefixes, Delete... (plans) > wanted row per prefix -> kernel, and a new policy epoch where
-//	what the kernel held at start       /   an address changes or loses the identity it was known by
+//	what the kernel held at start       /   an address changes or loses the identity or node it was known by
 //
 // What the kernel held at start counts as the weakest source until Complete: nothing is deleted before its source has
 // said all it knows. An identity that class_v1 does not know yet is not written: an address that had another one gets

@@ -104,6 +104,28 @@ func TestStrongestSourceCounts(t *testing.T) {
 	}
 }
 
+// Connections on record know behind which node their ends live: an address that moves to another one starts a new epoch.
+func TestAddressThatMoves(t *testing.T) {
+	k := newFake(100)
+	c := newCache(t, k)
+	p, node1, node2 := pfx("10.0.0.1/32"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	must(t, c.Upsert(pfx("10.0.0.0/24"), model.IPEntry{Tunnel: node1, Source: model.IPSourceKVStore}))
+	for i, step := range []struct {
+		tunnel netip.Addr
+		epoch  int
+	}{{node1, 0}, {node2, 1}, {node2, 1}, {netip.Addr{}, 2}, {node1, 2}} {
+		must(t, c.Upsert(p, model.IPEntry{Identity: 100, Tunnel: step.tunnel, Source: model.IPSourceKVStore}))
+		if k.epoch != step.epoch {
+			t.Fatalf("step %d: epoch %d, want %d", i, k.epoch, step.epoch)
+		}
+	}
+	must(t, c.Upsert(p, model.IPEntry{Identity: 100, Tunnel: node2, Source: model.IPSourceLocal}))
+	must(t, c.Delete(p, model.IPSourceLocal))
+	if k.epoch != 4 {
+		t.Errorf("epoch %d, want 4", k.epoch)
+	}
+}
+
 func TestPolicyPrefixKeepsTheWay(t *testing.T) {
 	const cidr = model.IdentityScopeLocal + 1
 	k := newFake(9, 100, cidr)

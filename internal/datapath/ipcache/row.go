@@ -22,8 +22,8 @@ func (c *Cache) settle(p netip.Prefix) error {
 	return c.write(ps, true)
 }
 
-// write brings rows in line with what is wanted, then bumps the epoch if an address changed or lost its identity and
-// mayBump says that nobody else does.
+// write brings rows in line with what is wanted, then bumps the epoch if an address changed or lost its identity or its way
+// and mayBump says that nobody else does.
 func (c *Cache) write(ps []netip.Prefix, mayBump bool) error {
 	var failed error
 	for _, p := range ps {
@@ -46,7 +46,8 @@ func (c *Cache) write(ps []netip.Prefix, mayBump bool) error {
 	return failed
 }
 
-// writeOne writes or deletes one row. changed: addresses of the prefix are known by another identity now.
+// writeOne writes or deletes one row. changed: addresses of the prefix are known by another identity now, or live behind
+// another node: connections on record know both.
 func (c *Cache) writeOne(p netip.Prefix) (changed bool, err error) {
 	want, ok := c.wanted(p)
 	have, had := c.rows[p]
@@ -56,7 +57,7 @@ func (c *Cache) writeOne(p netip.Prefix) (changed bool, err error) {
 		want.Identity = 0
 		ok = had
 	}
-	before := have.Identity
+	before := have
 	if !had {
 		before = c.around(p)
 	}
@@ -66,25 +67,31 @@ func (c *Cache) writeOne(p netip.Prefix) (changed bool, err error) {
 			return false, fmt.Errorf("ipcache %s: %w", p, err)
 		}
 		c.rows[p] = want
-		return before != 0 && before != want.Identity, nil
+		return elsewhere(before, want), nil
 	case !ok && had:
 		if err := c.kern.DeleteIP(p); err != nil {
 			return false, fmt.Errorf("ipcache %s: %w", p, err)
 		}
 		delete(c.rows, p)
-		return before != 0 && before != c.around(p), nil
+		return elsewhere(before, c.around(p)), nil
 	}
 	return false, nil
 }
 
-// around is the identity of the narrowest row in the kernel that covers p, other than p's own.
-func (c *Cache) around(p netip.Prefix) model.IdentityID {
+// elsewhere says whether what is on record of an address is not true any more.
+func elsewhere(before, now dpmaps.IP) bool {
+	return before.Identity != 0 && before.Identity != now.Identity ||
+		before.Overlay && (!now.Overlay || before.Tunnel != now.Tunnel)
+}
+
+// around is the narrowest row in the kernel that covers p, other than p's own; blank if there is none.
+func (c *Cache) around(p netip.Prefix) dpmaps.IP {
 	for q, ok := parent(p); ok; q, ok = parent(q) {
 		if row, ok := c.rows[q]; ok {
-			return row.Identity
+			return row
 		}
 	}
-	return 0
+	return dpmaps.IP{}
 }
 
 // wanted is the row that a prefix should have. A policy prefix inside a range of which it is known whose it is (a node's

@@ -47,7 +47,7 @@ func (s *flows) GetFlows(ctx context.Context, req *connect.Request[observerpb.Ge
 			switch {
 			case r.Lost != nil:
 				return tell
-			case want.Match(r.Flow):
+			case want.Match(r.Flow()):
 				return hit
 			}
 			return skip
@@ -58,8 +58,9 @@ func (s *flows) GetFlows(ctx context.Context, req *connect.Request[observerpb.Ge
 			if r.Lost != nil {
 				res.ResponseTypes = &observerpb.GetFlowsResponse_LostEvents{LostEvents: r.Lost}
 			} else {
-				res.Time = r.Flow.GetTime()
-				res.ResponseTypes = &observerpb.GetFlowsResponse_Flow{Flow: mask.apply(r.Flow)}
+				f := r.Flow()
+				res.Time = f.GetTime()
+				res.ResponseTypes = &observerpb.GetFlowsResponse_Flow{Flow: mask.apply(f)}
 			}
 			return out.Send(res)
 		},
