@@ -68,6 +68,9 @@ static __always_inline bool established(struct __sk_buff *skb, struct pkt *p)
 		return false;
 	if (!addr_eq(&v->end[reply].node, &p->tunnel) || p->vni != (reply ? v->dst_identity : v->src_identity))
 		return false;
+	/* Who had no row when the connection began is on record as its node's range, which nobody may claim to be. */
+	if (!identity_of_workload(p->vni) && p->vni != IDENTITY_REMOTE_NODE)
+		return false;
 	return conn_pass(skb, p, v, now, reply);
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/overlay"
+	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/internal/testutil/bpftest"
 	"github.com/hypha-net/hypha/internal/testutil/packet"
 )
@@ -185,5 +186,24 @@ func TestToOverlay(t *testing.T) {
 				t.Errorf("%s %s: mark %#x", name, c.name, mark)
 			}
 		}
+	}
+}
+
+// Who has no row yet is on record under the identity of its node's range, which is nobody's to claim.
+func TestEstablishedWithoutRow(t *testing.T) {
+	for v, name := range versions {
+		t.Run(name, func(t *testing.T) {
+			w := bpftest.NewWorld(t, bpftest.Config{})
+			there := w.Pod1.Flow(bpftest.NewPod[v], 5000, 80)
+			if verdict, _ := w.MustRun(pod.FromPod, w.Pod1.Dev, there.UDP(1)); verdict != bpftest.Redirect {
+				t.Fatalf("verdict %d", verdict)
+			}
+			w.Events()
+			back := there.Reverse()
+			for range 3 {
+				arrive(t, w, "as its workload", bpftest.Node2[0], bpftest.IDFar, back.UDP(1), bpftest.Redirect)
+				arrive(t, w, "as the range", bpftest.Node2[0], bpftest.IDWorld, back.UDP(1), bpftest.Drop, maps.DropIdentity)
+			}
+		})
 	}
 }
