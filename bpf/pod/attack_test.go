@@ -2,6 +2,7 @@ package pod_test
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"github.com/gopacket/gopacket"
@@ -11,6 +12,7 @@ import (
 	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/internal/testutil/bpftest"
 	"github.com/hypha-net/hypha/internal/testutil/packet"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 // denyAllBut80 lets pod 2 be reached on TCP and UDP port 80 only, and pinged.
@@ -179,8 +181,20 @@ func TestOptionsAndExtensions(t *testing.T) {
 	}
 }
 
-// GHSA-c66w-hq56-4q97: an echo id reused in the opposite direction is another conversation.
-func TestEchoDirection(t *testing.T) {
+// TestGHSA_c66w_hq56_4q97_ICMPDirection: an echo id reused in the opposite direction is another conversation.
+func TestGHSA_c66w_hq56_4q97_ICMPDirection(t *testing.T) {
+	c := score.Start(t, "GHSA-c66w-hq56-4q97", "echo requests against the policy, under the id of an allowed conversation")
+	random := c.Rand()
+	ids := []uint16{7, 8, 128, 0} // 8 and 128 are also the request's type
+	for range score.Size(20, 500) {
+		ids = append(ids, uint16(random.IntN(1<<16)))
+	}
+	c.Count(2*len(ids), "ids")
+	defer func() {
+		if !t.Failed() {
+			c.Say("0 requests passed the other way")
+		}
+	}()
 	for v, name := range versions {
 		t.Run(name, func(t *testing.T) {
 			w := bpftest.NewWorld(t, bpftest.Config{})
@@ -188,12 +202,14 @@ func TestEchoDirection(t *testing.T) {
 			there := w.Pod1.Flow(w.Pod2.Addr(v), 0, 0)
 			back := w.Pod2.Flow(w.Pod1.Addr(v), 0, 0)
 			expect(t, w, "reply nobody asked for", w.Pod2, back.EchoReply(7), 0, maps.DropPolicy)
-			for _, id := range []uint16{7, 8, 128, 0} { // 8 and 128 are also the request's type
+			for _, id := range ids {
 				expect(t, w, "request", w.Pod1, there.EchoRequest(id), bpftest.Redirect, 0)
 				expect(t, w, "reply", w.Pod2, back.EchoReply(id), bpftest.Redirect, 0)
 				expect(t, w, "request the other way", w.Pod2, back.EchoRequest(id), 0, maps.DropPolicy)
 			}
-			expect(t, w, "reply with another id", w.Pod2, back.EchoReply(9), 0, maps.DropPolicy)
+			if unused := uint16(9); !slices.Contains(ids, unused) {
+				expect(t, w, "reply with another id", w.Pod2, back.EchoReply(unused), 0, maps.DropPolicy)
+			}
 		})
 	}
 }

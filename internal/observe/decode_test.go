@@ -379,25 +379,6 @@ func TestAgentEvents(t *testing.T) {
 	}
 }
 
-// FuzzDecode: no event, however wrong, may crash the agent or yield a flow that cannot be sent.
-func FuzzDecode(f *testing.F) {
-	f.Add(uint8(1), uint8(133), uint8(0), uint8(0xff), uint8(6), uint32(1001), []byte{10, 0, 1, 1}, []byte{10, 0, 1, 2})
-	f.Add(uint8(4), uint8(0), uint8(1), uint8(0), uint8(58), uint32(0), make([]byte, 16), []byte(nil))
-	f.Fuzz(func(t *testing.T, typ, code, reason, flags, p uint8, rule uint32, src, dst []byte) {
-		o := newObserver(t, Config{Capacity: 1})
-		s, _ := netip.AddrFromSlice(src)
-		d, _ := netip.AddrFromSlice(dst)
-		o.Handle(model.Event{Type: typ, Code: code, Reason: reason, Flags: model.EventFlags(flags), Proto: p, Rule: model.RuleID(rule), Src: s, Dst: d, Tunnel: s, Line: 1})
-		r, ok := o.Flows().Get(0)
-		if !ok {
-			t.Fatal("no flow")
-		}
-		if _, err := proto.Marshal(r.Flow()); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
 func BenchmarkHandle(b *testing.B) {
 	o, err := New(Config{Node: "n"}, Deps{Resolver: world{}})
 	if err != nil {

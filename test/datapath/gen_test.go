@@ -121,13 +121,14 @@ func addrs(list ...string) (out []netip.Addr) {
 	return out
 }
 
+// of is the address of somebody in one of these roles, which all have somebody.
 func (g *gen) of(v int, roles ...role) netip.Addr {
-	for range 50 {
-		if p := pick(g.r, g.o.places); p.role == pick(g.r, roles) {
+	want := pick(g.r, roles)
+	for {
+		if p := pick(g.r, g.o.places); p.role == want {
 			return p.addr[v]
 		}
 	}
-	return g.address(v)
 }
 
 // ends are who speaks to whom, where a program sees them.

@@ -18,6 +18,7 @@ import (
 	observerpb "github.com/hypha-net/hypha/api/observer"
 	relaypb "github.com/hypha-net/hypha/api/relay"
 	"github.com/hypha-net/hypha/internal/escape"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -162,8 +163,10 @@ func TestAgentEventFormats(t *testing.T) {
 	}
 }
 
-// TestEscapes (CVE-2025-48056): whatever text a workload can choose, no format lets a terminal act upon it.
-func TestEscapes(t *testing.T) {
+// TestCVE_2025_48056_TerminalEscapes: whatever text a workload can choose, no format lets a terminal act upon it.
+func TestCVE_2025_48056_TerminalEscapes(t *testing.T) {
+	c := score.Start(t, "CVE-2025-48056", "terminal escapes in every text of a flow, in every output format")
+	shown := 0
 	const evil = "a\x1b]0;owned\x07\u009b31m\u202eb\nc\tREDIRECTED"
 	f := tcpFlow(flowpb.Verdict_DROPPED, 1, 133, wrapperspb.Bool(false))
 	f.Source = &flowpb.Endpoint{PodName: evil, Namespace: evil, Labels: []string{evil}}
@@ -185,6 +188,7 @@ func TestEscapes(t *testing.T) {
 				if err := p.response(r); err != nil {
 					t.Fatal(err)
 				}
+				shown++
 			}
 			if err := p.close(); err != nil {
 				t.Fatal(err)
@@ -202,6 +206,8 @@ func TestEscapes(t *testing.T) {
 			}
 		}
 	}
+	c.Count(shown, "flows")
+	c.Say("printed in %d formats, 0 characters that a terminal obeys", len(formats))
 }
 
 func TestPaint(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 	layout "github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/testutil/mutate"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 func record(r layout.Event) []byte {
@@ -55,15 +57,32 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+func decoded(t testing.TB, b []byte) {
+	var d decoder
+	var e model.Event
+	if d.decode(b, &e) != (len(b) == recordSize) {
+		t.Error("a record is one by its size alone")
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add(record(full))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var d decoder
-		var e model.Event
-		if d.decode(b, &e) != (len(b) == recordSize) {
-			t.Error("a record is one by its size alone")
+	f.Fuzz(func(t *testing.T, b []byte) { decoded(t, b) })
+}
+
+// TestCase37Records: records of the kernel's rings, of any length and content.
+func TestCase37Records(t *testing.T) {
+	c := score.Start(t, "37", "fuzz the kernel's records")
+	r, good := c.Rand(), [][]byte{record(full)}
+	cost := mutate.Each(t, score.Size(50_000, 10_000_000), time.Minute, func() []byte {
+		b := mutate.Text(r, good)
+		if r.IntN(2) == 0 {
+			b = append(b, make([]byte, recordSize)...)[:recordSize]
 		}
-	})
+		return b
+	}, func(b []byte) { decoded(t, b) })
+	c.Count(cost.Tried, "records")
+	c.Say("%v", cost)
 }
 
 func TestDecodeAllocatesNothing(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hypha-net/hypha/internal/source/file"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 func TestConfigErrors(t *testing.T) {
@@ -219,6 +221,27 @@ func TestPKI(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "ca.key.damaged")); errors.Is(err, fs.ErrNotExist) {
 		t.Error("not set aside")
 	}
+}
+
+// TestCVE_2024_28860_KeyPerNode: no two stores share a key, nor do the authority, the server and the clients of one.
+func TestCVE_2024_28860_KeyPerNode(t *testing.T) {
+	c := score.Start(t, "CVE-2024-28860", "keys of the authority, server and client certificates of several stores")
+	const stores = 4
+	seen := map[string]string{}
+	for i := range stores {
+		dir := filepath.Join(shortDir(t), fmt.Sprint("pki", i))
+		must[bool](t)(must[*PKI](t)(OpenPKI(dir)).Renew([]netip.Addr{netip.MustParseAddr("192.0.2.1")}))
+		for _, name := range []string{"ca", "server", "client"} {
+			pair := must[tls.Certificate](t)(tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")))
+			key := string(pair.Leaf.RawSubjectPublicKeyInfo)
+			if other := seen[key]; other != "" {
+				t.Errorf("%s of store %d has the key of %s", name, i, other)
+			}
+			seen[key] = fmt.Sprintf("%s of store %d", name, i)
+		}
+	}
+	c.Count(len(seen), "keys")
+	c.Say("%d different", len(seen))
 }
 
 func TestReadEtcdConfig(t *testing.T) {

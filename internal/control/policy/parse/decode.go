@@ -54,8 +54,17 @@ func (d *decoder) fail(path, format string, args ...any) {
 		d.seen = map[string]bool{}
 	}
 	d.seen[at] = true
-	d.errs = append(d.errs, &Error{File: d.file, Document: d.doc, Line: d.root.lineOf(path), Path: path,
-		Reason: fmt.Sprintf(format, args...)})
+	line := d.root.lineOf(path)
+	d.errs = append(d.errs, &Error{File: d.file, Document: d.doc, Line: line, Path: brief(path), Reason: brief(fmt.Sprintf(format, args...))})
+}
+
+// brief shortens what quotes the file: a number may have a million digits.
+func brief(s string) string {
+	const most = 1000
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
 // full says that there is no point in going on.
