@@ -83,13 +83,21 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger) (_ *server, 
 	if err != nil {
 		return nil, explain(err, cfg)
 	}
+	// etcd leaves them to the umask; their directory is root's alone already.
+	for _, path := range []string{s.socket, s.peerSocket()} {
+		if err := os.Chmod(path, 0o600); err != nil {
+			return nil, fmt.Errorf("start embedded store: %w", err)
+		}
+	}
 	return s, nil
 }
+
+func (s *server) peerSocket() string { return filepath.Join(filepath.Dir(s.socket), "peer.sock") }
 
 func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
 	client := url.URL{Scheme: "unix", Path: s.socket}
 	// The peers' listener takes its path from Host; without one it would be an abstract socket, open to everybody here.
-	peer := url.URL{Scheme: "unix", Host: filepath.Join(filepath.Dir(s.socket), "peer.sock")}
+	peer := url.URL{Scheme: "unix", Host: s.peerSocket()}
 	for _, path := range []string{s.socket, peer.Host} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // a killed process leaves them
 			return nil, err
