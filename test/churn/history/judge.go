@@ -41,9 +41,9 @@ type life struct {
 
 // question is one judgement: which policies, which label sets.
 type question struct {
-	dir                     model.Direction
-	state                   int
-	self, other             int
+	dir                       model.Direction
+	state                     int
+	self, other               int
 	selfVersion, otherVersion int
 }
 
