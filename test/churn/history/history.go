@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"time"
 
-	v2 "github.com/hypha-net/hypha/api/cilium/v2"
+	"github.com/hypha-net/hypha/internal/control/policy/oracle"
 	"github.com/hypha-net/hypha/internal/model"
 )
 
@@ -19,7 +19,7 @@ type Kind uint8
 
 // Kinds of changes.
 const (
-	PutPolicy  Kind = iota // Name, Rules
+	PutPolicy  Kind = iota // Name, Policy; replaces one of the same name at once
 	DropPolicy             // Name
 	AddPod                 // Pod, Labels, Place
 	Relabel                // Pod, Labels
@@ -33,7 +33,7 @@ type Change struct {
 	Begin  time.Duration // nothing of it is in force before
 	End    time.Duration // all of it is in force, everywhere, from here on
 	Name   string
-	Rules  []v2.Rule
+	Policy oracle.Policy
 	Pod    int // this very pod; one that is made anew has another number
 	Labels model.Labels
 	Place  int // whoever has the same place has the same addresses

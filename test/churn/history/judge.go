@@ -64,7 +64,7 @@ func NewJudge(cfg Config, changes []Change) *Judge {
 		case PutPolicy, DropPolicy:
 			delete(policies, c.Name)
 			if c.Kind == PutPolicy {
-				policies[c.Name] = oracle.Policy{Rules: c.Rules}
+				policies[c.Name] = c.Policy
 			}
 			j.states[len(j.states)-1].to = c.End
 			next := state{span: span{c.Begin, forever}}

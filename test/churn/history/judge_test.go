@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	v2 "github.com/hypha-net/hypha/api/cilium/v2"
+	"github.com/hypha-net/hypha/internal/control/policy/oracle"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/model"
 )
@@ -15,14 +15,14 @@ const ms = time.Millisecond
 
 var cfg = Config{Wait: 10 * ms, Bound: 50 * ms}
 
-func rules(t *testing.T, to, from string) []v2.Rule {
+func rules(t *testing.T, to, from string) oracle.Policy {
 	t.Helper()
 	ps, _, err := parse.Parse("test", []byte(`[{"labels":[{"key":"name","value":"x"}],"endpointSelector":{"matchLabels":{"role":"`+to+`"}},
 		"ingress":[{"fromEndpoints":[{"matchLabels":{"role":"`+from+`"}}]}]}]`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ps[0].Rules
+	return oracle.Policy{Rules: ps[0].Rules}
 }
 
 func role(s string) model.Labels {
@@ -42,10 +42,10 @@ func world(t *testing.T) []Change {
 	}
 	add(100, Change{Kind: AddPod, Pod: 1, Labels: role("red"), Place: 1})
 	add(100, Change{Kind: AddPod, Pod: 2, Labels: role("blue"), Place: 2})
-	add(500, Change{Kind: PutPolicy, Name: "other", Rules: rules(t, "yellow", "yellow")}) // matters to nobody
-	add(1000, Change{Kind: PutPolicy, Name: "p", Rules: rules(t, "blue", "red")})
+	add(500, Change{Kind: PutPolicy, Name: "other", Policy: rules(t, "yellow", "yellow")}) // matters to nobody
+	add(1000, Change{Kind: PutPolicy, Name: "p", Policy: rules(t, "blue", "red")})
 	add(1500, Change{Kind: Kill, Name: "node1"})
-	add(2000, Change{Kind: PutPolicy, Name: "p", Rules: rules(t, "blue", "green")})
+	add(2000, Change{Kind: PutPolicy, Name: "p", Policy: rules(t, "blue", "green")})
 	add(2500, Change{Kind: Kill, Name: "node1"})
 	add(3000, Change{Kind: Relabel, Pod: 1, Labels: role("green")})
 	add(4000, Change{Kind: DeletePod, Pod: 2})
@@ -104,13 +104,13 @@ func TestNeverTheUnion(t *testing.T) {
 		{Kind: AddPod, Pod: 1, Labels: role("red"), Place: 1, End: ms},
 		{Kind: AddPod, Pod: 2, Labels: role("blue"), Place: 2, End: ms},
 		// Blue takes from red and red from blue, one after the other: red never both as sender and as receiver.
-		{Kind: PutPolicy, Name: "a", Rules: rules(t, "blue", "green"), Begin: 2 * ms, End: 3 * ms},
-		{Kind: PutPolicy, Name: "b", Rules: rules(t, "green", "red"), Begin: 4 * ms, End: 5 * ms},
+		{Kind: PutPolicy, Name: "a", Policy: rules(t, "blue", "green"), Begin: 2 * ms, End: 3 * ms},
+		{Kind: PutPolicy, Name: "b", Policy: rules(t, "green", "red"), Begin: 4 * ms, End: 5 * ms},
 		// While pod 2 turns green it takes from green (as blue) or from red (as green); pod 1 is red: only as green.
 		{Kind: Relabel, Pod: 2, Labels: role("green"), Begin: 100 * ms, End: 200 * ms},
 		{Kind: Relabel, Pod: 1, Labels: role("white"), Begin: 300 * ms, End: 400 * ms},
 		{Kind: DropPolicy, Name: "b", Begin: 350 * ms, End: 360 * ms},
-		{Kind: PutPolicy, Name: "b", Rules: rules(t, "green", "black"), Begin: 370 * ms, End: 380 * ms},
+		{Kind: PutPolicy, Name: "b", Policy: rules(t, "green", "black"), Begin: 370 * ms, End: 380 * ms},
 	}
 	j := NewJudge(cfg, changes)
 	for at, legal := range map[time.Duration]bool{50 * ms: false, 99 * ms: false, 150 * ms: true, 250 * ms: true, 345 * ms: true, 355 * ms: true, 375 * ms: true, 385 * ms: false, 450 * ms: false} {
