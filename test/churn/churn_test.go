@@ -34,6 +34,8 @@ func TestCase21Churn(t *testing.T) {
 		if t.Failed() {
 			for _, n := range c.Nodes {
 				t.Logf("the end of the log of %s:\n%s", n.Name, n.Log(40))
+				out, err := c.Hypha(context.Background(), n, "bpf", "metrics", "list")
+				t.Logf("what %s dropped: %v\n%s", n.Name, err, out)
 			}
 		}
 		if err := c.Close(); err != nil {

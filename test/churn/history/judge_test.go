@@ -128,9 +128,12 @@ func TestMinimal(t *testing.T) {
 	for _, c := range got {
 		kinds = append(kinds, c.Kind)
 	}
-	// The kill that met it stays, the other one and the policy that it replaced do not.
-	if want := []Kind{AddPod, AddPod, PutPolicy, Kill}; !slices.Equal(kinds, want) {
+	// The policy that was replaced goes, and all that came later.
+	if want := []Kind{AddPod, AddPod, PutPolicy}; !slices.Equal(kinds, want) {
 		t.Errorf("left: %v, want %v\n%s", kinds, want, Explain(cfg, world(t), p))
+	}
+	if during := meanwhile(cfg, world(t), p); len(during) != 1 || during[0].Kind != Kill {
+		t.Errorf("meanwhile: %v", during)
 	}
 	if Minimal(cfg, world(t), Probe{From: 1, To: 2, By: 2, Sent: 300 * ms, Heard: 301 * ms, Answered: 302 * ms}) != nil {
 		t.Error("a counterexample of a legal probe")
