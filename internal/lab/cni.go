@@ -23,7 +23,8 @@ type Attachment struct {
 	IfName      string // default eth0
 	Pod         string
 	Namespace   string
-	Labels      []string // key=value
+	Labels      []string     // key=value
+	Addrs       []netip.Addr // wished, at most one of each IP version
 }
 
 // Add attaches the pod and returns its addresses, IPv4 first. A failure that the plugin explains is a *types.Error.
@@ -71,6 +72,13 @@ func (a Attachment) Env(command string) []string {
 	args := "IgnoreUnknown=1;K8S_POD_NAMESPACE=" + a.Namespace + ";K8S_POD_NAME=" + a.Pod
 	if len(a.Labels) > 0 {
 		args += ";HYPHA_LABELS=" + strings.Join(a.Labels, ",")
+	}
+	if len(a.Addrs) > 0 {
+		var ips []string
+		for _, ip := range a.Addrs {
+			ips = append(ips, ip.String())
+		}
+		args += ";IP=" + strings.Join(ips, ",")
 	}
 	return []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + a.ContainerID, "CNI_NETNS=" + a.NetNS, "CNI_IFNAME=" + ifName,

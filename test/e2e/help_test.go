@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,4 +184,14 @@ func contextWith(d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	context.AfterFunc(ctx, cancel)
 	return ctx
+}
+
+// spread says where durations lie: median, 99th percentile and maximum.
+func spread(ds []time.Duration) string {
+	if len(ds) == 0 {
+		return "never"
+	}
+	ds = slices.Sorted(slices.Values(ds))
+	at := func(q float64) time.Duration { return ds[int(q*float64(len(ds)-1)+0.5)].Round(10 * time.Microsecond) }
+	return fmt.Sprintf("p50 %s, p99 %s, max %s", at(0.5), at(0.99), at(1))
 }

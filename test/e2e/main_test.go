@@ -6,12 +6,11 @@ package e2e
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"github.com/hypha-net/hypha/internal/lab"
-	"github.com/hypha-net/hypha/internal/netns"
+	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
 // envBin names a directory with binaries to test, for a machine without Go.
@@ -26,34 +25,19 @@ func run(m *testing.M) int {
 	if os.Geteuid() != 0 {
 		return m.Run() // everything skips
 	}
+	var err error
 	if dir := os.Getenv(envBin); dir != "" {
-		var err error
 		if bin, err = lab.FindBinaries(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		return m.Run()
 	}
-	name, err := netns.TempName("bin") // names its owner: what a killed run leaves goes with the next
-	dir := filepath.Join(os.TempDir(), name)
-	if err == nil {
-		err = os.Mkdir(dir, 0o755)
-	}
-	if err != nil {
+	var remove func()
+	if bin, remove, err = cluster.Build(filepath.Join("..", "..")); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "./cmd/...")
-	cmd.Dir = filepath.Join("..", "..")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build the binaries: %v\n%s", err, out)
-		return 1
-	}
-	if bin, err = lab.FindBinaries(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
+	defer remove()
 	return m.Run()
 }

@@ -344,31 +344,50 @@ func check(t *rapid.T, k *fake, policy map[netip.Prefix]model.IdentityID, entry 
 	}
 }
 
-// TestCase18AddressChurn: an address comes and goes under other identities; at the end the kernel's own maps say what was said last.
+// TestCase18AddressChurn: an address comes and goes under other identities, told by two sources whose events come in any order;
+// each time the kernel's own maps say what the model says, and an address that changes hands starts an epoch.
 func TestCase18AddressChurn(t *testing.T) {
-	sc, rounds := score.Start(t, "18", "the same address under other identities, again and again"), score.Size(1000, 10000)
-	sc.Count(rounds, "changes")
-	sc.Say("the kernel's rows equal what was said last, the epoch moved each time")
+	n := score.Size(2000, 200000)
+	s := score.Start(t, "18", "the same IP deleted and created, events of two sources reordered")
+	r := s.Rand()
+	s.Count(n, "events")
 	m, err := dpmaps.Open(dpmaps.Config{Dir: pintest.Dir(t), CT: 4096, NAT: 4096, Ring: 4096}, dpmaps.Deps{Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	defer func() { must(t, m.Close()) }()
-	must(t, m.PutClasses(map[model.IdentityID]model.ClassID{9: 1, 100: 2, 101: 3}))
+	must(t, m.PutClasses(map[model.IdentityID]model.ClassID{9: 1, 100: 2, 101: 3, 102: 4}))
 	c := newCache(t, m)
 	must(t, c.Upsert(pfx("10.0.0.0/24"), model.IPEntry{Identity: 9, Source: model.IPSourceKVStore}))
 	p := pfx("10.0.0.7/32")
-	for i := range rounds {
-		e := model.IPEntry{Identity: model.IdentityID(100 + i%2), Source: model.IPSourceKVStore}
-		must(t, c.Upsert(p, e))
-		ip, ok, err := m.LookupIP(p.Addr())
-		if err != nil || !ok || ip.Identity != e.Identity {
-			t.Fatalf("round %d: %+v %v %v", i, ip, ok, err)
+	sources := []model.IPSource{model.IPSourceLocal, model.IPSourceKVStore} // the stronger first
+	said := map[model.IPSource]model.IdentityID{}                           // the model: what each said last, 0 for nothing
+	now := model.IdentityID(9)
+	moved := uint32(0)
+	for i := range n {
+		from := sources[r.IntN(len(sources))]
+		if said[from] = model.IdentityID(99 + r.IntN(4)); said[from] == 99 {
+			said[from] = 0
+			must(t, c.Delete(p, from))
+		} else {
+			must(t, c.Upsert(p, model.IPEntry{Identity: said[from], Source: from}))
 		}
-		must(t, c.Delete(p, model.IPSourceKVStore))
-		if ip, _, _ := m.LookupIP(p.Addr()); ip.Identity != 9 {
-			t.Fatalf("round %d: identity %d remains", i, ip.Identity)
+		want := model.IdentityID(9)
+		for _, source := range sources {
+			if said[source] != 0 {
+				want = said[source]
+				break
+			}
+		}
+		if now != want && now != 9 {
+			moved++
+		}
+		now = want
+		if ip, ok, err := m.LookupIP(p.Addr()); err != nil || !ok || ip.Identity != want {
+			t.Fatalf("event %d: %+v %v %v, want identity %d", i, ip, ok, err, want)
 		}
 	}
-	if epoch, err := m.Epoch(); err != nil || int(epoch) < rounds {
-		t.Errorf("epoch %d, %v", epoch, err)
+	epoch, err := m.Epoch()
+	if err != nil || uint32(epoch) < moved {
+		t.Errorf("epoch %d after %d changes of hands: %v", epoch, moved, err)
 	}
+	s.Say("the kernel's rows equal the model's after each; %d changes of hands, each with an epoch", moved)
 }

@@ -186,17 +186,30 @@ func TestAttachAdoptPrune(t *testing.T) {
 
 var (
 	gw4, gw6   = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	bad4       = netip.MustParseAddr("10.0.0.2") // of the node too, but refused
 	pod4, pod6 = netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("fd00::7")
 )
 
-// Programs are swapped by new agents while a workload answers the node: not one packet is lost, and none is forgotten.
-func TestCase09SwapUnderTraffic(t *testing.T) {
+// TestCase09Swap: programs are swapped by new agents while a workload answers the node and refuses another of its addresses, both
+// without a pause: not one packet of the first is lost, none of the second passes.
+func TestCase09Swap(t *testing.T) {
+	swaps := score.Size(1000, 20000)
+	s := score.Start(t, "9", "program swaps at full rate, tcx and clsact")
+	var all swapped
 	for name, clsact := range map[string]bool{"tcx": false, "clsact": true} {
-		t.Run(name, func(t *testing.T) { swap(t, clsact, score.Start(t, "9", "program swaps under traffic, "+name)) })
+		t.Run(name, func(t *testing.T) {
+			n := swap(t, clsact, swaps)
+			all.echoes, all.denied = all.echoes+n.echoes, all.denied+n.denied
+		})
 	}
+	s.Count(2*swaps, "swaps")
+	s.Say("0 of %d echoes lost, 0 of %d denied packets passed", all.echoes, all.denied)
 }
 
-func swap(t *testing.T, clsact bool, sc *score.Case) {
+// swapped is what was sent meanwhile.
+type swapped struct{ echoes, denied int }
+
+func swap(t *testing.T, clsact bool, swaps int) (sum swapped) {
 	dir := pintest.Dir(t)
 	m := openMaps(t, dir)
 	node, pod := netns.New(t, "node"), netns.New(t, "pod")
@@ -206,8 +219,10 @@ func swap(t *testing.T, clsact bool, sc *score.Case) {
 		if err != nil {
 			return err
 		}
-		if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: gw4.AsSlice(), Mask: net.CIDRMask(32, 32)}}); err != nil {
-			return err
+		for _, a := range []netip.Addr{gw4, bad4} {
+			if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(32, 32)}}); err != nil {
+				return err
+			}
 		}
 		pairs, err := link.New(link.Config{Owner: "test"}, link.Deps{Log: log})
 		if err != nil {
@@ -223,12 +238,14 @@ func swap(t *testing.T, clsact bool, sc *score.Case) {
 			return err
 		}
 		allow := model.PolicyList{DefaultVerdict: model.VerdictAllow, DefaultRule: model.RuleNoPolicy}
+		deny := model.PolicyList{DefaultVerdict: model.VerdictDeny, DefaultRule: model.RuleUser}
 		target := endpoint.Target{Maps: m, Loader: l}
 		e := model.Endpoint{ID: 7, HostIfIndex: made.HostIfIndex, MAC: made.MAC, HostMAC: made.HostMAC, IPv4: pod4, IPv6: pod6, Identity: 1000, PolicySet: 1}
 		for _, err := range []error{
-			m.PutLists(map[model.PolicyKey]model.PolicyList{{Set: 1}: allow, {Set: 1, Dir: model.Egress}: allow}),
-			m.PutClasses(map[model.IdentityID]model.ClassID{model.IdentityHost: 1, 1000: 1}),
+			m.PutLists(map[model.PolicyKey]model.PolicyList{{Set: 1}: allow, {Set: 1, Dir: model.Egress}: allow, {Set: 1, Class: 2}: deny}),
+			m.PutClasses(map[model.IdentityID]model.ClassID{model.IdentityHost: 1, 1000: 1, 1001: 2}),
 			m.PutIP(netip.PrefixFrom(gw4, 32), maps.IP{Identity: model.IdentityHost, Node: true}),
+			m.PutIP(netip.PrefixFrom(bad4, 32), maps.IP{Identity: 1001}),
 			m.PutIP(netip.PrefixFrom(pod4, 32), maps.IP{Identity: 1000}),
 			target.UpsertEndpoint(ctx, e), target.Attach(ctx, e), pairs.Up(ctx, spec),
 		} {
@@ -239,12 +256,16 @@ func swap(t *testing.T, clsact bool, sc *score.Case) {
 
 		var echo net.PacketConn
 		pod.In(func() (err error) { echo, err = net.ListenPacket("udp4", pod4.String()+":7777"); return err })
+		var passed atomic.Int64
 		go func() {
 			b := make([]byte, 64)
 			for {
 				n, from, err := echo.ReadFrom(b)
 				if err != nil {
 					return
+				}
+				if from.(*net.UDPAddr).AddrPort().Addr() == bad4 {
+					passed.Add(1)
 				}
 				_, _ = echo.WriteTo(b[:n], from)
 			}
@@ -255,7 +276,20 @@ func swap(t *testing.T, clsact bool, sc *score.Case) {
 			return err
 		}
 		defer func() { _ = c.Close() }()
+		bad, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(bad4, 0)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(pod4, 7777)))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = bad.Close() }()
 		var stop atomic.Bool
+		denied := make(chan int)
+		go func() {
+			n := 0
+			for ; !stop.Load(); n++ {
+				_, _ = bad.Write([]byte("bad!")) // refused by the program: the error says so
+			}
+			denied <- n
+		}()
 		type tally struct{ sent, lost int }
 		done := make(chan tally)
 		go func() {
@@ -277,7 +311,6 @@ func swap(t *testing.T, clsact bool, sc *score.Case) {
 			}
 			done <- n
 		}()
-		const swaps = 1000
 		agents := []*loader.Loader{newLoader(t, cfg, m), l}
 		for i := range swaps {
 			if _, err := agents[i%2].Adopt(); err != nil {
@@ -290,8 +323,10 @@ func swap(t *testing.T, clsact bool, sc *score.Case) {
 		}
 		stop.Store(true)
 		n := <-done
-		sc.Count(swaps, "swaps")
-		sc.Say("%d of %d echoes lost", n.lost, n.sent)
+		sum = swapped{echoes: n.sent, denied: <-denied}
+		if p := passed.Load(); p > 0 || sum.denied == 0 {
+			t.Errorf("%d of %d denied packets passed", p, sum.denied)
+		}
 		if n.lost != 0 || n.sent < swaps {
 			t.Errorf("%d of %d echoes lost", n.lost, n.sent)
 			for _, name := range []string{maps.Metrics, maps.CT} {
@@ -300,4 +335,5 @@ func swap(t *testing.T, clsact bool, sc *score.Case) {
 		}
 		return pairs.Delete(ctx, spec.HostIfName)
 	})
+	return sum
 }

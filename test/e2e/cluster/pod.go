@@ -8,6 +8,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"connectrpc.com/connect"
+
+	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
+	"github.com/hypha-net/hypha/internal/client"
 	"github.com/hypha-net/hypha/internal/lab"
 	"github.com/hypha-net/hypha/internal/netns"
 )
@@ -27,8 +31,9 @@ type PodSpec struct {
 	Name      string
 	Node      int // index
 	Namespace string
-	Labels    []string // default id=<name>
-	Idle      bool     // without the workload's servers
+	Labels    []string     // default id=<name>
+	Addrs     []netip.Addr // wished; default: the agent chooses
+	Idle      bool         // without the workload's servers
 }
 
 // Add makes a pod, attaches it and starts its servers. On error nothing is left.
@@ -63,7 +68,7 @@ func (c *Cluster) Prepare(s PodSpec) (*Pod, error) {
 	n := c.Nodes[s.Node]
 	p := &Pod{Name: s.Name, Node: n, NS: ns, att: lab.Attachment{
 		CNI: c.cfg.Bin.CNI, StateDir: c.Dir, Node: n.Name, ContainerID: ns.Name(), NetNS: ns.Path(),
-		Pod: s.Name, Namespace: s.Namespace, Labels: s.Labels,
+		Pod: s.Name, Namespace: s.Namespace, Labels: s.Labels, Addrs: s.Addrs,
 	}}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -78,6 +83,66 @@ func (c *Cluster) Prepare(s PodSpec) (*Pod, error) {
 func (c *Cluster) Attach(ctx context.Context, p *Pod) (err error) {
 	p.Addrs, err = p.att.Add(ctx)
 	return err
+}
+
+// Relabel replaces labels of the same keys ("key=value") and returns when all nodes know.
+func (c *Cluster) Relabel(ctx context.Context, p *Pod, labels ...string) error {
+	ep, err := p.endpoint(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := p.Node.Admin().UpdateEndpoint(ctx, connect.NewRequest(&agentv1.UpdateEndpointRequest{Id: ep.GetId(), AddLabels: labels})); err != nil {
+		return fmt.Errorf("relabel pod %s: %s", p.Name, client.Message(err))
+	}
+	return c.WaitPod(ctx, p)
+}
+
+// WaitPod returns when all nodes know who lives at the pod's addresses.
+func (c *Cluster) WaitPod(ctx context.Context, p *Pod) error {
+	for {
+		err := c.knows(ctx, p)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for pod %s: %w", p.Name, err)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+func (c *Cluster) knows(ctx context.Context, p *Pod) error {
+	ep, err := p.endpoint(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range c.Nodes {
+		for _, a := range p.Addrs {
+			resp, err := n.Reader().ListIPs(ctx, connect.NewRequest(&agentv1.ListIPsRequest{Cidr: a.String(), Longest: true}))
+			if err != nil {
+				return fmt.Errorf("ask %s for %s: %s", n.Name, a, client.Message(err))
+			}
+			if es := resp.Msg.GetEntries(); len(es) != 1 || es[0].GetIdentity() != ep.GetIdentity() {
+				return fmt.Errorf("%s takes %s for %v, not %d", n.Name, a, es, ep.GetIdentity())
+			}
+		}
+	}
+	return nil
+}
+
+// endpoint is what the agent knows of the pod.
+func (p *Pod) endpoint(ctx context.Context) (*agentv1.Endpoint, error) {
+	eps, err := p.Node.Endpoints(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look for pod %s: %s", p.Name, client.Message(err))
+	}
+	for _, ep := range eps {
+		if ep.GetContainerId() == p.NS.Name() {
+			return ep, nil
+		}
+	}
+	return nil, fmt.Errorf("%s has no endpoint of pod %s", p.Node.Name, p.Name)
 }
 
 // Detach does the CNI DEL; the namespace stays.
