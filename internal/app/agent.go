@@ -274,7 +274,7 @@ func (a *Agent) openEndpoints(mtu int, tunnel netip.Addr) (err error) {
 	}
 	a.publisher = publisher{ips: a.store.IPs(), tunnel: tunnel}
 	a.endpoints, err = endpoint.New(endpoint.Config{Paths: a.paths, ClusterName: a.cfg.ClusterName, Gateway4: own(a.self.Routers, false),
-		Gateway6: own(a.self.Routers, true), MTU: mtu, Relevant: filter.Relevant},
+		Gateway6: own(a.self.Routers, true), MTU: mtu, Grace: a.cfg.IdentityChange, Relevant: filter.Relevant},
 		endpoint.Deps{IPAM: addresses{a.alloc}, Identities: identities{a.store.Identities(), a.log}, Links: links{a.pairs},
 			Datapath: &dpendpoint.Target{Maps: a.maps, Loader: a.loader}, Policy: a.policies, Publisher: a.publisher, Log: a.log.With("part", "endpoint")})
 	if err != nil {

@@ -25,6 +25,7 @@ type Config struct {
 	Timeout  time.Duration // of one call; 4.5 s, so that a plugin that waits 5 s has an answer
 	Retry    time.Duration // 250 ms: first pause before something is tried again, doubled up to 15 s
 	Poll     time.Duration // 1 s: how often Run looks for notes of the CNI plugin
+	Grace    time.Duration // how long a workload that gets a new identity keeps the old one, so that other nodes know it by then
 	Verify   time.Duration // 2 s: how often Run looks whether attachments are still whole
 }
 

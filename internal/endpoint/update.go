@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hypha-net/hypha/internal/model"
 )
@@ -58,11 +59,17 @@ func (m *Manager) Update(ctx context.Context, id uint16, c Change) (model.Endpoi
 
 // replace takes a running workload from one row to another, or back if that fails.
 func (m *Manager) replace(ctx context.Context, e *entry, old, want model.Endpoint) (err error) {
-	if want.Identity, err = m.deps.Identities.Allocate(ctx, want.Labels, 0); err != nil {
+	var isNew bool
+	if want.Identity, isNew, err = m.deps.Identities.Allocate(ctx, want.Labels, 0); err != nil {
 		return fmt.Errorf("allocate identity: %w", err)
 	}
 	e.held = append(e.held, want.Identity)
-	err = m.enforce(ctx, e, want)
+	if isNew { // other nodes drop what they do not know: let them hear of it before it speaks
+		err = pause(ctx, m.cfg.Grace)
+	}
+	if err == nil {
+		err = m.enforce(ctx, e, want)
+	}
 	if err == nil && want.Identity != old.Identity {
 		err = m.publish(ctx, want)
 	}
@@ -92,6 +99,15 @@ func (m *Manager) replace(ctx context.Context, e *entry, old, want model.Endpoin
 	return err
 }
 
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
 func (m *Manager) revert(ctx context.Context, e *entry, old model.Endpoint) error {
 	if err := m.enforce(ctx, e, old); err != nil {
 		return err
@@ -114,7 +130,7 @@ func (m *Manager) regenerate(ctx context.Context, e *entry) error {
 			return fmt.Errorf("make its device again: %w", err)
 		}
 	}
-	identity, err := m.deps.Identities.Allocate(ctx, row.Labels, e.hint)
+	identity, _, err := m.deps.Identities.Allocate(ctx, row.Labels, e.hint)
 	if err != nil {
 		return fmt.Errorf("allocate identity: %w", err)
 	}
