@@ -97,7 +97,7 @@ func (c *Cluster) Relabel(ctx context.Context, p *Pod, labels ...string) error {
 	return c.WaitPod(ctx, p)
 }
 
-// WaitPod returns when all nodes know who lives at the pod's addresses.
+// WaitPod returns when the kernels of all nodes know who lives at the pod's addresses.
 func (c *Cluster) WaitPod(ctx context.Context, p *Pod) error {
 	for {
 		err := c.knows(ctx, p)
@@ -118,17 +118,40 @@ func (c *Cluster) knows(ctx context.Context, p *Pod) error {
 		return err
 	}
 	for _, n := range c.Nodes {
+		rows, err := n.kernelAddrs(ctx)
+		if err != nil {
+			return err
+		}
 		for _, a := range p.Addrs {
-			resp, err := n.Reader().ListIPs(ctx, connect.NewRequest(&agentv1.ListIPsRequest{Cidr: a.String(), Longest: true}))
-			if err != nil {
-				return fmt.Errorf("ask %s for %s: %s", n.Name, a, client.Message(err))
-			}
-			if es := resp.Msg.GetEntries(); len(es) != 1 || es[0].GetIdentity() != ep.GetIdentity() {
-				return fmt.Errorf("%s takes %s for %v, not %d", n.Name, a, es, ep.GetIdentity())
+			if got := rows[a.String()]; got != fmt.Sprint(ep.GetIdentity()) {
+				return fmt.Errorf("%s takes %s for %q, not %d", n.Name, a, got, ep.GetIdentity())
 			}
 		}
 	}
 	return nil
+}
+
+// kernelAddrs are the identities of addresses as a node's kernel has them: its agent's tables are ahead of it.
+func (n *Node) kernelAddrs(ctx context.Context) (map[string]string, error) {
+	stream, err := n.Reader().DumpMap(ctx, connect.NewRequest(&agentv1.DumpMapRequest{Name: "ipcache_exact_v1"}))
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for addresses: %s", n.Name, client.Message(err))
+	}
+	defer func() { _ = stream.Close() }()
+	out := map[string]string{}
+	for stream.Receive() {
+		var prefix, identity string
+		for _, col := range stream.Msg().GetColumns() {
+			switch col.GetName() {
+			case "PREFIX":
+				prefix = col.GetValue()
+			case "IDENTITY":
+				identity = col.GetValue()
+			}
+		}
+		out[prefix] = identity
+	}
+	return out, stream.Err()
 }
 
 // endpoint is what the agent knows of the pod.
