@@ -105,7 +105,7 @@ static __always_inline void conn_locate(const struct pkt *p, struct ct_value *v,
 static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const struct ct_key *k, __u64 now)
 {
 	struct ct_value v = {
-		.epoch = p->epoch,
+		.epoch = p->epoch - p->passing,
 		.rule = {p->rule[0], p->rule[1]},
 		.src_identity = p->from.identity,
 		.dst_identity = p->to.identity,
@@ -147,7 +147,7 @@ static __always_inline void conn_renew(struct pkt *p, struct ct_value *v, bool r
 	else
 		v->flags &= ~CT_F_AUDIT;
 	conn_locate(p, v, reply);
-	v->epoch = p->epoch;
+	v->epoch = p->epoch - p->passing;
 }
 
 /* A live row that the packet belongs to, and whether the packet travels against it. */
@@ -192,6 +192,12 @@ static __always_inline int conn_related(struct pkt *p, const struct ct_value *v)
 	return 0;
 }
 
+/* A verdict on record is about who the sender was then. */
+static __always_inline bool conn_speaks_for(const struct ct_value *v, const struct pkt *p, bool reply)
+{
+	return !p->passing && p->from.identity == (reply ? v->dst_identity : v->src_identity);
+}
+
 /* Everything but a live row of the current epoch. `k` is the key of the packet, or of the one it quotes. */
 static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_key *k, __u64 now)
 {
@@ -210,7 +216,7 @@ static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_
 	} else if (p->flags & PKT_F_ANSWER) {
 		return fail(p, DROP_CT_STATE, FILE_CONN, __LINE__);
 	}
-	if (!v || v->epoch != p->epoch) {
+	if (!v || v->epoch != p->epoch || (!error && !conn_speaks_for(v, p, reply))) {
 		err = conn_judge(skb, p, conn_port(t, reply), t->proto, reply);
 		if (err) /* the row, if any, stays, and keeps being asked */
 			return err;
@@ -236,7 +242,7 @@ static __always_inline int conn_admit(struct __sk_buff *skb, struct pkt *p)
 	v = bpf_map_lookup_elem(&ct_v1, &k);
 	if (v && v->epoch == p->epoch && v->expires > now && !(p->flags & PKT_F_ERROR)) {
 		reply = ct_reply(v, high);
-		if (!ct_restarts(v, p, reply)) {
+		if (conn_speaks_for(v, p, reply) && !ct_restarts(v, p, reply)) {
 			ct_touch(skb, p, v, reply, now);
 			return 0;
 		}

@@ -116,6 +116,7 @@ struct pkt {
 	__u8 l4_header; /* bytes of the TCP or UDP header */
 	bool dont_fragment;
 	bool plain_header; /* no IP options, no extension headers */
+	bool passing; /* the sender is about to be somebody else: no verdict about it is kept */
 	struct clock clock; /* not of the packet: see pkt_now */
 };
 

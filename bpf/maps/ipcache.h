@@ -34,6 +34,16 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } ipcache_exact_v1 SEC(".maps");
 
+/* Who an address behind the overlay was until a moment ago: its node tells of a change before it sends under the new
+ * identity, so for that long both are right. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct addr);
+	__type(value, __u32); /* identity */
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} ipcache_was_v1 SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__type(key, struct ipcache_key);

@@ -425,6 +425,7 @@ const (
 	rawMapFragV1           = "frag_v1"
 	rawMapIpcacheExactV1   = "ipcache_exact_v1"
 	rawMapIpcacheV1        = "ipcache_v1"
+	rawMapIpcacheWasV1     = "ipcache_was_v1"
 	rawMapMetricsV1        = "metrics_v1"
 	rawMapNatV1            = "nat_v1"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
@@ -490,6 +491,7 @@ type rawMapSpecs struct {
 	FragV1           *ebpf.MapSpec `ebpf:"frag_v1"`
 	IpcacheExactV1   *ebpf.MapSpec `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.MapSpec `ebpf:"ipcache_v1"`
+	IpcacheWasV1     *ebpf.MapSpec `ebpf:"ipcache_was_v1"`
 	MetricsV1        *ebpf.MapSpec `ebpf:"metrics_v1"`
 	NatV1            *ebpf.MapSpec `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
@@ -533,6 +535,7 @@ type rawMaps struct {
 	FragV1           *ebpf.Map `ebpf:"frag_v1"`
 	IpcacheExactV1   *ebpf.Map `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.Map `ebpf:"ipcache_v1"`
+	IpcacheWasV1     *ebpf.Map `ebpf:"ipcache_was_v1"`
 	MetricsV1        *ebpf.Map `ebpf:"metrics_v1"`
 	NatV1            *ebpf.Map `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
@@ -552,6 +555,7 @@ func (m *rawMaps) Close() error {
 		m.FragV1,
 		m.IpcacheExactV1,
 		m.IpcacheV1,
+		m.IpcacheWasV1,
 		m.MetricsV1,
 		m.NatV1,
 		m.PolicyOverflowV1,

@@ -104,6 +104,61 @@ func TestFromOverlay(t *testing.T) {
 	}
 }
 
+// A workload whose node has announced another identity is believed under both, but each packet is judged by the one it has, also
+// where a connection is on record.
+func TestFromOverlayBetweenIdentities(t *testing.T) {
+	for v, name := range versions {
+		t.Run(name, func(t *testing.T) {
+			const next, nextClass = 4321, 71
+			w := bpftest.NewWorld(t, bpftest.Config{})
+			node := bpftest.Node2[0]
+			f := inner
+			f.Src, f.Dst = bpftest.FarPod[v], w.Pod1.Addr(v)
+			arrive(t, w, "before", node, bpftest.IDFar, f.TCP("S"), bpftest.Redirect)
+			arrive(t, w, "the next identity before it is known", node, next, f.TCP("A"), bpftest.Drop, maps.DropIdentity)
+
+			w.Put(w.Maps.ClassV1, uint32(next), uint32(nextClass))
+			w.PutPolicy(1, nextClass, maps.PolicyIngress, maps.PolicyValue{DefaultRule: 63}) // to which Pod1 says no
+			w.PutIP(f.Src, next, maps.IPCacheTunnel, node)
+			w.PutState(maps.State{Epoch: 1})
+			arrive(t, w, "as it was, not on record", node, bpftest.IDFar, f.TCP("A"), bpftest.Drop, maps.DropIdentity)
+			w.Put(w.Maps.IpcacheWasV1, maps.AddrFrom(f.Src), uint32(bpftest.IDFar))
+			for range 2 {
+				arrive(t, w, "as it was", node, bpftest.IDFar, f.TCP("A"), bpftest.Redirect)
+				arrive(t, w, "as it is to be", node, next, f.TCP("A"), bpftest.Drop, maps.DropPolicy)
+			}
+			second := f
+			second.SrcPort++
+			arrive(t, w, "a new connection, as it was", node, bpftest.IDFar, second.TCP("S"), bpftest.Redirect)
+			arrive(t, w, "that one, as it is to be", node, next, second.TCP("A"), bpftest.Drop, maps.DropPolicy)
+			arrive(t, w, "somebody else", node, bpftest.IDPod2, f.TCP("A"), bpftest.Drop, maps.DropIdentity)
+			arrive(t, w, "the wrong node", bpftest.Outside[0], bpftest.IDFar, f.TCP("A"), bpftest.Drop, maps.DropUnknownSender)
+
+			if err := w.Maps.IpcacheWasV1.Delete(maps.AddrFrom(f.Src)); err != nil {
+				t.Fatal(err)
+			}
+			arrive(t, w, "as it was, too late", node, bpftest.IDFar, f.TCP("A"), bpftest.Drop, maps.DropIdentity)
+		})
+	}
+}
+
+// Two workloads behind one address, one after the other, neither known but by the node's range: what the first may, the second
+// may not for that reason.
+func TestFromOverlayNewTenant(t *testing.T) {
+	for v, name := range versions {
+		t.Run(name, func(t *testing.T) {
+			const next, nextClass = 4321, 71
+			w := bpftest.NewWorld(t, bpftest.Config{})
+			w.Put(w.Maps.ClassV1, uint32(next), uint32(nextClass))
+			w.PutPolicy(1, nextClass, maps.PolicyIngress, maps.PolicyValue{DefaultRule: 63})
+			f := inner
+			f.Src, f.Dst = bpftest.NewPod[v], w.Pod1.Addr(v)
+			arrive(t, w, "the first", bpftest.Node2[0], bpftest.IDFar, f.TCP("S"), bpftest.Redirect)
+			arrive(t, w, "the second", bpftest.Node2[0], next, f.TCP("A"), bpftest.Drop, maps.DropPolicy)
+		})
+	}
+}
+
 // The row of an established connection is all that its packets need, and it vouches for one node and one identity.
 func TestFromOverlayEstablished(t *testing.T) {
 	for v, name := range versions {

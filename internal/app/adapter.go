@@ -49,12 +49,12 @@ type identities struct {
 	log   *slog.Logger
 }
 
-func (i identities) Allocate(ctx context.Context, labels model.Labels, hint model.IdentityID) (model.IdentityID, bool, error) {
+func (i identities) Allocate(ctx context.Context, labels model.Labels, hint model.IdentityID) (model.IdentityID, error) {
 	id, isNew, err := i.store.AllocateHint(ctx, labels, hint)
 	if isNew {
 		i.log.Info("identity allocated", "identity", uint32(id), "labels", labels.Strings())
 	}
-	return id, isNew, err
+	return id, err
 }
 
 func (i identities) Release(id model.IdentityID) {

@@ -257,7 +257,7 @@ func (a *Agent) openOverlay() error {
 }
 
 func (a *Agent) openPolicy() (err error) {
-	if a.cache, err = ipcache.New(ipcache.Config{Overlay: a.cfg.Tunnel()}, ipcache.Deps{Log: a.log.With("part", "ipcache"), Kernel: a.maps}); err != nil {
+	if a.cache, err = ipcache.New(ipcache.Config{Overlay: a.cfg.Tunnel(), Was: max(2*a.cfg.IdentityChange, time.Second)}, ipcache.Deps{Log: a.log.With("part", "ipcache"), Kernel: a.maps}); err != nil {
 		return err
 	}
 	applier := dppolicy.New(dppolicy.Deps{Log: a.log.With("part", "policy"), Maps: a.maps, Prefixes: a.cache})

@@ -216,7 +216,7 @@ func waitFor(ctx context.Context, cond func() bool) bool {
 	return true
 }
 
-// sweep forgets connections whose time is over and retries what the address cache could not write.
+// sweep forgets connections and former identities whose time is over and retries what the address cache could not write.
 func (a *Agent) sweep(ctx context.Context) error {
 	connections, retry := time.NewTicker(30*time.Second), time.NewTicker(time.Second)
 	defer connections.Stop()
@@ -228,6 +228,9 @@ func (a *Agent) sweep(ctx context.Context) error {
 		case <-retry.C:
 			if err := a.cache.Retry(); err != nil {
 				a.log.Warn("addresses not written", "err", err)
+			}
+			if err := a.cache.Forget(); err != nil {
+				a.log.Warn("who addresses were is not forgotten", "err", err)
 			}
 		case <-connections.C:
 			if _, err := a.maps.SweepConnections(); err != nil {

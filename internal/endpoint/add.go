@@ -128,7 +128,7 @@ func (m *Manager) attach(ctx context.Context, e *entry, labels []model.Label) (e
 		Labels: m.resolve(e.spec.Namespace, labels), NamedPorts: e.spec.NamedPorts,
 		State: model.EndpointWaiting, Created: m.deps.Now().UTC(),
 	}
-	if row.Identity, _, err = m.deps.Identities.Allocate(ctx, row.Labels, 0); err != nil {
+	if row.Identity, err = m.deps.Identities.Allocate(ctx, row.Labels, 0); err != nil {
 		return fmt.Errorf("allocate identity: %w", err)
 	}
 	e.held = append(e.held, row.Identity)

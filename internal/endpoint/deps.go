@@ -21,9 +21,8 @@ type IPAM interface {
 // Identities turns labels into cluster-wide numbers.
 type Identities interface {
 	// Allocate returns the number of a label set and holds it for this node. Each success needs one Release. hint, unless
-	// 0, is the number these labels had before: preferred, should the cluster have forgotten them. isNew says that no node
-	// knows the number yet.
-	Allocate(ctx context.Context, labels model.Labels, hint model.IdentityID) (id model.IdentityID, isNew bool, err error)
+	// 0, is the number these labels had before: preferred, should the cluster have forgotten them.
+	Allocate(ctx context.Context, labels model.Labels, hint model.IdentityID) (model.IdentityID, error)
 	// Release lets go once. It works in the background and cannot fail.
 	Release(id model.IdentityID)
 }

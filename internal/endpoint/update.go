@@ -59,19 +59,17 @@ func (m *Manager) Update(ctx context.Context, id uint16, c Change) (model.Endpoi
 
 // replace takes a running workload from one row to another, or back if that fails.
 func (m *Manager) replace(ctx context.Context, e *entry, old, want model.Endpoint) (err error) {
-	var isNew bool
-	if want.Identity, isNew, err = m.deps.Identities.Allocate(ctx, want.Labels, 0); err != nil {
+	if want.Identity, err = m.deps.Identities.Allocate(ctx, want.Labels, 0); err != nil {
 		return fmt.Errorf("allocate identity: %w", err)
 	}
 	e.held = append(e.held, want.Identity)
-	if isNew { // other nodes drop what they do not know: let them hear of it before it speaks
-		err = pause(ctx, m.cfg.Grace)
+	if want.Identity != old.Identity { // other nodes refuse an identity that they do not expect: they are to know of it first
+		if err = m.publish(ctx, want); err == nil {
+			err = pause(ctx, m.cfg.Grace)
+		}
 	}
 	if err == nil {
 		err = m.enforce(ctx, e, want)
-	}
-	if err == nil && want.Identity != old.Identity {
-		err = m.publish(ctx, want)
 	}
 	if err == nil {
 		err = m.save(e)
@@ -130,7 +128,7 @@ func (m *Manager) regenerate(ctx context.Context, e *entry) error {
 			return fmt.Errorf("make its device again: %w", err)
 		}
 	}
-	identity, _, err := m.deps.Identities.Allocate(ctx, row.Labels, e.hint)
+	identity, err := m.deps.Identities.Allocate(ctx, row.Labels, e.hint)
 	if err != nil {
 		return fmt.Errorf("allocate identity: %w", err)
 	}

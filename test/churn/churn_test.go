@@ -3,7 +3,6 @@ package churn
 import (
 	"context"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
@@ -73,14 +72,6 @@ func judge(t *testing.T, seed uint64, changes []history.Change, probes []history
 	const most = 3 // counterexamples of a kind
 	j := history.NewJudge(bounds, changes)
 	bad := map[string]int{}
-	// What was refused although it was allowed is a known limit while labels change (docs/architecture.md): the scoreboard says
-	// so, every other run only tells. What passed against policy fails always.
-	complain := func(why string) func(string, ...any) {
-		if strings.Contains(why, "refused while it was allowed") && !score.Full() {
-			return t.Logf
-		}
-		return t.Errorf
-	}
 	for _, p := range probes {
 		if p.Heard > 0 {
 			heard++
@@ -89,12 +80,12 @@ func judge(t *testing.T, seed uint64, changes []history.Change, probes []history
 		}
 		if why := j.Check(p); why != "" {
 			if bad[why]++; bad[why] <= most {
-				complain(why)("%s", history.Explain(bounds, changes, p))
+				t.Errorf("%s", history.Explain(bounds, changes, p))
 			}
 		}
 	}
 	for why, n := range bad {
-		complain(why)("%d of %d probes: %s (HYPHA_SEED=%d)", n, len(probes), why, seed)
+		t.Errorf("%d of %d probes: %s (HYPHA_SEED=%d)", n, len(probes), why, seed)
 	}
 	return heard, refused
 }

@@ -130,10 +130,16 @@ func (d *driver) remove(place int) {
 	p := d.pods[place]
 	delete(d.pods, place)
 	d.change(history.Change{Kind: history.DeletePod, Pod: p.id, Text: fmt.Sprintf("delete pod %d", p.id)},
-		func(ctx context.Context) error { return d.c.Detach(ctx, p.Pod) })
-	if err := errors.Join(p.peer.Leave(), d.c.Delete(d.t.Context(), p.Pod)); err != nil {
-		d.t.Fatal(err)
-	}
+		func(ctx context.Context) error {
+			if err := d.c.Detach(ctx, p.Pod); err != nil {
+				return err
+			}
+			// While the agent is down, the pod is there, under its policy, until its namespace goes.
+			if err := errors.Join(p.peer.Leave(), d.c.Delete(ctx, p.Pod)); err != nil {
+				d.t.Fatal(err)
+			}
+			return nil
+		})
 }
 
 func (d *driver) relabel(place int) {

@@ -10,6 +10,7 @@ import (
 type end struct {
 	id, set uint32
 	lax     bool // what policy denies passes
+	leaving bool // is about to be somebody else: no verdict about it is kept
 }
 
 // socket is an address with a port, in an order.
@@ -46,10 +47,15 @@ func conversation(f flow, message bool) name {
 
 type conn struct {
 	by       netip.Addr // who began it
+	ids      [2]uint32  // as whom, and the other end, when it was judged last
 	epoch    uint32
+	unkept   bool // the verdict was for once
 	finished [2]bool // by who began it, by the other
 	reset    bool
 }
+
+// stale says whether a packet of either end is judged, whatever was said before.
+func (c *conn) stale(epoch uint32) bool { return c.unkept || c.epoch != epoch }
 
 func (c *conn) closing() bool { return c.reset || c.finished[0] && c.finished[1] }
 
@@ -171,16 +177,17 @@ func (o *oracle) admit(p *view, from, to end, answer bool) (against bool, d deni
 	if c == nil && answer {
 		return false, denial{why: maps.DropCTState}
 	}
-	if c == nil || c.epoch != o.town.epoch {
+	if sender := map[bool]int{false: 0, true: 1}[against]; c == nil || c.stale(o.town.epoch) || from.leaving || c.ids[sender] != from.id {
 		if d := o.town.judge(p.flow, from, to, against); d != none {
 			return against, d
 		}
+		if c == nil {
+			c = &conn{by: p.src}
+			o.conns[key] = c
+		}
+		c.ids[sender], c.ids[1-sender] = from.id, to.id
+		c.epoch, c.unkept = o.town.epoch, from.leaving
 	}
-	if c == nil {
-		c = &conn{by: p.src}
-		o.conns[key] = c
-	}
-	c.epoch = o.town.epoch
 	if p.proto == tcp && p.known {
 		side := map[bool]int{false: 0, true: 1}[against]
 		c.reset = c.reset || p.flags&4 != 0
@@ -206,7 +213,7 @@ func (o *oracle) admitError(p *view, from, to end) (against bool, d denial) {
 		from = end{id: who.id}
 	}
 	against = c.by != p.about.src
-	if c.epoch != o.town.epoch {
+	if c.stale(o.town.epoch) {
 		return against, o.town.judge(p.about, from, to, against)
 	}
 	return against, none

@@ -28,6 +28,9 @@ func (o *oracle) sender(p *view, outer bpftest.Outer) (end, uint8) {
 	if !(who.role == behind && who.node == outer.From) && p.src != outer.From {
 		return end{}, maps.DropSourceIP
 	}
+	if who.was != 0 && who.was == outer.VNI && who.id != outer.VNI {
+		return end{id: who.was, leaving: true}, 0
+	}
 	if who.id != outer.VNI && !(outer.VNI == idNode && who.id == idLabelled) {
 		return end{}, maps.DropIdentity
 	}

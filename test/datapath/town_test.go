@@ -26,6 +26,7 @@ type place struct {
 	addr [2]netip.Addr
 	net  [2]netip.Prefix // of a range
 	id   uint32
+	was  uint32 // until a moment ago
 	role role
 	node netip.Addr // behind: the node's address on the wire
 	gate bool       // an address of a node
@@ -90,6 +91,7 @@ func newTown(t testing.TB) *town {
 		{addr: both("10.0.3.1", "fd00:3::1"), id: idLabelled, role: behind, node: netip.MustParseAddr("192.0.2.3"), gate: true},
 		{addr: bpftest.FarPod, id: 2001, role: behind, node: bpftest.Node2[0]},
 		{addr: both("10.0.3.21", "fd00:3::21"), id: 2002, role: behind, node: netip.MustParseAddr("192.0.2.3")},
+		{addr: both("10.0.3.22", "fd00:3::22"), id: 2002, was: 2003, role: behind, node: netip.MustParseAddr("192.0.2.3")},
 		{addr: both("10.0.3.77", "fd00:3::77"), id: idStranger, role: behind, node: netip.MustParseAddr("192.0.2.3")},
 		{addr: both("10.0.4.21", "fd00:4::21"), id: 2003, role: behind, node: four[1]},
 		{addr: both("10.0.5.21", "fd00:5::21"), id: 2005, role: routed},
@@ -123,6 +125,9 @@ func (w *town) settle(p *place) {
 		}
 		w.e.PutIP(p.addr[v], p.id, flags, p.node)
 		w.exact[p.addr[v]] = p
+		if p.was != 0 {
+			w.e.Put(w.e.Maps.IpcacheWasV1, maps.AddrFrom(p.addr[v]), p.was)
+		}
 		if p.pod != nil {
 			w.e.PutEndpoint(*p.pod, p.addr[v])
 		}

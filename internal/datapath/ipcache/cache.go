@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	dpmaps "github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
@@ -30,6 +31,9 @@ import (
 type Kernel interface {
 	PutIP(netip.Prefix, dpmaps.IP) error
 	DeleteIP(netip.Prefix) error
+	PutWas(netip.Addr, model.IdentityID) error
+	DeleteWas(netip.Addr) error
+	Was() (map[netip.Addr]model.IdentityID, error)
 	IPs() (map[netip.Prefix]dpmaps.IP, error)
 	Classes() (map[model.IdentityID]model.ClassID, error)
 	BumpEpoch() error
@@ -37,13 +41,15 @@ type Kernel interface {
 
 // Config says how rows are made.
 type Config struct {
-	Overlay bool // what has a tunnel address is reached through the overlay
+	Overlay bool          // what has a tunnel address is reached through the overlay
+	Was     time.Duration // how long packets of a workload behind the overlay are believed under the identity it had before
 }
 
 // Deps are what New needs from others.
 type Deps struct {
 	Log    *slog.Logger
 	Kernel Kernel
+	Now    func() time.Time // nil: time.Now
 }
 
 // Cache is the one writer of the ipcache. Its methods are safe for concurrent use. When one fails, what it was told
@@ -52,6 +58,7 @@ type Cache struct {
 	cfg  Config
 	log  *slog.Logger
 	kern Kernel
+	now  func() time.Time
 
 	mu       sync.Mutex
 	entries  map[netip.Prefix]map[model.IPSource]model.IPEntry
@@ -61,7 +68,8 @@ type Cache struct {
 	rows     map[netip.Prefix]dpmaps.IP
 	waiting  map[netip.Prefix]model.IdentityID // rows that wait for the class of this identity
 	failed   map[netip.Prefix]error
-	bump     bool // an epoch bump is due
+	bump     bool                     // an epoch bump is due
+	was      map[netip.Addr]time.Time // until when it is on record who they were
 }
 
 // New adopts what the kernel holds.
@@ -74,9 +82,15 @@ func New(cfg Config, deps Deps) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adopt ipcache: %w", err)
 	}
-	c := &Cache{cfg: cfg, log: deps.Log, kern: deps.Kernel, entries: map[netip.Prefix]map[model.IPSource]model.IPEntry{},
+	c := &Cache{cfg: cfg, log: deps.Log, kern: deps.Kernel, now: deps.Now, entries: map[netip.Prefix]map[model.IPSource]model.IPEntry{},
 		restored: map[netip.Prefix]dpmaps.IP{}, policy: map[netip.Prefix]model.IdentityID{}, known: map[model.IdentityID]bool{},
 		rows: rows, waiting: map[netip.Prefix]model.IdentityID{}, failed: map[netip.Prefix]error{}}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if err := c.adoptWas(); err != nil {
+		return nil, err
+	}
 	for id := range classes {
 		c.known[id] = true
 	}

@@ -27,6 +27,7 @@ type fake struct {
 	epoch   int
 	full    bool
 	writes  int
+	was     map[netip.Addr]model.IdentityID
 }
 
 func (f *fake) PutIP(p netip.Prefix, ip dpmaps.IP) error {
@@ -37,7 +38,10 @@ func (f *fake) PutIP(p netip.Prefix, ip dpmaps.IP) error {
 	f.rows[p] = ip
 	return nil
 }
-func (f *fake) DeleteIP(p netip.Prefix) error { f.writes++; delete(f.rows, p); return nil }
+func (f *fake) DeleteIP(p netip.Prefix) error                  { f.writes++; delete(f.rows, p); return nil }
+func (f *fake) PutWas(a netip.Addr, id model.IdentityID) error { f.was[a] = id; return nil }
+func (f *fake) DeleteWas(a netip.Addr) error                   { delete(f.was, a); return nil }
+func (f *fake) Was() (map[netip.Addr]model.IdentityID, error)  { return maps.Clone(f.was), nil }
 func (f *fake) IPs() (map[netip.Prefix]dpmaps.IP, error) {
 	return maps.Clone(f.rows), nil
 }
@@ -54,7 +58,7 @@ func (f *fake) lookup(a netip.Addr) dpmaps.IP {
 }
 
 func newFake(ids ...model.IdentityID) *fake {
-	f := &fake{rows: map[netip.Prefix]dpmaps.IP{}, classes: map[model.IdentityID]model.ClassID{}}
+	f := &fake{rows: map[netip.Prefix]dpmaps.IP{}, was: map[netip.Addr]model.IdentityID{}, classes: map[model.IdentityID]model.ClassID{}}
 	for _, id := range ids {
 		f.classes[id] = 1
 	}

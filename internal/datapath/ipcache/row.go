@@ -63,6 +63,7 @@ func (c *Cache) writeOne(p netip.Prefix) (changed bool, err error) {
 	}
 	switch {
 	case ok && (!had || want != have):
+		c.remember(p, have, want)
 		if err := c.kern.PutIP(p, want); err != nil {
 			return false, fmt.Errorf("ipcache %s: %w", p, err)
 		}
@@ -73,6 +74,9 @@ func (c *Cache) writeOne(p netip.Prefix) (changed bool, err error) {
 			return false, fmt.Errorf("ipcache %s: %w", p, err)
 		}
 		delete(c.rows, p)
+		if err := c.forget(p.Addr()); err != nil {
+			return true, err
+		}
 		return elsewhere(before, c.around(p)), nil
 	}
 	return false, nil

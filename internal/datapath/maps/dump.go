@@ -36,6 +36,10 @@ func (m *Maps) dump(name string, row *[]Column, next func() bool) error {
 		return rows(m.ipLPM, row, next, func(k *layout.IPCacheKey, v *layout.IPCacheValue) []Column {
 			return ipColumns(k.Prefix().String(), v)
 		})
+	case IPCacheWas:
+		return rows(m.ipWas, row, next, func(k *layout.Addr, v *uint32) []Column {
+			return []Column{{"ADDRESS", netip.AddrFrom16(k.B).Unmap().String()}, {"IDENTITY", num(*v)}}
+		})
 	case Class:
 		return rows(m.class, row, next, func(k, v *uint32) []Column {
 			return []Column{{"IDENTITY", num(*k)}, {"CLASS", num(*v)}}

@@ -43,6 +43,24 @@ func (m *Maps) DeleteIP(p netip.Prefix) error {
 	return del(m.ipLPM, layout.IPCacheKeyFrom(p))
 }
 
+// PutWas notes who an address was until now.
+func (m *Maps) PutWas(a netip.Addr, id model.IdentityID) error {
+	return put(m.ipWas, layout.AddrFrom(a), uint32(id))
+}
+
+// DeleteWas forgets who an address was; absent is no error.
+func (m *Maps) DeleteWas(a netip.Addr) error { return del(m.ipWas, layout.AddrFrom(a)) }
+
+// Was reads all addresses that were somebody else a moment ago.
+func (m *Maps) Was() (map[netip.Addr]model.IdentityID, error) {
+	out := map[netip.Addr]model.IdentityID{}
+	err := each(m.ipWas, func(k *layout.Addr, v *uint32) bool {
+		out[netip.AddrFrom16(k.B).Unmap()] = model.IdentityID(*v)
+		return true
+	})
+	return out, err
+}
+
 // IPs reads all rows of both maps.
 func (m *Maps) IPs() (map[netip.Prefix]IP, error) {
 	out := map[netip.Prefix]IP{}

@@ -21,6 +21,7 @@ const (
 	Frag         = "frag_v1"
 	IPCacheExact = "ipcache_exact_v1"
 	IPCache      = "ipcache_v1"
+	IPCacheWas   = "ipcache_was_v1"
 	Metrics      = "metrics_v1"
 	NAT          = "nat_v1"
 	Overflow     = "policy_overflow_v1"

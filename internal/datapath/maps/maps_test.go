@@ -240,6 +240,7 @@ func TestDumpEveryMap(t *testing.T) {
 	must(t, m.PutEndpoint(netip.MustParseAddr("10.0.0.1"), Endpoint{ID: 1}))
 	must(t, m.PutIP(netip.MustParsePrefix("10.0.0.1/32"), IP{Identity: 5, NoMasq: true, Node: true}))
 	must(t, m.PutIP(netip.MustParsePrefix("10.0.0.0/8"), IP{Identity: 5}))
+	must(t, m.PutWas(netip.MustParseAddr("10.0.0.1"), 6))
 	must(t, m.PutClasses(map[model.IdentityID]model.ClassID{5: 6}))
 	must(t, m.PutDevice(1, Device{}))
 	must(t, m.PutLists(map[model.PolicyKey]model.PolicyList{{Set: 1, Class: 2, Dir: model.Egress}: {

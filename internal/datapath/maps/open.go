@@ -39,7 +39,8 @@ type Maps struct {
 	rings  []*ebpf.Map // by CPU
 
 	class, ct, devices, endpoints, eventCount, events, frag *handle
-	ipExact, ipLPM, metrics, nat, overflow, policy, state   *handle
+	ipExact, ipLPM, ipWas, metrics, nat, overflow           *handle
+	policy, state                                           *handle
 
 	stateMu    sync.Mutex                             // one change of state_v1 at a time
 	endpointMu sync.Mutex                             // one writer of endpoints_v1 at a time
@@ -100,7 +101,7 @@ func Open(cfg Config, deps Deps) (_ *Maps, err error) {
 func (m *Maps) name() {
 	for name, f := range map[string]**handle{
 		Class: &m.class, CT: &m.ct, Devices: &m.devices, Endpoints: &m.endpoints, EventCount: &m.eventCount,
-		Events: &m.events, Frag: &m.frag, IPCacheExact: &m.ipExact, IPCache: &m.ipLPM, Metrics: &m.metrics,
+		Events: &m.events, Frag: &m.frag, IPCacheExact: &m.ipExact, IPCache: &m.ipLPM, IPCacheWas: &m.ipWas, Metrics: &m.metrics,
 		NAT: &m.nat, Overflow: &m.overflow, Policy: &m.policy, State: &m.state,
 	} {
 		*f = m.byName[name]

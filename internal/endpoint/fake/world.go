@@ -216,7 +216,7 @@ func (i ipam) Release(a netip.Addr) {
 
 type identities struct{ w *World }
 
-func (i identities) Allocate(_ context.Context, ls model.Labels, hint model.IdentityID) (id model.IdentityID, isNew bool, err error) {
+func (i identities) Allocate(_ context.Context, ls model.Labels, hint model.IdentityID) (id model.IdentityID, err error) {
 	err = i.w.step("allocate identity", func() error {
 		id = i.w.numbers[ls.Key()]
 		if id == 0 {
@@ -224,13 +224,12 @@ func (i identities) Allocate(_ context.Context, ls model.Labels, hint model.Iden
 				id = i.w.number
 				i.w.number++
 			}
-			isNew = true
 			i.w.numbers[ls.Key()] = id
 		}
 		i.w.Refs[id]++
 		return nil
 	})
-	return id, isNew, err
+	return id, err
 }
 
 func (i identities) Release(id model.IdentityID) {

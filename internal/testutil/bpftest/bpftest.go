@@ -122,7 +122,7 @@ func (e *Env) shared() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		"class_v1": m.ClassV1, "ct_v1": m.CtV1, "devices_v1": m.DevicesV1, "endpoints_v1": m.EndpointsV1,
 		"event_count_v1": m.EventCountV1, "events_v1": m.EventsV1, "frag_v1": m.FragV1,
-		"ipcache_exact_v1": m.IpcacheExactV1, "ipcache_v1": m.IpcacheV1, "metrics_v1": m.MetricsV1, "nat_v1": m.NatV1,
+		"ipcache_exact_v1": m.IpcacheExactV1, "ipcache_v1": m.IpcacheV1, "ipcache_was_v1": m.IpcacheWasV1, "metrics_v1": m.MetricsV1, "nat_v1": m.NatV1,
 		"policy_overflow_v1": m.PolicyOverflowV1, "policy_v1": m.PolicyV1, "scratch_v1": m.ScratchV1, "state_v1": m.StateV1,
 	}
 }
