@@ -36,7 +36,8 @@ type version struct {
 type life struct {
 	place    int
 	versions []version
-	sure     span // it is attached for certain
+	sure     span   // it is attached for certain
+	unheard  []span // another identity is its own, or about to be, while a node cannot hear of it
 }
 
 // question is one judgement: which policies, which label sets.
@@ -87,7 +88,22 @@ func NewJudge(cfg Config, changes []Change) *Judge {
 		case Kill:
 		}
 	}
+	j.deafen(changes)
 	return j
+}
+
+// deafen notes which changes of labels a node could not hear of at once: it refuses the pod meanwhile (docs/architecture.md).
+func (j *Judge) deafen(changes []Change) {
+	for _, kill := range changes {
+		if kill.Kind != Kill {
+			continue
+		}
+		for _, c := range changes {
+			if c.Kind == Relabel && (span{c.Begin, c.End}).meets(span{kill.Begin, kill.End}) && j.lives[c.Pod] != nil {
+				j.lives[c.Pod].unheard = append(j.lives[c.Pod].unheard, span{c.Begin, c.End})
+			}
+		}
+	}
 }
 
 // Check says what is wrong with a probe, "" when nothing is.
@@ -136,7 +152,8 @@ func (j *Judge) passed(p Probe, w span) string {
 func (j *Judge) refusable(p Probe, at time.Duration) bool {
 	w := span{at - j.cfg.Bound, at + j.cfg.Wait}
 	for _, id := range []int{p.From, p.To} {
-		if l := j.lives[id]; l == nil || w.from < l.sure.from || w.to > l.sure.to {
+		l := j.lives[id]
+		if l == nil || w.from < l.sure.from || w.to > l.sure.to || slices.ContainsFunc(l.unheard, w.meets) {
 			return true
 		}
 	}

@@ -11,7 +11,7 @@ func Minimal(cfg Config, changes []Change, p Probe) []Change {
 	if why == "" {
 		return nil
 	}
-	left := slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return c.Kind == Kill })
+	left := slices.Clone(changes)
 	for i := 0; i < len(left); {
 		if less := slices.Delete(slices.Clone(left), i, i+1); NewJudge(cfg, less).Check(p) == why {
 			left = less
