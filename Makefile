@@ -11,8 +11,12 @@ export CGO_ENABLED := 0
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# What a person's own settings of Go say (go env -w) must not change the bytes.
+build: export GOFLAGS := -trimpath -buildvcs=true
+build: export GOAMD64 := v1
+build: export GOARM64 := v8.0
 build: ## build the binaries into bin/; the same commit and Go version make the same bytes everywhere
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
 	@ln -sf hypha $(BIN)/cilium && ln -sf hypha $(BIN)/hubble
 
 # Neither serial number nor time: the same binary has the same bill.
