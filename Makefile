@@ -2,6 +2,7 @@
 SHELL   := /bin/bash
 GO      ?= go
 BIN     := bin
+CMDS    ?= ./cmd/...
 VERSION ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSION)
 export CGO_ENABLED := 0
@@ -16,7 +17,7 @@ build: export GOFLAGS := -trimpath -buildvcs=true
 build: export GOAMD64 := v1
 build: export GOARM64 := v8.0
 build: ## build the binaries into bin/; the same commit and Go version make the same bytes everywhere
-	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(CMDS)
 	@ln -sf hypha $(BIN)/cilium && ln -sf hypha $(BIN)/hubble
 
 # Neither serial number nor time: the same binary has the same bill.
