@@ -2,18 +2,31 @@
 SHELL   := /bin/bash
 GO      ?= go
 BIN     := bin
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+CMDS    ?= ./cmd/...
+VERSION ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSION)
 export CGO_ENABLED := 0
 
-.PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale build soak fuzz clean
+.PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale build sbom vuln soak fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build the binaries into bin/
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ ./cmd/...
+# What a person's own settings of Go say (go env -w) must not change the bytes.
+build: export GOFLAGS := -trimpath -buildvcs=true
+build: export GOAMD64 := v1
+build: export GOARM64 := v8.0
+build: ## build the binaries into bin/; the same commit and Go version make the same bytes everywhere
+	$(GO) build -ldflags '$(LDFLAGS)' -o $(BIN)/ $(CMDS)
 	@ln -sf hypha $(BIN)/cilium && ln -sf hypha $(BIN)/hubble
+
+# Neither serial number nor time: the same binary has the same bill.
+sbom: build tools-sbom ## a bill of materials (CycloneDX) beside each binary, made from what the binary itself records
+	@for b in $(notdir $(wildcard cmd/*)); do \
+	  $(BIN)/cyclonedx-gomod bin -json -std -noserial -notimestamp -version '$(VERSION)' -output $(BIN)/$$b.cdx.json $(BIN)/$$b || exit 1; done
+
+vuln: tools-vuln ## known vulnerabilities that our code reaches; asks vuln.go.dev, or the mirror that GOVULNDB names
+	$(BIN)/govulncheck ./...
 
 demo: build ## two nodes and their pods on this machine, policed and observed; root
 	$(BIN)/hypha demo up
@@ -29,7 +42,8 @@ test-unit: ## the tests that need neither root nor packages
 
 # Packages whose own code runs in several goroutines: their tests run under the race detector in every `make test`.
 CONCURRENT := ./internal/table ./internal/endpoint ./internal/monitor ./internal/observe/... ./internal/app ./internal/client \
-              ./internal/datapath/event ./internal/datapath/ipcache
+              ./internal/control/ipam ./internal/source/kvstore ./internal/workload \
+              ./internal/datapath/device ./internal/datapath/event ./internal/datapath/ipcache ./internal/datapath/maps
 
 race: ## all tests under the race detector, which takes long (needs a C compiler)
 	CGO_ENABLED=1 $(GO) test -race -short -timeout 30m ./internal/...
@@ -50,7 +64,7 @@ bench: build tools-bench ## compare with plain kernel paths and kube-proxy's sha
 bench-scale: build ## policy, identities, footprint and a large cluster (rows 8, 9, 14); writes docs/performance.md
 	$(GO) run ./test/bench/scale
 
-soak: build tools-test ## the reliability cases in full sizes; writes docs/reliability.md
+soak: build tools-test tools-sbom ## the reliability cases in full sizes; writes docs/reliability.md
 	rm -f $(BIN)/score.jsonl
 	HYPHA_SOAK=1 HYPHA_SCORE=$(CURDIR)/$(BIN)/score.jsonl $(GO) test -p 1 -count 1 -timeout 120m -run '^Test(Case|CVE|GHSA|Calico)' ./...; \
 	failed=$$?; $(GO) run ./test/scoreboard $(BIN)/score.jsonl docs/reliability.md && exit $$failed
@@ -64,7 +78,7 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s)
 clean: ## remove what was built
 	rm -rf $(BIN)
 
-.PHONY: tools-test tools-kernels tools-lint tools-generate tools-bench race
+.PHONY: tools-test tools-kernels tools-lint tools-generate tools-bench tools-sbom tools-vuln race
 # apt-get only when something is missing, so that a second run needs no network. Pairs of what must be there (a command, or a
 # file by its full path) and the package that brings it.
 define need
@@ -90,3 +104,9 @@ tools-lint:
 
 tools-bench:
 	$(call need,ip:iproute2 iperf3:iperf3 iptables:iptables nft:nftables)
+
+tools-sbom:
+	@[ -x $(BIN)/cyclonedx-gomod ] || GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
+
+tools-vuln:
+	@[ -x $(BIN)/govulncheck ] || GOBIN=$(CURDIR)/$(BIN) $(GO) install golang.org/x/vuln/cmd/govulncheck@v1.9.0

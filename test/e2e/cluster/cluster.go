@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/hypha-net/hypha/api/agent/v1/agentv1connect"
 	"github.com/hypha-net/hypha/internal/lab"
 	"github.com/hypha-net/hypha/internal/netns"
 	"github.com/hypha-net/hypha/internal/paths"
@@ -64,6 +65,8 @@ type Node struct {
 	agent   lab.Agent
 	mu      sync.Mutex
 	process *lab.Process
+	reader  agentv1connect.ReaderClient // of this process
+	admin   agentv1connect.AdminClient
 }
 
 // New makes a cluster whose agents are ready and know each other. On error nothing is left.

@@ -25,6 +25,7 @@ func (n *Node) Start(ctx context.Context, nodes int) error {
 	}
 	n.mu.Lock()
 	n.process = p
+	n.reader, n.admin = client.Reader(n.Paths.AgentSocket()), client.Admin(n.Paths.AdminSocket())
 	n.mu.Unlock()
 	return n.WaitReady(ctx, nodes)
 }
@@ -74,11 +75,19 @@ func (n *Node) PID() int {
 	return 0
 }
 
-// Reader asks the agent.
-func (n *Node) Reader() agentv1connect.ReaderClient { return client.Reader(n.Paths.AgentSocket()) }
+// Reader asks the agent. All callers share its connections, so that they are few.
+func (n *Node) Reader() agentv1connect.ReaderClient {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.reader
+}
 
-// Admin changes things by the agent.
-func (n *Node) Admin() agentv1connect.AdminClient { return client.Admin(n.Paths.AdminSocket()) }
+// Admin changes things by the agent, as Reader.
+func (n *Node) Admin() agentv1connect.AdminClient {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.admin
+}
 
 // Log is the end of the agent's log.
 func (n *Node) Log(lines int) string { return lab.Tail(n.agent.Log, lines) }
