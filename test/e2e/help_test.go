@@ -55,13 +55,19 @@ func family(v6 bool) string {
 // start makes a cluster that ends with the test and then leaves no trace. A failed test shows the ends of the agents' logs.
 func start(t *testing.T, m mode, nodes int, options map[string]any) *cluster.Cluster {
 	t.Helper()
+	return startPrepared(t, m, nodes, options, nil)
+}
+
+// startPrepared is start with something to be done before the agents start.
+func startPrepared(t *testing.T, m mode, nodes int, options map[string]any, prepare func(*cluster.Cluster) error) *cluster.Cluster {
+	t.Helper()
 	tns.Require(t)
 	if testing.Short() {
 		t.Skip("end-to-end tests take long: not with -short")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	c, err := cluster.New(ctx, cluster.Config{Bin: bin, Nodes: nodes, IPv4: m.v4, IPv6: m.v6, Native: m.native, Options: options})
+	c, err := cluster.New(ctx, cluster.Config{Bin: bin, Nodes: nodes, IPv4: m.v4, IPv6: m.v6, Native: m.native, Options: options, Prepare: prepare})
 	if err != nil {
 		t.Fatal(err)
 	}
