@@ -197,7 +197,11 @@ func spread(ds []time.Duration) string {
 	if len(ds) == 0 {
 		return "never"
 	}
+	at := func(p int) time.Duration { return percentile(ds, p).Round(10 * time.Microsecond) }
+	return fmt.Sprintf("p50 %s, p99 %s, max %s", at(50), at(99), at(100))
+}
+
+func percentile(ds []time.Duration, p int) time.Duration {
 	ds = slices.Sorted(slices.Values(ds))
-	at := func(q float64) time.Duration { return ds[int(q*float64(len(ds)-1)+0.5)].Round(10 * time.Microsecond) }
-	return fmt.Sprintf("p50 %s, p99 %s, max %s", at(0.5), at(0.99), at(1))
+	return ds[(p*(len(ds)-1)+50)/100]
 }

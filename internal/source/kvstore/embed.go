@@ -40,7 +40,7 @@ type server struct {
 	lock  *os.File
 }
 
-const startTimeout = 20 * time.Second
+const startTimeout = time.Minute // on a machine that is busy with its own start
 
 func newServer(cfg Config, log *slog.Logger) (*server, error) {
 	s := &server{cfg: cfg, log: log, socket: filepath.Join(cfg.Paths.Etcd(), "client.sock"), fatal: fatal{dead: make(chan struct{})},
