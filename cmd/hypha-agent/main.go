@@ -55,6 +55,11 @@ func run() int {
 	if err == nil {
 		err = agent.Run(ctx)
 	}
+	if errors.Is(err, app.ErrStartOver) && ctx.Err() == nil {
+		log.Warn("agent starts over", "err", err)
+		// The same process, as its supervisor sees it. What was open is closed by that.
+		err = syscall.Exec("/proc/self/exe", os.Args, os.Environ())
+	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		log.Error("agent stopped", "err", err)
 		if l.Agent.LogFile != "" {

@@ -25,6 +25,10 @@ import (
 // eventCounter counts what the kernel's rings delivered and lost.
 type eventCounter struct{ stored, lost atomic.Uint64 }
 
+// ErrStartOver is what Run returns when only a new process can go on: the embedded store has died, of a full disk for one, and
+// would live again.
+var ErrStartOver = errors.New("the embedded store has died: starting over to have it back")
+
 // Run serves until ctx ends, or a part fails for good. The datapath goes on working afterwards.
 func (a *Agent) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.close()) }()
@@ -60,6 +64,14 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	run("sweep", a.sweep)
 	run("repair", a.repair)
 	run("identities", a.followMoves)
+	run("store", func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.store.Dead():
+			return ErrStartOver
+		}
+	})
 	run("events", func(ctx context.Context) error {
 		return a.events.Run(ctx, func(ev model.Event) {
 			a.eventCounter.stored.Add(1)
@@ -96,7 +108,7 @@ func (a *Agent) listen(run func(string, func(context.Context) error)) error {
 	adminMux.Handle(readPath, readHandler)
 	adminMux.Handle(adminPath, adminHandler)
 	for path, h := range map[string]http.Handler{a.paths.AgentSocket(): readMux, a.paths.AdminSocket(): adminMux} {
-		l, err := listenUnix(path, a.gid)
+		l, err := a.listenUnix(path)
 		if err != nil {
 			return err
 		}
@@ -148,7 +160,7 @@ func (a *Agent) listenFlows(run func(string, func(context.Context) error)) error
 	if err != nil {
 		return err
 	}
-	l, err := listenUnix(a.paths.FlowSocket(), a.gid)
+	l, err := a.listenUnix(a.paths.FlowSocket())
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -20,7 +21,9 @@ func lockState(p paths.Paths) (*os.File, error) {
 	if err := os.MkdirAll(p.State, 0o750); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	f, err := os.OpenFile(p.Lock(), os.O_CREATE|os.O_RDWR, 0o600)
+	// Not for writing: an open file that may be written to keeps a disk from being remounted, and a disk that takes no writes
+	// keeps no agent from running.
+	f, err := os.OpenFile(p.Lock(), os.O_CREATE|os.O_RDONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock of the state directory: %w", err)
 	}
@@ -40,9 +43,7 @@ func lockState(p paths.Paths) (*os.File, error) {
 		}
 		return nil, fmt.Errorf("lock state directory: %w", err)
 	}
-	if err := f.Truncate(0); err == nil {
-		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0) // for the message above only
-	}
+	_ = os.WriteFile(f.Name(), []byte(strconv.Itoa(os.Getpid())), 0o600) // for the message above only
 	return f, nil
 }
 
@@ -56,6 +57,27 @@ func socketGroup(name string) (int, error) {
 		return 0, fmt.Errorf("option socket-group: %w", err)
 	}
 	return strconv.Atoi(g.Gid)
+}
+
+// listenUnix opens a socket of the agent. Where its directory takes none, no room or not to be written to, it lies in the
+// refuge, where clients look next: an agent in trouble must be able to say so.
+func (a *Agent) listenUnix(path string) (net.Listener, error) {
+	l, err := listenUnix(path, a.gid)
+	if err == nil {
+		if err := os.Remove(paths.Refuge(path)); err != nil && !errors.Is(err, os.ErrNotExist) { // of an earlier run
+			a.log.Warn("old socket stays behind", "err", err)
+		}
+		return l, nil
+	}
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EDQUOT) {
+		return nil, err
+	}
+	refuge := paths.Refuge(path)
+	a.log.Warn("the state directory takes no socket, listening elsewhere", "err", err, "socket", refuge)
+	if err := os.MkdirAll(filepath.Dir(refuge), 0o755); err != nil {
+		return nil, fmt.Errorf("make directory of sockets: %w", err)
+	}
+	return listenUnix(refuge, a.gid)
 }
 
 // listenUnix opens a socket with mode 0660 for root and a group. The caller holds the state directory's lock, so a

@@ -40,6 +40,7 @@ func (a *Agent) status(context.Context) *agentv1.StatusResponse {
 		}
 	}
 	a.storeStatus(add)
+	a.diskStatus(add)
 	a.policyStatus(add)
 	a.endpointStatus(s, add)
 	a.datapathStatus(s, add)
@@ -55,14 +56,25 @@ type addFunc func(name string, state agentv1.Component_State, message, remedy st
 
 func (a *Agent) storeStatus(add addFunc) {
 	kv := a.store.Status()
+	where := strings.Join(kv.Endpoints, ", ")
+	back := "bring the store at " + where + " back"
+	if kv.Embedded {
+		back = "make room where " + a.paths.Etcd() + " lies, or make it writable; the agent brings the store back by itself"
+	}
 	switch {
-	case kv.Connected && kv.Complete:
+	case kv.Connected && kv.Complete && kv.Err == "":
 		add("kvstore", stateOK, fmt.Sprintf("connected, lease %x of %s, %s published", kv.Lease, kv.LeaseTTL, count(kv.Published, "key")), "")
+	case kv.Connected && kv.Complete:
+		add("kvstore", stateWarning, fmt.Sprintf("%s answers but does not take what is written: %s; %s not published", where, kv.Err, count(kv.Pending, "key")),
+			"where its space is used up: compact and defragment it, then `etcdctl alarm disarm`; new identities and policies wait for it")
 	case kv.Complete:
 		add("kvstore", stateWarning, "not reached since "+kv.Since.Format("15:04:05")+": "+kv.Err+"; the last known state stays in force",
-			"bring the store at "+strings.Join(kv.Endpoints, ", ")+" back; new identities and policies wait for it")
+			back+"; new identities and policies wait for it")
+	case kv.Embedded:
+		add("kvstore", stateFailure, "not reached yet: "+kv.Err+"; what the last run knew is in force", back)
 	default:
-		add("kvstore", stateFailure, "not reached yet: "+kv.Err, "start the store at "+strings.Join(kv.Endpoints, ", ")+", or correct etcd-endpoints and its certificates")
+		add("kvstore", stateFailure, "not reached yet: "+kv.Err+"; what the last run knew is in force",
+			"start the store at "+where+", or correct etcd-endpoints and its certificates")
 	}
 }
 

@@ -5,13 +5,17 @@ package client
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/hypha-net/hypha/api/agent/v1/agentv1connect"
+	"github.com/hypha-net/hypha/internal/paths"
 )
 
 // CallTimeout bounds a unary call whose context has no deadline of its own.
@@ -44,17 +48,28 @@ func options(socket string) []connect.ClientOption {
 }
 
 func httpClient(socket string) *http.Client {
-	dialer := net.Dialer{Timeout: dialTimeout}
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return dialer.DialContext(ctx, "unix", socket)
+				return dial(ctx, socket)
 			},
 			DisableCompression: true,
 			IdleConnTimeout:    time.Minute,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+}
+
+// dial connects to a socket, or to its refuge when nobody listens there. The error is the socket's own.
+func dial(ctx context.Context, socket string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	c, err := dialer.DialContext(ctx, "unix", socket)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
+		if r, rerr := dialer.DialContext(ctx, "unix", paths.Refuge(socket)); rerr == nil {
+			return r, nil
+		}
+	}
+	return c, err
 }
 
 // interceptor bounds unary calls in time and turns failures to reach the agent into *Error.

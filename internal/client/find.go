@@ -1,10 +1,10 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"strings"
 	"time"
@@ -128,7 +128,9 @@ func socketOf(stateDir, node string, admin bool) string {
 
 // accepts says whether somebody listens. A socket file outlives an agent that was killed.
 func accepts(socket string) bool {
-	c, err := net.DialTimeout("unix", socket, 100*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	c, err := dial(ctx, socket)
 	if err != nil {
 		return false
 	}

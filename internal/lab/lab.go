@@ -54,8 +54,11 @@ func MountBPF() (bool, error) {
 }
 
 // RemovePins deletes an agent's directory in bpffs, and the directory of all agents when it was the last: programs and
-// maps go once nothing else uses them.
+// maps go once nothing else uses them. What else lies outside its state directory goes too.
 func RemovePins(p paths.Paths) error {
+	if err := os.RemoveAll(filepath.Dir(paths.Refuge(p.AgentSocket()))); err != nil {
+		return fmt.Errorf("remove sockets: %w", err)
+	}
 	if err := os.RemoveAll(p.BPF); err != nil {
 		return fmt.Errorf("remove pins: %w", err)
 	}

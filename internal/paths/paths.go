@@ -13,6 +13,7 @@ import (
 const (
 	StateDir = "/var/lib/hypha"      // of agents on their own machine
 	DemoDir  = "/var/lib/hypha-demo" // of `hypha demo`
+	RunDir   = "/run/hypha"          // see Refuge
 	BPFFS    = "/sys/fs/bpf"
 )
 
@@ -46,6 +47,13 @@ func (p Paths) AdminSocket() string { return filepath.Join(p.State, "admin.sock"
 
 // FlowSocket serves the flow API.
 func (p Paths) FlowSocket() string { return filepath.Join(p.State, "hubble.sock") }
+
+// Refuge is where an agent serves a socket that its state directory does not take: a disk without room, or not to be written
+// to. It does not outlive the machine's run.
+func Refuge(socket string) string {
+	own := filepath.Dir(socket)
+	return filepath.Join(RunDir, For(filepath.Dir(own), filepath.Base(own)).Owner(), filepath.Base(socket))
+}
 
 // Lock is held by the agent while it runs, and holds its process number.
 func (p Paths) Lock() string { return filepath.Join(p.State, "agent.lock") }

@@ -55,13 +55,19 @@ func family(v6 bool) string {
 // start makes a cluster that ends with the test and then leaves no trace. A failed test shows the ends of the agents' logs.
 func start(t *testing.T, m mode, nodes int, options map[string]any) *cluster.Cluster {
 	t.Helper()
+	return startPrepared(t, m, nodes, options, nil)
+}
+
+// startPrepared is start with something to be done before the agents start.
+func startPrepared(t *testing.T, m mode, nodes int, options map[string]any, prepare func(*cluster.Cluster) error) *cluster.Cluster {
+	t.Helper()
 	tns.Require(t)
 	if testing.Short() {
 		t.Skip("end-to-end tests take long: not with -short")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	c, err := cluster.New(ctx, cluster.Config{Bin: bin, Nodes: nodes, IPv4: m.v4, IPv6: m.v6, Native: m.native, Options: options})
+	c, err := cluster.New(ctx, cluster.Config{Bin: bin, Nodes: nodes, IPv4: m.v4, IPv6: m.v6, Native: m.native, Options: options, Prepare: prepare})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +197,11 @@ func spread(ds []time.Duration) string {
 	if len(ds) == 0 {
 		return "never"
 	}
+	at := func(p int) time.Duration { return percentile(ds, p).Round(10 * time.Microsecond) }
+	return fmt.Sprintf("p50 %s, p99 %s, max %s", at(50), at(99), at(100))
+}
+
+func percentile(ds []time.Duration, p int) time.Duration {
 	ds = slices.Sorted(slices.Values(ds))
-	at := func(q float64) time.Duration { return ds[int(q*float64(len(ds)-1)+0.5)].Round(10 * time.Microsecond) }
-	return fmt.Sprintf("p50 %s, p99 %s, max %s", at(0.5), at(0.99), at(1))
+	return ds[(p*(len(ds)-1)+50)/100]
 }

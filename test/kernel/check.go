@@ -27,6 +27,9 @@ var checks = []check{
 	{"maps", 5 * time.Minute, "./maps.test" + verbose}, // last: a test of it wants a kernel that has been up for a minute
 }
 
+// clock is made in guests alone: it sets the clock.
+var clock = check{"clock", 15 * time.Minute, "HYPHA_E2E_BIN=$PWD HYPHA_E2E_CLOCK=1 ./e2e.test -test.run TestCase25" + verbose}
+
 // reboot is made in starts of their own: each ends in a reset without warning, and the next finds the disk as it was then.
 var reboot = check{"reboot", 6 * time.Minute, "HYPHA_E2E_BIN=$PWD HYPHA_E2E_STATE=/state ./e2e.test -test.run TestCase14" + verbose}
 

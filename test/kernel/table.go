@@ -71,7 +71,7 @@ func checkTable(runs []*run) string {
 	for _, c := range checks {
 		rows = append(rows, c.name)
 	}
-	rows = append(rows, reboot.name)
+	rows = append(rows, clock.name, reboot.name)
 	text := table(runs, "check", rows, func(r *run, row string) string {
 		c := r.result(row)
 		if c == nil {

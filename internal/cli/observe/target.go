@@ -77,6 +77,11 @@ func (e *env) sockets() []string {
 	for _, d := range e.stateDirs() {
 		found, _ := filepath.Glob(filepath.Join(d, "*", filepath.Base(paths.Paths{}.FlowSocket()))) // the pattern is fine
 		slices.Sort(found)
+		for i, s := range found {
+			if _, err := os.Stat(paths.Refuge(s)); err == nil {
+				found[i] = paths.Refuge(s)
+			}
+		}
 		out = append(out, found...)
 	}
 	return out

@@ -50,6 +50,9 @@ func Exists(dir, containerID, ifName string) bool {
 
 // Remove takes a note away. One that is not there is no error.
 func Remove(dir, containerID, ifName string) error {
+	if !Exists(dir, containerID, ifName) {
+		return nil // nor does a read-only disk mind
+	}
 	if err := os.Remove(path(dir, containerID, ifName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove pending delete: %w", err)
 	}

@@ -29,6 +29,7 @@ const (
 const (
 	certLife  = 365 * 24 * time.Hour
 	certRenew = 30 * 24 * time.Hour // before the end
+	clockLag  = 48 * time.Hour      // valid this long before now: clocks differ, and are set back when they were wrong
 )
 
 // TLSFiles are PEM files. Without Cert and Key the server uses a certificate of its own making; with ClientCA clients
@@ -132,7 +133,7 @@ func (c *certs) issue(now time.Time) error {
 	}
 	t := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: c.hosts[0]},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(certLife),
+		NotBefore: now.Add(-clockLag), NotAfter: now.Add(certLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 	}

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -198,8 +199,12 @@ func TestWriteFails(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(path, []byte("x"), 0o600); err == nil {
+	err := Write(path, []byte("x"), 0o600)
+	if err == nil {
 		t.Fatal("wrote over a directory")
+	}
+	if again := Write(path, []byte("x"), 0o600); err.Error() != again.Error() || strings.Contains(err.Error(), tempInfix) {
+		t.Errorf("two causes of one fault: %v; %v", err, again)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
 		t.Errorf("temporary files left: %v", left)

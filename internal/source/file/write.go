@@ -41,7 +41,7 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) error {
 		f, err = os.CreateTemp(dir, "."+base+tempInfix)
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", path, cause(err))
 	}
 	tmp := f.Name()
 	err = fill(f, data, mode, sync)
@@ -49,7 +49,7 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) error {
 		err = os.Rename(tmp, path)
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(tmp)))
+		return fmt.Errorf("write %s: %w", path, errors.Join(cause(err), cause(os.Remove(tmp))))
 	}
 	if !sync {
 		return nil
@@ -58,6 +58,17 @@ func write(path string, data []byte, mode fs.FileMode, sync bool) error {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// cause is an error without the temporary file's name: that is another one each time, and nobody's business.
+func cause(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
+		return l.Err
+	}
+	return err
 }
 
 func fill(f *os.File, data []byte, mode fs.FileMode, sync bool) error {
@@ -74,7 +85,7 @@ func fill(f *os.File, data []byte, mode fs.FileMode, sync bool) error {
 // Remove deletes path, durably. That it was not there is no error.
 func Remove(path string) error {
 	if err := os.Remove(path); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, lerr := os.Lstat(path); errors.Is(lerr, fs.ErrNotExist) { // a read-only disk does not say so of itself
 			return nil
 		}
 		return fmt.Errorf("remove file: %w", err)

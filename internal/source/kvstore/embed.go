@@ -16,34 +16,61 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
 	"google.golang.org/grpc"
 
+	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/source/file"
 )
 
 // server is an embedded etcd: one member, no peers.
 type server struct {
-	etcd   *embed.Etcd
-	grpc   []*grpc.Server
-	pki    *PKI
-	hosts  []netip.Addr
-	lock   *os.File
+	cfg    Config
+	log    *slog.Logger
 	socket string   // for this process
 	urls   []string // for people
+	fatal  fatal
+	// unstarted is why it could not start yet.
+	unstarted *fault.Fault
+
+	etcd  *embed.Etcd // nil: not started
+	grpc  []*grpc.Server
+	pki   *PKI
+	hosts []netip.Addr
+	lock  *os.File
 }
 
-const startTimeout = 20 * time.Second
+const startTimeout = time.Minute // on a machine that is busy with its own start
 
-// startServer starts the embedded store. Data that etcd cannot open is set aside and a fresh store started; what the
-// agent caches (policies above all) then restores what it knew.
-func startServer(ctx context.Context, cfg Config, log *slog.Logger) (_ *server, err error) {
-	dir := cfg.Paths.Etcd()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("start embedded store: %w", err)
-	}
-	s := &server{socket: filepath.Join(dir, "client.sock")}
+func newServer(cfg Config, log *slog.Logger) (*server, error) {
+	s := &server{cfg: cfg, log: log, socket: filepath.Join(cfg.Paths.Etcd(), "client.sock"), fatal: fatal{dead: make(chan struct{})},
+		unstarted: fault.New(log, "embedded store cannot start, trying again", "embedded store has started")}
 	if len(s.socket) > 107 { // sun_path
 		return nil, fmt.Errorf("start embedded store: socket path %s is longer than 107 bytes: use a shorter state-dir", s.socket)
+	}
+	if s.urls = s.listen(); len(s.urls) == 0 {
+		s.urls = []string{"unix://" + s.socket}
+	}
+	return s, nil
+}
+
+// serves says whether it has started.
+func (s *server) serves() bool { return s.fatal.serves.Load() }
+
+// listen are the URLs for others than this process.
+func (s *server) listen() []string {
+	if s.cfg.Local == "" {
+		return s.cfg.Listen
+	}
+	return append([]string{"https://" + s.cfg.Local}, s.cfg.Listen...)
+}
+
+// start starts etcd. Data that etcd cannot open is set aside and a fresh store started; what the agent caches (policies above
+// all) then restores what it knew. A disk that does not take what is written says nothing about the data: see diskFault.
+func (s *server) start(ctx context.Context) (err error) {
+	dir := s.cfg.Paths.Etcd()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("start embedded store: %w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -52,16 +79,16 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger) (_ *server, 
 	}()
 	// etcd itself would wait for ever for a data directory in use.
 	if s.lock, err = lockFile(filepath.Join(dir, "lock")); err != nil {
-		return nil, fmt.Errorf("start embedded store: %s: %w", dir, err)
+		return fmt.Errorf("start embedded store: %s: %w", dir, err)
 	}
-	ecfg, err := s.config(cfg, log)
+	ecfg, err := s.config()
 	if err != nil {
-		return nil, fmt.Errorf("start embedded store: %w", err)
+		return fmt.Errorf("start embedded store: %w", err)
 	}
 	count := starts{filepath.Join(dir, "starts")}
 	died, err := count.begin()
 	if err != nil {
-		return nil, fmt.Errorf("start embedded store: %w", err)
+		return fmt.Errorf("start embedded store: %w", err)
 	}
 	if err = checkDB(dbPath(ecfg.Dir)); err == nil && died >= maxStarts {
 		err = &unusableError{fmt.Errorf("the last %d starts died over it", died)}
@@ -71,30 +98,31 @@ func startServer(ctx context.Context, cfg Config, log *slog.Logger) (_ *server, 
 	}
 	if unusable, ok := errors.AsType[*unusableError](err); ok {
 		if err := os.RemoveAll(ecfg.Dir + ".damaged"); err != nil {
-			return nil, fmt.Errorf("start embedded store: %w", err)
+			return fmt.Errorf("start embedded store: %w", err)
 		}
 		aside := file.SetAside(ecfg.Dir, unusable.err)
-		log.Error("embedded store set aside, starting with an empty one", "err", aside)
+		s.log.Error("embedded store set aside, starting with an empty one", "err", aside)
 		s.etcd, err = tryStart(ctx, ecfg)
 	}
 	if cerr := count.end(); err == nil {
 		err = cerr
 	}
 	if err != nil {
-		return nil, explain(err, cfg)
+		return explain(err, s.cfg)
 	}
 	// etcd leaves them to the umask; their directory is root's alone already.
 	for _, path := range []string{s.socket, s.peerSocket()} {
 		if err := os.Chmod(path, 0o600); err != nil {
-			return nil, fmt.Errorf("start embedded store: %w", err)
+			return fmt.Errorf("start embedded store: %w", err)
 		}
 	}
-	return s, nil
+	s.fatal.serves.Store(true)
+	return nil
 }
 
 func (s *server) peerSocket() string { return filepath.Join(filepath.Dir(s.socket), "peer.sock") }
 
-func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
+func (s *server) config() (*embed.Config, error) {
 	client := url.URL{Scheme: "unix", Path: s.socket}
 	// The peers' listener takes its path from Host; without one it would be an abstract socket, open to everybody here.
 	peer := url.URL{Scheme: "unix", Host: s.peerSocket()}
@@ -105,13 +133,13 @@ func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
 	}
 	e := embed.NewConfig()
 	e.Name = "hypha"
-	e.Dir = filepath.Join(cfg.Paths.Etcd(), "data")
+	e.Dir = filepath.Join(s.cfg.Paths.Etcd(), "data")
 	e.ListenClientUrls = []url.URL{client}
 	e.AdvertiseClientUrls = []url.URL{client}
 	e.ListenPeerUrls = []url.URL{peer}
 	e.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:1"}} // there are no peers to dial it
 	e.InitialCluster = e.InitialClusterFromName(e.Name)
-	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(quiet(log))
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(quiet(s.log, zap.WithFatalHook(&s.fatal), zap.WithPanicHook(&s.fatal)))
 	e.EnableGRPCGateway = false
 	var mu sync.Mutex
 	e.ServiceRegister = func(g *grpc.Server) {
@@ -128,12 +156,8 @@ func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
 	e.AutoCompactionRetention = "15m"
 	e.SnapshotCount = 10000
 
-	listen := cfg.Listen
-	if cfg.Local != "" {
-		listen = append([]string{"https://" + cfg.Local}, listen...)
-	}
+	listen := s.listen()
 	if len(listen) == 0 {
-		s.urls = []string{client.String()}
 		return e, nil
 	}
 	for _, l := range listen {
@@ -142,13 +166,12 @@ func (s *server) config(cfg Config, log *slog.Logger) (*embed.Config, error) {
 			return nil, err
 		}
 		e.ListenClientUrls = append(e.ListenClientUrls, *u)
-		s.urls = append(s.urls, l)
 	}
 	var err error
 	if s.hosts, err = listenHosts(listen); err != nil {
 		return nil, err
 	}
-	if s.pki, err = OpenPKI(cfg.Paths.PKI()); err != nil {
+	if s.pki, err = OpenPKI(s.cfg.Paths.PKI()); err != nil {
 		return nil, err
 	}
 	if _, err := s.pki.Renew(s.hosts); err != nil {
@@ -204,8 +227,12 @@ func tryStart(ctx context.Context, cfg *embed.Config) (etcd *embed.Etcd, err err
 	}
 	defer func() {
 		if p := recover(); p != nil {
-			etcd, err = nil, fmt.Errorf("etcd: %v", p)
-			if !fresh {
+			if cause, ok := p.(error); ok {
+				etcd, err = nil, fmt.Errorf("etcd: %w", cause)
+			} else {
+				etcd, err = nil, fmt.Errorf("etcd: %v", p)
+			}
+			if !fresh && !diskFault(err) {
 				err = &unusableError{err}
 			}
 		}
@@ -213,7 +240,7 @@ func tryStart(ctx context.Context, cfg *embed.Config) (etcd *embed.Etcd, err err
 	etcd, err = embed.StartEtcd(cfg)
 	if err != nil {
 		var serr syscall.Errno
-		if !fresh && !errors.As(err, &serr) && !errors.Is(err, os.ErrPermission) {
+		if !fresh && !errors.As(err, &serr) && !errors.Is(err, os.ErrPermission) && !diskFault(err) {
 			err = &unusableError{err}
 		}
 		return nil, err
@@ -304,15 +331,17 @@ func stopGRPC(g *grpc.Server) {
 	}
 }
 
+// stop ends etcd in its own order. One that died holds locks that nobody will ever release: it is left alone.
 func (s *server) stop() {
-	if s.etcd != nil {
+	if s.etcd != nil && s.fatal.err() == nil {
 		for _, g := range s.grpc { // else etcd waits for other nodes to end their watches, and they do not
 			stopGRPC(g)
 		}
 		s.etcd.Close()
 		s.etcd = nil
 	}
-	if s.lock != nil {
+	if s.lock != nil && s.etcd == nil {
 		_ = s.lock.Close() // releases the lock
+		s.lock = nil
 	}
 }

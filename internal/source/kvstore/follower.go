@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/source/file"
 	"github.com/hypha-net/hypha/internal/table"
 )
@@ -19,6 +20,8 @@ type follower[K comparable, V any] struct {
 	cache  string // file name in the state directory
 	tab    *table.Table[K, V]
 	synced chan struct{} // closed when the table is complete
+	// unsaved is why the file could not be written.
+	unsaved *fault.Fault
 
 	// parse reads one key (without the prefix) and value. Without error and not ok: none of the table's business.
 	parse func(key string, value []byte) (k K, v V, ok bool, err error)
@@ -36,6 +39,7 @@ const cacheDelay = 2 * time.Second // changes that come together are written tog
 // load fills the table from the file that the last run left. The table stays incomplete.
 func (f *follower[K, V]) load() {
 	f.keys, f.synced = map[string]K{}, make(chan struct{})
+	f.unsaved = fault.New(f.s.log, "cluster state not cached", "cluster state cached again")
 	var rows []V
 	if err := file.ReadJSON(f.path(), &rows); err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
@@ -129,9 +133,14 @@ func (f *follower[K, V]) save(ctx context.Context) {
 	snap := f.tab.Snapshot()
 	saved := snap.Revision()
 	for {
+		var again <-chan time.Time // the disk did not take it
+		if snap.Revision() != saved {
+			again = time.After(f.s.cfg.Retry)
+		}
 		select {
 		case <-snap.Changed():
 			sleep(ctx, cacheDelay)
+		case <-again:
 		case <-ctx.Done():
 		}
 		if snap = f.tab.Snapshot(); snap.Revision() != saved {
@@ -139,10 +148,10 @@ func (f *follower[K, V]) save(ctx context.Context) {
 			for _, v := range snap.All() {
 				rows = append(rows, v)
 			}
-			if err := file.ReplaceJSON(f.path(), rows, 0o600); err != nil {
-				f.s.log.Warn("cluster state not cached", "err", err)
+			err := file.ReplaceJSON(f.path(), rows, 0o600)
+			if f.unsaved.Note(err, "prefix", f.prefix); err == nil {
+				saved = snap.Revision()
 			}
-			saved = snap.Revision()
 		}
 		if ctx.Err() != nil {
 			return

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/hypha-net/hypha/internal/fault"
 )
 
 const retryMin = 250 * time.Millisecond
@@ -23,9 +25,10 @@ type Status struct {
 	Revision  int64     `json:"revision,omitempty"`
 	Lease     int64     `json:"lease,omitempty"`
 	LeaseTTL  string    `json:"leaseTTL"`
-	Published int       `json:"published"` // keys under the lease
-	Pending   int       `json:"pending"`   // keys still to be written or removed
-	Err       string    `json:"error,omitempty"`
+	Published int       `json:"published"`         // keys under the lease
+	Pending   int       `json:"pending"`           // keys still to be written or removed
+	Err       string    `json:"error,omitempty"`   // why it cannot be asked or, while Connected, not be written
+	Unsaved   []string  `json:"unsaved,omitempty"` // why what the next start needs is not in its file
 }
 
 // health asks the store a small question now and then.
@@ -35,6 +38,7 @@ type health struct {
 	mu       sync.Mutex
 	asked    bool
 	last     error
+	away     *fault.Fault
 	since    time.Time
 	cluster  uint64
 	rev      int64
@@ -43,23 +47,18 @@ type health struct {
 }
 
 func newHealth(s *Store) *health {
-	return &health{s: s, since: time.Now(), replaced: make(chan struct{}), changed: make(chan struct{})}
+	return &health{s: s, away: fault.New(s.log, "kvstore does not answer, carrying on with what is known", "kvstore answers again"),
+		since: time.Now(), replaced: make(chan struct{}), changed: make(chan struct{})}
 }
 
 func (h *health) run(ctx context.Context) {
 	wait := retryMin
 	for {
-		rctx, cancel := context.WithTimeout(ctx, requestTimeout)
-		resp, err := h.s.cli.Get(rctx, heartbeatKey)
-		cancel()
+		header, err := h.ask(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
-			err = wrap(ctx, "ask the store", err)
-			if cause := diagnose(ctx, h.s.cli.Endpoints(), h.s.tls); cause != nil && errors.Is(err, ErrUnreachable) {
-				err = fmt.Errorf("%w: %w", ErrUnreachable, cause)
-			}
 			h.note(nil, err)
 			if !sleep(ctx, wait) {
 				return
@@ -67,12 +66,31 @@ func (h *health) run(ctx context.Context) {
 			wait = min(2*wait, h.s.cfg.Retry)
 			continue
 		}
-		h.note(resp.Header, nil)
+		h.note(header, nil)
 		wait = retryMin
 		if !sleep(ctx, h.s.cfg.CheckEvery) {
 			return
 		}
 	}
+}
+
+func (h *health) ask(ctx context.Context) (*pb.ResponseHeader, error) {
+	if h.s.srv != nil {
+		if err := h.s.srv.fault(); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+	}
+	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	resp, err := h.s.cli.Get(rctx, heartbeatKey)
+	if err == nil {
+		return resp.Header, nil
+	}
+	err = wrap(ctx, "ask the store", err)
+	if cause := diagnose(ctx, h.s.cli.Endpoints(), h.s.tls); cause != nil && errors.Is(err, ErrUnreachable) {
+		err = fmt.Errorf("%w: %w", ErrUnreachable, cause)
+	}
+	return nil, err
 }
 
 func (h *health) note(header *pb.ResponseHeader, err error) {
@@ -82,12 +100,11 @@ func (h *health) note(header *pb.ResponseHeader, err error) {
 		h.since = time.Now()
 		close(h.changed)
 		h.changed = make(chan struct{})
-		if err != nil {
-			h.s.log.Warn("kvstore does not answer, carrying on with what is known", "endpoints", h.s.cli.Endpoints(), "err", err)
-		} else {
-			h.s.log.Info("kvstore connected", "endpoints", h.s.cli.Endpoints())
-		}
 	}
+	if !h.asked && err == nil {
+		h.s.log.Info("kvstore connected", "endpoints", h.s.cli.Endpoints())
+	}
+	h.away.Note(err, "endpoints", h.s.cli.Endpoints())
 	h.asked, h.last = true, err
 	if header == nil {
 		return
@@ -124,6 +141,11 @@ func (s *Store) Status() Status {
 		s.identities.Table().Snapshot().Complete() && s.policies.Snapshot().Complete
 	lease, published, pending, lerr := s.leases.state()
 	st.Lease, st.Published, st.Pending = int64(lease), published, pending
+	for _, f := range []*fault.Fault{s.policies.unsaved, s.identities.f.unsaved, s.ips.f.unsaved, s.nodes.f.unsaved, s.unclaimed} {
+		if err := f.Err(); err != nil {
+			st.Unsaved = append(st.Unsaved, err.Error())
+		}
+	}
 	h := s.health
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -10,9 +10,9 @@ import (
 
 // quiet is a zap logger for etcd's code. Warnings and errors, which etcd gives freely (each restart logs four), become
 // debug messages: what matters of them comes back as an error. A fatal message is passed on, and panics instead of
-// ending the process under the agent's feet.
-func quiet(log *slog.Logger) *zap.Logger {
-	return zap.New(&slogCore{log: log}, zap.WithFatalHook(zapcore.WriteThenPanic))
+// ending the process under the agent's feet, unless opts know better.
+func quiet(log *slog.Logger, opts ...zap.Option) *zap.Logger {
+	return zap.New(&slogCore{log: log}, append([]zap.Option{zap.WithFatalHook(zapcore.WriteThenPanic)}, opts...)...)
 }
 
 type slogCore struct {

@@ -25,26 +25,29 @@ import (
 const (
 	caLife   = 10 * 365 * 24 * time.Hour
 	leafLife = 365 * 24 * time.Hour
-	clockLag = time.Hour // certificates are valid this long before now: nodes' clocks differ
+	clockLag = 48 * time.Hour // certificates are valid this long before now: nodes' clocks differ, and are set back when they were wrong
 )
 
 // PKI is the certificate authority an agent makes for its own store, in one directory: ca.crt, ca.key, server.crt,
 // server.key, client.crt, client.key, all 0600. Another node gets ca.crt, client.crt and client.key, nothing else.
 type PKI struct {
 	dir    string
+	now    func() time.Time
 	caCert *x509.Certificate
 	caKey  *ecdsa.PrivateKey
 }
 
 // OpenPKI loads the authority in dir, or makes one. A certificate that has been damaged is set aside and made anew,
 // the authority included; nodes that held the old one have to be given the new one.
-func OpenPKI(dir string) (*PKI, error) {
-	p := &PKI{dir: dir}
+func OpenPKI(dir string) (*PKI, error) { return openPKI(dir, time.Now) }
+
+func openPKI(dir string, now func() time.Time) (*PKI, error) {
+	p := &PKI{dir: dir, now: now}
 	cert, key, err := p.load("ca")
-	if errors.Is(err, fs.ErrNotExist) || err == nil && time.Until(cert.NotAfter) < caLife/10 {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && cert.NotAfter.Sub(p.now()) < caLife/10 {
 		cert, key, err = p.make("ca", &x509.Certificate{
 			Subject:               pkix.Name{CommonName: "hypha store CA"},
-			NotAfter:              time.Now().Add(caLife),
+			NotAfter:              p.now().Add(caLife),
 			IsCA:                  true,
 			BasicConstraintsValid: true,
 			MaxPathLenZero:        true,
@@ -58,8 +61,8 @@ func OpenPKI(dir string) (*PKI, error) {
 	return p, nil
 }
 
-// Renew makes the server's and the client's certificate where they are missing, run out within a third of their life,
-// are of another authority or, for the server, do not cover all hosts. It returns whether it wrote any.
+// Renew makes the server's and the client's certificate where they are missing, run out within a third of their life, are of a
+// time that has not come, are of another authority or, for the server, do not cover all hosts. It returns whether it wrote any.
 func (p *PKI) Renew(hosts []netip.Addr) (bool, error) {
 	server, err := p.renew("server", x509.ExtKeyUsageServerAuth, hosts)
 	if err != nil {
@@ -74,7 +77,7 @@ func (p *PKI) Renew(hosts []netip.Addr) (bool, error) {
 
 func (p *PKI) renew(name string, use x509.ExtKeyUsage, hosts []netip.Addr) (bool, error) {
 	cert, _, err := p.load(name)
-	if err == nil && time.Until(cert.NotAfter) > leafLife/3 && covers(cert, hosts) && cert.CheckSignatureFrom(p.caCert) == nil {
+	if err == nil && cert.NotAfter.Sub(p.now()) > leafLife/3 && !p.now().Before(cert.NotBefore) && covers(cert, hosts) && cert.CheckSignatureFrom(p.caCert) == nil {
 		return false, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -82,7 +85,7 @@ func (p *PKI) renew(name string, use x509.ExtKeyUsage, hosts []netip.Addr) (bool
 	}
 	tmpl := &x509.Certificate{
 		Subject:     pkix.Name{CommonName: "hypha store " + name},
-		NotAfter:    time.Now().Add(leafLife),
+		NotAfter:    p.now().Add(leafLife),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{use},
 	}
@@ -146,7 +149,7 @@ func (p *PKI) make(name string, tmpl, parent *x509.Certificate, signer *ecdsa.Pr
 	if err != nil {
 		return nil, nil, err
 	}
-	tmpl.NotBefore = time.Now().Add(-clockLag)
+	tmpl.NotBefore = p.now().Add(-clockLag)
 	if parent == nil {
 		parent, signer = tmpl, key
 	}

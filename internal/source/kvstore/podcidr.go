@@ -46,11 +46,21 @@ func (s *Store) ClaimPodCIDRs(ctx context.Context, choose Chooser) ([]netip.Pref
 		return nil, fmt.Errorf("claim pod ranges: %w", err)
 	}
 	if !slices.Equal(got, had) {
-		if err := file.WriteJSON(path, got, 0o600); err != nil {
-			return nil, fmt.Errorf("claim pod ranges: %w", err)
+		if s.noteRanges(path, got) != nil {
+			s.start(func(ctx context.Context) {
+				for sleep(ctx, s.cfg.Retry) && s.noteRanges(path, got) != nil {
+				}
+			})
 		}
 	}
 	return got, nil
+}
+
+// noteRanges keeps the ranges for a start without the store. The store has them: a disk that is full is no reason to have none.
+func (s *Store) noteRanges(path string, ranges []netip.Prefix) error {
+	err := file.WriteJSON(path, ranges, 0o600)
+	s.unclaimed.Note(err)
+	return err
 }
 
 func (s *Store) claimPodCIDRs(ctx context.Context, choose Chooser, had []netip.Prefix) ([]netip.Prefix, error) {

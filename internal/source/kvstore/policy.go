@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/file"
 	"github.com/hypha-net/hypha/internal/table"
@@ -48,6 +49,8 @@ type Policies struct {
 	s      *Store
 	tab    *table.Table[string, StoredPolicy]
 	synced chan struct{}
+	// unsaved is why the file for the next start could not be written.
+	unsaved *fault.Fault
 
 	mu    sync.Mutex
 	state *policyState // as reported; only follow's goroutine writes it
@@ -58,6 +61,7 @@ func newPolicies(s *Store) *Policies {
 	p := &Policies{
 		s: s, tab: table.New[string, StoredPolicy]("policies", table.String), synced: make(chan struct{}),
 		state: newPolicyState(), cur: PolicySnapshot{changed: make(chan struct{})},
+		unsaved: fault.New(s.log, "policy not cached: it will be missing if the agent starts without the store", "policy cached again"),
 	}
 	var last policyFile
 	if err := file.ReadJSON(p.path(), &last); err == nil {
@@ -178,16 +182,22 @@ func (p *Policies) publish(rev uint64, rules map[string]StoredPolicy, complete b
 // save keeps the file for the next start up to date: soon, since a policy must not be forgotten.
 func (p *Policies) save(ctx context.Context) {
 	snap := p.Snapshot()
+	saved := snap.Revision
 	for {
-		saved := snap.Revision
+		var again <-chan time.Time // the disk did not take it
+		if snap.Revision != saved {
+			again = time.After(p.s.cfg.Retry)
+		}
 		select {
 		case <-snap.Changed():
 			sleep(ctx, 20*time.Millisecond)
+		case <-again:
 		case <-ctx.Done():
 		}
 		if snap = p.Snapshot(); snap.Revision != saved {
-			if err := file.WriteJSON(p.path(), policyFile{snap.Revision, snap.Policies}, 0o600); err != nil {
-				p.s.log.Error("policy not cached: it will be missing if the agent starts without the store", "err", err)
+			err := file.WriteJSON(p.path(), policyFile{snap.Revision, snap.Policies}, 0o600)
+			if p.unsaved.Note(err); err == nil {
+				saved = snap.Revision
 			}
 		}
 		if ctx.Err() != nil {

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/hypha-net/hypha/internal/fault"
 )
 
 // ErrUnreachable says that the store did not answer. What was asked may or may not have happened there.
@@ -35,6 +37,9 @@ type Store struct {
 	wg     sync.WaitGroup // followers, cache writers, checks
 	leases *leaser
 	health *health
+	dead   chan struct{} // see Dead
+	// unclaimed is why the file of the pod ranges could not be written.
+	unclaimed *fault.Fault
 
 	nodes      *Nodes
 	ips        *IPs
@@ -43,13 +48,15 @@ type Store struct {
 }
 
 // Open starts following the store and returns without waiting for an external one; an embedded one that does not start
-// is an error that says what to change. State files that are damaged are set aside and reported in the log. Close it.
+// is an error that says what to change, unless it is the disk that has no room or takes no writes: then it is started as soon
+// as that is over, and until then is away as an external one may be. State files that are damaged are set aside and reported in the log. Close it.
 func Open(ctx context.Context, cfg Config, deps Deps) (*Store, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg, log: deps.Log, maxOps: defaultTxnOps}
+	s := &Store{cfg: cfg, log: deps.Log, maxOps: defaultTxnOps, dead: make(chan struct{}),
+		unclaimed: fault.New(deps.Log, "pod ranges not noted: a start without the store will have none", "pod ranges noted again")}
 	ccfg := clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		DialTimeout:          requestTimeout,
@@ -63,9 +70,13 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Store, error) {
 		})},
 	}
 	if len(cfg.Endpoints) == 0 {
-		if s.srv, err = startServer(ctx, cfg, deps.Log); err != nil {
+		if s.srv, err = newServer(cfg, deps.Log); err != nil {
 			return nil, err
 		}
+		if err = s.srv.start(ctx); err != nil && !diskFault(err) {
+			return nil, err
+		}
+		s.srv.unstarted.Note(err)
 		ccfg.Endpoints = []string{"unix://" + s.srv.socket}
 		s.maxOps = embeddedTxnOps
 	} else if cfg.TLS != (TLSFiles{}) {
@@ -98,8 +109,8 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Store, error) {
 	s.start(s.policies.run)
 	s.start(s.runGC)
 	s.start(s.writeClusterConfig)
-	if s.srv != nil && s.srv.pki != nil {
-		s.start(func(ctx context.Context) { s.srv.renewCerts(ctx, s.log) })
+	if s.srv != nil {
+		s.start(s.revive)
 	}
 	return s, nil
 }
@@ -139,7 +150,7 @@ func (s *Store) Policies() *Policies { return s.policies }
 
 // ClientFiles are the credentials another node needs for this embedded store, and false when it serves none.
 func (s *Store) ClientFiles() (TLSFiles, bool) {
-	if s.srv == nil || s.srv.pki == nil {
+	if s.srv == nil || !s.srv.serves() || s.srv.pki == nil {
 		return TLSFiles{}, false
 	}
 	return s.srv.pki.Files(), true

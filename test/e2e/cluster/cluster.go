@@ -202,7 +202,7 @@ func (c *Cluster) Close() error {
 		delete(c.pods, name)
 	}
 	for _, n := range c.Nodes {
-		errs = errors.Join(errs, n.NS.Remove(), lab.RemovePins(n.Paths))
+		errs = errors.Join(errs, n.NS.Remove(), lab.RemovePins(n.Paths), unmount(n.Paths))
 	}
 	if c.World != nil {
 		errs = errors.Join(errs, c.World.Remove())
@@ -225,7 +225,8 @@ func Sweep() error {
 			continue
 		}
 		for _, node := range []string{"node1", "node2"} {
-			if err := lab.RemovePins(paths.For(dir, node)); err != nil {
+			p := paths.For(dir, node)
+			if err := errors.Join(lab.RemovePins(p), unmount(p)); err != nil {
 				return err
 			}
 		}

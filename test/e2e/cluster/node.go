@@ -19,15 +19,23 @@ import (
 
 // Start starts the agent and waits until it is ready and knows this many nodes.
 func (n *Node) Start(ctx context.Context, nodes int) error {
+	if err := n.Launch(); err != nil {
+		return err
+	}
+	return n.WaitReady(ctx, nodes)
+}
+
+// Launch starts the agent and does not wait.
+func (n *Node) Launch() error {
 	p, err := n.agent.Start()
 	if err != nil {
 		return err
 	}
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.process = p
 	n.reader, n.admin = client.Reader(n.Paths.AgentSocket()), client.Admin(n.Paths.AdminSocket())
-	n.mu.Unlock()
-	return n.WaitReady(ctx, nodes)
+	return nil
 }
 
 // WaitReady waits until the agent is ready and knows this many nodes.
