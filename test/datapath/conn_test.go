@@ -49,7 +49,7 @@ type conn struct {
 	by       netip.Addr // who began it
 	ids      [2]uint32  // as whom, and the other end, when it was judged last
 	epoch    uint32
-	unkept   bool // the verdict was for once
+	unkept   bool    // the verdict was for once
 	finished [2]bool // by who began it, by the other
 	reset    bool
 }
