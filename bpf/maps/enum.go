@@ -43,7 +43,6 @@ const (
 	LBAddressVIP  = uint32(rawLbAddressFlagsLB_A_VIP)
 	LBAddressNode = uint32(rawLbAddressFlagsLB_A_NODE)
 
-	LBRanges     = uint8(rawLbFrontendFlagsLB_F_RANGES)
 	LBRangesDeny = uint8(rawLbFrontendFlagsLB_F_RANGES_DENY)
 	LBLocal      = uint8(rawLbFrontendFlagsLB_F_LOCAL)
 )

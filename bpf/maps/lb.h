@@ -35,9 +35,8 @@ struct lb_frontend_key {
 };
 
 enum lb_frontend_flags {
-	LB_F_RANGES = 1 << 0,      /* who may come from outside is in lb_source_v1, */
-	LB_F_RANGES_DENY = 1 << 1, /* or who may not */
-	LB_F_LOCAL = 1 << 2,       /* the slots were cut to this node's own backends */
+	LB_F_RANGES_DENY = 1 << 0, /* `ranges` are those who may not come from outside, not those who may */
+	LB_F_LOCAL = 1 << 1,       /* the slots were cut to this node's own backends */
 };
 
 struct lb_frontend {
@@ -46,6 +45,7 @@ struct lb_frontend {
 	__u32 count;    /* slots of the set that new flows get; 0: only who is kept */
 	__u32 table;    /* length of its Maglev table; 0: random selection */
 	__u32 affinity; /* seconds that a client stays with its backend, 0: no affinity */
+	__u32 ranges;   /* set of prefixes in lb_source_v1; 0: everybody may come from outside */
 	__u8 flags;     /* enum lb_frontend_flags */
 	__u8 type;      /* model.ServiceType, for those who read */
 	__u16 pad;
@@ -171,9 +171,10 @@ struct {
 	__uint(max_entries, 65536);
 } lb_reverse_v1 SEC(".maps");
 
+/* Sets of prefixes, immutable as slot sets are. */
 struct lb_source_key {
-	__u32 prefixlen; /* 32 (service) + bits of addr; IPv4 prefixes count from 96 */
-	__u32 service;
+	__u32 prefixlen; /* 32 (ranges) + bits of addr; IPv4 prefixes count from 96 */
+	__u32 ranges;
 	struct addr addr;
 };
 

@@ -306,6 +306,7 @@ type rawLbFrontend struct {
 	Count    uint32
 	Table    uint32
 	Affinity uint32
+	Ranges   uint32
 	Flags    uint8
 	Type     uint8
 	Pad      uint16
@@ -314,9 +315,8 @@ type rawLbFrontend struct {
 type rawLbFrontendFlags uint32
 
 const (
-	rawLbFrontendFlagsLB_F_RANGES      rawLbFrontendFlags = 1
-	rawLbFrontendFlagsLB_F_RANGES_DENY rawLbFrontendFlags = 2
-	rawLbFrontendFlagsLB_F_LOCAL       rawLbFrontendFlags = 4
+	rawLbFrontendFlagsLB_F_RANGES_DENY rawLbFrontendFlags = 1
+	rawLbFrontendFlagsLB_F_LOCAL       rawLbFrontendFlags = 2
 )
 
 type rawLbFrontendKey struct {
@@ -380,7 +380,7 @@ type rawLbSlotKey struct {
 type rawLbSourceKey struct {
 	_         structs.HostLayout
 	Prefixlen uint32
-	Service   uint32
+	Ranges    uint32
 	Addr      rawAddr
 }
 

@@ -13,10 +13,10 @@ import (
 	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
-// configurations are all flags on, all off, and rows in which every two flags take all four combinations: each flag is on
-// in another three of five rows, so any two of them meet in one, and each is somewhere without the other.
+// configurations are all flags on, all off, and rows in which every two flags take the other two combinations: each flag is
+// on in another three of six rows, so each of any two is somewhere without the other.
 func configurations() []uint32 {
-	sets := []uint32{0, bpftest.AllOff, bpftest.AllOn, 0, 0, 0, 0, 0}
+	sets := []uint32{0, bpftest.AllOff, bpftest.AllOn, 0, 0, 0, 0, 0, 0}
 	rows := sets[3:]
 	flag := uint32(1)
 	for a := range rows {
