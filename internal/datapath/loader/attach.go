@@ -155,7 +155,8 @@ func (l *Loader) attachLink(pin string, prog *ebpf.Program, sits func(link.Link)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		l.deps.Log.Warn("Replacing a pinned link that does not open", "pin", pin, "error", err)
 	}
-	if err := removePin(pin); err != nil {
+	// Closing would detach what is elsewhere too, but some time later.
+	if err := unpinLink(pin); err != nil {
 		return err
 	}
 	if ok, err := l.repin(pin, prog, sits); ok || err != nil {
