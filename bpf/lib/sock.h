@@ -39,7 +39,7 @@ static __noinline int talk_tell(struct bpf_sock_addr *ctx, const struct talk *t,
 	e->time = bpf_ktime_get_ns();
 	e->type = type;
 	e->code = code;
-	e->flags = EVENT_F_L4 | EVENT_F_EGRESS;
+	e->flags = type == EVENT_DROP ? EVENT_F_L4 | EVENT_F_EGRESS : EVENT_F_L4;
 	e->proto = ctx->protocol;
 	e->front_port = t->front_port;
 	e->back_port = t->back_port;
