@@ -1,9 +1,6 @@
 package service
 
-import (
-	"errors"
-	"time"
-)
+import "time"
 
 // grace is how long a set stays after nothing refers to it any more. A program that has read a frontend's row looks at the
 // set within microseconds; one that comes too late all the same reads the row again.
@@ -16,8 +13,8 @@ type pool[C any] struct {
 	key   func(c C) string // the same for the same content; "" for the empty set
 	byID  map[uint32]*set[C]
 	byKey map[string]*set[C]
-	idle  map[uint32]*set[C]
-	last  uint32 // number given
+	idle  []idle[C] // in the order of time
+	last  uint32    // number given
 }
 
 type set[C any] struct {
@@ -28,8 +25,14 @@ type set[C any] struct {
 	since   time.Time // when the last reference went
 }
 
+// idle notes that a set lost its last reference; not true any more when that was taken again.
+type idle[C any] struct {
+	*set[C]
+	at time.Time
+}
+
 func newPool[C any](put, drop func(uint32, C) error, key func(C) string) *pool[C] {
-	return &pool[C]{put: put, drop: drop, key: key, byID: map[uint32]*set[C]{}, byKey: map[string]*set[C]{}, idle: map[uint32]*set[C]{}}
+	return &pool[C]{put: put, drop: drop, key: key, byID: map[uint32]*set[C]{}, byKey: map[string]*set[C]{}}
 }
 
 // adopt takes a set that the kernel holds, with so many references to it.
@@ -41,7 +44,7 @@ func (p *pool[C]) adopt(id uint32, c C, refs int, now time.Time) {
 		p.byKey[s.key] = s
 	}
 	if refs == 0 {
-		p.idle[id] = s
+		p.idle = append(p.idle, idle[C]{s, now})
 	}
 }
 
@@ -60,7 +63,6 @@ func (p *pool[C]) take(c C) (uint32, error) {
 		p.byID[s.id], p.byKey[key] = s, s
 	}
 	s.refs++
-	delete(p.idle, s.id)
 	return s.id, nil
 }
 
@@ -82,26 +84,24 @@ func (p *pool[C]) leave(id uint32, now time.Time) {
 	}
 	if s.refs--; s.refs == 0 {
 		s.since = now
-		p.idle[id] = s
+		p.idle = append(p.idle, idle[C]{s, now})
 	}
 }
 
 // sweep removes the sets that nothing has referred to for long enough.
 func (p *pool[C]) sweep(now time.Time) error {
-	var failed error
-	for id, s := range p.idle {
-		if now.Sub(s.since) < grace {
-			continue
+	for len(p.idle) > 0 && now.Sub(p.idle[0].at) >= grace {
+		s := p.idle[0]
+		if s.refs == 0 && s.since.Equal(s.at) {
+			if err := p.drop(s.id, s.content); err != nil {
+				return err
+			}
+			delete(p.byID, s.id)
+			if p.byKey[s.key] == s.set {
+				delete(p.byKey, s.key)
+			}
 		}
-		if err := p.drop(id, s.content); err != nil {
-			failed = errors.Join(failed, err)
-			continue
-		}
-		delete(p.idle, id)
-		delete(p.byID, id)
-		if p.byKey[s.key] == s {
-			delete(p.byKey, s.key)
-		}
+		p.idle = p.idle[1:]
 	}
-	return failed
+	return nil
 }

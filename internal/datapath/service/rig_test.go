@@ -249,6 +249,13 @@ type answer struct{ from, peer string }
 
 // call connects, and asks who is there.
 func call(to netip.AddrPort, proto uint8, mapped bool) (a answer, err error) {
+	// The runtime's signals interrupt calls that wait; a connect that was interrupted is begun anew.
+	for a, err = callOnce(to, proto, mapped); errors.Is(err, unix.EINTR); a, err = callOnce(to, proto, mapped) {
+	}
+	return a, err
+}
+
+func callOnce(to netip.AddrPort, proto uint8, mapped bool) (a answer, err error) {
 	version := 0
 	if to.Addr().Is6() {
 		version = 1
@@ -284,6 +291,9 @@ func (s *socket) send(to netip.AddrPort) (a answer, err error) {
 	}
 	buf := make([]byte, 64)
 	n, from, err := unix.Recvfrom(s.fd, buf, 0)
+	for errors.Is(err, unix.EINTR) {
+		n, from, err = unix.Recvfrom(s.fd, buf, 0)
+	}
 	if err != nil {
 		return a, err
 	}
