@@ -17,6 +17,8 @@ enum config_flags {
 	CFG_TRACE = 1 << 6,       /* trace events */
 	CFG_ACCOUNTING = 1 << 7,  /* packets and bytes per connection */
 	CFG_REDIRECT_PEER = 1 << 8, /* bpf_redirect_peer works (5.10+, device pair) */
+	CFG_SOCK_HOST = 1 << 9,   /* services are translated at the socket for the node's own processes only */
+	CFG_RETVAL = 1 << 10,     /* a hook of a control group may say with which error it refuses (6.1+) */
 };
 
 struct config {
@@ -29,4 +31,5 @@ struct config {
 	__u32 pad;
 	struct addr router4;    /* the node's address in its pod range: the pods' gateway */
 	struct addr router6;
+	__u64 host_netns;       /* cookie of the node's network namespace, 0: the machine's first */
 };

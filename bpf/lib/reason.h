@@ -18,6 +18,7 @@ enum drop_reason {
 	DROP_CT_FULL = 155,
 	DROP_EXTENSION_HEADER = 156,
 	DROP_FRAGMENT = 157,
+	DROP_NO_SERVICE = 158,         /* no backend, or no service at this port of a VIP */
 	DROP_NO_TUNNEL = 160,
 	DROP_CT_STATE = 163,
 	DROP_NO_POLICY = 165,
@@ -53,4 +54,5 @@ enum source_file {
 	FILE_NEIGH = 13,
 	FILE_OUTSIDE = 14,
 	FILE_TUNNEL = 15,
+	FILE_SOCK = 16,
 };

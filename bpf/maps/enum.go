@@ -11,6 +11,8 @@ const (
 	ConfigTrace        = uint32(rawConfigFlagsCFG_TRACE)
 	ConfigAccounting   = uint32(rawConfigFlagsCFG_ACCOUNTING)
 	ConfigRedirectPeer = uint32(rawConfigFlagsCFG_REDIRECT_PEER)
+	ConfigSockHost     = uint32(rawConfigFlagsCFG_SOCK_HOST)
+	ConfigRetval       = uint32(rawConfigFlagsCFG_RETVAL)
 )
 
 // Flags of CTValue.
@@ -35,6 +37,28 @@ const (
 	PolicyOverflow   = uint16(rawPolicyFlagsPOLICY_F_OVERFLOW)
 	StateAudit       = uint32(rawStateFlagsSTATE_F_AUDIT)
 )
+
+// Flags of a row of lb_address_v1, and of LBFrontend.
+const (
+	LBAddressVIP  = uint32(rawLbAddressFlagsLB_A_VIP)
+	LBAddressNode = uint32(rawLbAddressFlagsLB_A_NODE)
+
+	LBRangesDeny = uint8(rawLbFrontendFlagsLB_F_RANGES_DENY)
+	LBLocal      = uint8(rawLbFrontendFlagsLB_F_LOCAL)
+)
+
+// Numbers of LBFrontendKey.Scope and LBAffinityKey.Kind.
+const (
+	LBExternal = uint8(rawLbScopeLB_EXTERNAL)
+	LBInternal = uint8(rawLbScopeLB_INTERNAL)
+
+	LBClientAddress = uint8(rawLbClientLB_CLIENT_ADDRESS)
+	LBClientNetns   = uint8(rawLbClientLB_CLIENT_NETNS)
+	LBClientSocket  = uint8(rawLbClientLB_CLIENT_SOCKET)
+)
+
+// LBPiece is how many indexes of a Maglev table one LBMaglev holds.
+const LBPiece = len(LBMaglev{}.Index)
 
 // Numbers of NATKey.Dir, PolicyKey.Dir and PolicyEntry.Verdict.
 const (
@@ -63,6 +87,7 @@ const (
 	EventDrop          = uint8(rawEventTypeEVENT_DROP)
 	EventTrace         = uint8(rawEventTypeEVENT_TRACE)
 	EventPolicyVerdict = uint8(rawEventTypeEVENT_POLICY_VERDICT)
+	EventTraceSock     = uint8(rawEventTypeEVENT_TRACE_SOCK)
 )
 
 // Event.Flags.
@@ -92,6 +117,14 @@ const (
 	TraceToNetwork    = uint8(rawTracePointTRACE_TO_NETWORK)
 )
 
+// SockEvent.Code of EventTraceSock.
+const (
+	SockPreFwd  = uint8(rawSockPointSOCK_PRE_FWD)
+	SockPostFwd = uint8(rawSockPointSOCK_POST_FWD)
+	SockPreRev  = uint8(rawSockPointSOCK_PRE_REV)
+	SockPostRev = uint8(rawSockPointSOCK_POST_REV)
+)
+
 // Event.Reason of a trace.
 const (
 	ReasonUnknown     = uint8(rawTraceReasonREASON_UNKNOWN)
@@ -118,6 +151,7 @@ const (
 	DropCTFull          = uint8(rawDropReasonDROP_CT_FULL)
 	DropExtensionHeader = uint8(rawDropReasonDROP_EXTENSION_HEADER)
 	DropFragment        = uint8(rawDropReasonDROP_FRAGMENT)
+	DropNoService       = uint8(rawDropReasonDROP_NO_SERVICE)
 	DropNoTunnel        = uint8(rawDropReasonDROP_NO_TUNNEL)
 	DropCTState         = uint8(rawDropReasonDROP_CT_STATE)
 	DropNoPolicy        = uint8(rawDropReasonDROP_NO_POLICY)
@@ -170,6 +204,8 @@ func SourceFile(n uint8) string {
 		return "lib/outside.h"
 	case rawSourceFileFILE_TUNNEL:
 		return "lib/tunnel.h"
+	case rawSourceFileFILE_SOCK:
+		return "sock/sock.bpf.c"
 	}
 	return ""
 }

@@ -11,6 +11,7 @@ enum event_type { /* numbers of the flow API */
 	EVENT_DROP = 1,
 	EVENT_TRACE = 4,
 	EVENT_POLICY_VERDICT = 5,
+	EVENT_TRACE_SOCK = 7,
 };
 
 enum event_flags {
@@ -74,6 +75,33 @@ struct event {
 	__u8 dst_mac[6];
 	__u16 line;          /* drop: source line, with `file` */
 	__u8 file;           /* enum source_file in lib/drop.h */
+	__u8 pad;
+};
+
+enum sock_point { /* numbers of the flow API */
+	SOCK_PRE_FWD = 1, /* towards the service, */
+	SOCK_POST_FWD = 2,/* which is this backend */
+	SOCK_PRE_REV = 3, /* from the backend, */
+	SOCK_POST_REV = 4,/* which the socket knows as this service */
+};
+
+/* Of a socket, before there is a packet. It is told apart from the other record by its size. */
+struct sock_event {
+	__u64 time;    /* ns, bpf_ktime_get_ns clock */
+	__u8 type;     /* EVENT_TRACE_SOCK or EVENT_DROP */
+	__u8 code;     /* enum sock_point; drop: reason */
+	__u8 flags;    /* enum event_flags */
+	__u8 proto;    /* IP protocol */
+	__be16 front_port;
+	__be16 back_port;
+	__u64 socket;  /* cookie */
+	__u64 cgroup;  /* of the process that asked */
+	__u64 netns;   /* cookie */
+	struct addr front;
+	struct addr back; /* zero if there is none */
+	__u32 service;
+	__u16 line;    /* drop: source line, with `file` */
+	__u8 file;     /* enum source_file */
 	__u8 pad;
 };
 

@@ -11,6 +11,7 @@
 #include "event.h"
 #include "frag.h"
 #include "ipcache.h"
+#include "lb.h"
 #include "nat.h"
 #include "node.h"
 #include "policy.h"
@@ -20,6 +21,7 @@
 struct exported_types {
 	struct config config;
 	struct event event;
+	struct sock_event sock_event;
 	enum config_flags config_flags;
 	enum ct_flags ct_flags;
 	enum drop_reason drop_reason;
@@ -28,10 +30,15 @@ struct exported_types {
 	enum event_flags event_flags;
 	enum event_type event_type;
 	enum ipcache_flags ipcache_flags;
+	enum lb_address_flags lb_address_flags;
+	enum lb_client lb_client;
+	enum lb_frontend_flags lb_frontend_flags;
+	enum lb_scope lb_scope;
 	enum nat_dir nat_dir;
 	enum policy_dir policy_dir;
 	enum policy_flags policy_flags;
 	enum policy_verdict policy_verdict;
+	enum sock_point sock_point;
 	enum source_file source_file;
 	enum state_flags state_flags;
 	enum trace_point trace_point;

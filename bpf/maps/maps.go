@@ -23,6 +23,18 @@ type (
 	FragValue         = rawFragValue
 	IPCacheKey        = rawIpcacheKey
 	IPCacheValue      = rawIpcacheValue
+	LBAffinity        = rawLbAffinity
+	LBAffinityKey     = rawLbAffinityKey
+	LBBackend         = rawLbBackend
+	LBFrontend        = rawLbFrontend
+	LBFrontendKey     = rawLbFrontendKey
+	LBMaglev          = rawLbMaglev
+	LBMaglevKey       = rawLbMaglevKey
+	LBMember          = rawLbMember
+	LBReverse         = rawLbReverse
+	LBReverseKey      = rawLbReverseKey
+	LBSlotKey         = rawLbSlotKey
+	LBSourceKey       = rawLbSourceKey
 	Metric            = rawMetric
 	NATKey            = rawNatKey
 	NATValue          = rawNatValue
@@ -30,6 +42,7 @@ type (
 	PolicyKey         = rawPolicyKey
 	PolicyOverflowKey = rawPolicyOverflowKey
 	PolicyValue       = rawPolicyValue
+	SockEvent         = rawSockEvent
 	State             = rawState
 )
 

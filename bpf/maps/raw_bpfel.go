@@ -29,6 +29,7 @@ type rawConfig struct {
 	Pad            uint32
 	Router4        rawAddr
 	Router6        rawAddr
+	HostNetns      uint64
 }
 
 type rawConfigFlags uint32
@@ -43,6 +44,8 @@ const (
 	rawConfigFlagsCFG_TRACE         rawConfigFlags = 64
 	rawConfigFlagsCFG_ACCOUNTING    rawConfigFlags = 128
 	rawConfigFlagsCFG_REDIRECT_PEER rawConfigFlags = 256
+	rawConfigFlagsCFG_SOCK_HOST     rawConfigFlags = 512
+	rawConfigFlagsCFG_RETVAL        rawConfigFlags = 1024
 )
 
 type rawCtFlags uint32
@@ -122,6 +125,7 @@ const (
 	rawDropReasonDROP_CT_FULL          rawDropReason = 155
 	rawDropReasonDROP_EXTENSION_HEADER rawDropReason = 156
 	rawDropReasonDROP_FRAGMENT         rawDropReason = 157
+	rawDropReasonDROP_NO_SERVICE       rawDropReason = 158
 	rawDropReasonDROP_NO_TUNNEL        rawDropReason = 160
 	rawDropReasonDROP_CT_STATE         rawDropReason = 163
 	rawDropReasonDROP_NO_POLICY        rawDropReason = 165
@@ -215,6 +219,7 @@ const (
 	rawEventTypeEVENT_DROP           rawEventType = 1
 	rawEventTypeEVENT_TRACE          rawEventType = 4
 	rawEventTypeEVENT_POLICY_VERDICT rawEventType = 5
+	rawEventTypeEVENT_TRACE_SOCK     rawEventType = 7
 )
 
 type rawFragKey struct {
@@ -253,6 +258,130 @@ type rawIpcacheValue struct {
 	Identity uint32
 	Flags    uint32
 	Tunnel   rawAddr
+}
+
+type rawLbAddressFlags uint32
+
+const (
+	rawLbAddressFlagsLB_A_VIP  rawLbAddressFlags = 1
+	rawLbAddressFlagsLB_A_NODE rawLbAddressFlags = 2
+)
+
+type rawLbAffinity struct {
+	_    structs.HostLayout
+	Addr rawAddr
+	Used uint64
+	Port uint16
+	Pad  [3]uint16
+}
+
+type rawLbAffinityKey struct {
+	_       structs.HostLayout
+	Client  rawAddr
+	Service uint32
+	Kind    uint8
+	Pad     [3]uint8
+}
+
+type rawLbBackend struct {
+	_     structs.HostLayout
+	Addr  rawAddr
+	Port  uint16
+	Proto uint8
+	Pad   [5]uint8
+}
+
+type rawLbClient uint32
+
+const (
+	rawLbClientLB_CLIENT_ADDRESS rawLbClient = 0
+	rawLbClientLB_CLIENT_NETNS   rawLbClient = 1
+	rawLbClientLB_CLIENT_SOCKET  rawLbClient = 2
+)
+
+type rawLbFrontend struct {
+	_        structs.HostLayout
+	Service  uint32
+	Slots    uint32
+	Count    uint32
+	Table    uint32
+	Affinity uint32
+	Ranges   uint32
+	Flags    uint8
+	Type     uint8
+	Pad      uint16
+}
+
+type rawLbFrontendFlags uint32
+
+const (
+	rawLbFrontendFlagsLB_F_RANGES_DENY rawLbFrontendFlags = 1
+	rawLbFrontendFlagsLB_F_LOCAL       rawLbFrontendFlags = 2
+)
+
+type rawLbFrontendKey struct {
+	_     structs.HostLayout
+	Addr  rawAddr
+	Port  uint16
+	Proto uint8
+	Scope uint8
+	Pad   uint32
+}
+
+type rawLbMaglev struct {
+	_     structs.HostLayout
+	Index [64]uint16
+}
+
+type rawLbMaglevKey struct {
+	_     structs.HostLayout
+	Slots uint32
+	Piece uint32
+}
+
+type rawLbMember struct {
+	_     structs.HostLayout
+	Addr  rawAddr
+	Slots uint32
+	Port  uint16
+	Pad   uint16
+}
+
+type rawLbReverse struct {
+	_       structs.HostLayout
+	Addr    rawAddr
+	Port    uint16
+	Flags   uint16
+	Service uint32
+}
+
+type rawLbReverseKey struct {
+	_      structs.HostLayout
+	Socket uint64
+	Addr   rawAddr
+	Port   uint16
+	Proto  uint8
+	Pad    [5]uint8
+}
+
+type rawLbScope uint32
+
+const (
+	rawLbScopeLB_EXTERNAL rawLbScope = 0
+	rawLbScopeLB_INTERNAL rawLbScope = 1
+)
+
+type rawLbSlotKey struct {
+	_     structs.HostLayout
+	Slots uint32
+	Index uint32
+}
+
+type rawLbSourceKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Ranges    uint32
+	Addr      rawAddr
 }
 
 type rawMetric struct {
@@ -353,6 +482,35 @@ type rawScratch struct {
 	Word [48]uint64
 }
 
+type rawSockEvent struct {
+	_         structs.HostLayout
+	Time      uint64
+	Type      uint8
+	Code      uint8
+	Flags     uint8
+	Proto     uint8
+	FrontPort uint16
+	BackPort  uint16
+	Socket    uint64
+	Cgroup    uint64
+	Netns     uint64
+	Front     rawAddr
+	Back      rawAddr
+	Service   uint32
+	Line      uint16
+	File      uint8
+	Pad       uint8
+}
+
+type rawSockPoint uint32
+
+const (
+	rawSockPointSOCK_PRE_FWD  rawSockPoint = 1
+	rawSockPointSOCK_POST_FWD rawSockPoint = 2
+	rawSockPointSOCK_PRE_REV  rawSockPoint = 3
+	rawSockPointSOCK_POST_REV rawSockPoint = 4
+)
+
 type rawSourceFile uint32
 
 const (
@@ -371,6 +529,7 @@ const (
 	rawSourceFileFILE_NEIGH   rawSourceFile = 13
 	rawSourceFileFILE_OUTSIDE rawSourceFile = 14
 	rawSourceFileFILE_TUNNEL  rawSourceFile = 15
+	rawSourceFileFILE_SOCK    rawSourceFile = 16
 )
 
 type rawState struct {
@@ -426,6 +585,14 @@ const (
 	rawMapIpcacheExactV1   = "ipcache_exact_v1"
 	rawMapIpcacheV1        = "ipcache_v1"
 	rawMapIpcacheWasV1     = "ipcache_was_v1"
+	rawMapLbAddressV1      = "lb_address_v1"
+	rawMapLbAffinityV1     = "lb_affinity_v1"
+	rawMapLbFrontendV1     = "lb_frontend_v1"
+	rawMapLbMaglevV1       = "lb_maglev_v1"
+	rawMapLbMemberV1       = "lb_member_v1"
+	rawMapLbReverseV1      = "lb_reverse_v1"
+	rawMapLbSlotV1         = "lb_slot_v1"
+	rawMapLbSourceV1       = "lb_source_v1"
 	rawMapMetricsV1        = "metrics_v1"
 	rawMapNatV1            = "nat_v1"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
@@ -492,6 +659,14 @@ type rawMapSpecs struct {
 	IpcacheExactV1   *ebpf.MapSpec `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.MapSpec `ebpf:"ipcache_v1"`
 	IpcacheWasV1     *ebpf.MapSpec `ebpf:"ipcache_was_v1"`
+	LbAddressV1      *ebpf.MapSpec `ebpf:"lb_address_v1"`
+	LbAffinityV1     *ebpf.MapSpec `ebpf:"lb_affinity_v1"`
+	LbFrontendV1     *ebpf.MapSpec `ebpf:"lb_frontend_v1"`
+	LbMaglevV1       *ebpf.MapSpec `ebpf:"lb_maglev_v1"`
+	LbMemberV1       *ebpf.MapSpec `ebpf:"lb_member_v1"`
+	LbReverseV1      *ebpf.MapSpec `ebpf:"lb_reverse_v1"`
+	LbSlotV1         *ebpf.MapSpec `ebpf:"lb_slot_v1"`
+	LbSourceV1       *ebpf.MapSpec `ebpf:"lb_source_v1"`
 	MetricsV1        *ebpf.MapSpec `ebpf:"metrics_v1"`
 	NatV1            *ebpf.MapSpec `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
@@ -536,6 +711,14 @@ type rawMaps struct {
 	IpcacheExactV1   *ebpf.Map `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.Map `ebpf:"ipcache_v1"`
 	IpcacheWasV1     *ebpf.Map `ebpf:"ipcache_was_v1"`
+	LbAddressV1      *ebpf.Map `ebpf:"lb_address_v1"`
+	LbAffinityV1     *ebpf.Map `ebpf:"lb_affinity_v1"`
+	LbFrontendV1     *ebpf.Map `ebpf:"lb_frontend_v1"`
+	LbMaglevV1       *ebpf.Map `ebpf:"lb_maglev_v1"`
+	LbMemberV1       *ebpf.Map `ebpf:"lb_member_v1"`
+	LbReverseV1      *ebpf.Map `ebpf:"lb_reverse_v1"`
+	LbSlotV1         *ebpf.Map `ebpf:"lb_slot_v1"`
+	LbSourceV1       *ebpf.Map `ebpf:"lb_source_v1"`
 	MetricsV1        *ebpf.Map `ebpf:"metrics_v1"`
 	NatV1            *ebpf.Map `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
@@ -556,6 +739,14 @@ func (m *rawMaps) Close() error {
 		m.IpcacheExactV1,
 		m.IpcacheV1,
 		m.IpcacheWasV1,
+		m.LbAddressV1,
+		m.LbAffinityV1,
+		m.LbFrontendV1,
+		m.LbMaglevV1,
+		m.LbMemberV1,
+		m.LbReverseV1,
+		m.LbSlotV1,
+		m.LbSourceV1,
 		m.MetricsV1,
 		m.NatV1,
 		m.PolicyOverflowV1,

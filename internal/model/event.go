@@ -8,8 +8,8 @@ import (
 // Event is one record of the datapath, decoded but not yet named: what `bpf/maps/event.h` holds, in Go's types.
 type Event struct {
 	Time        time.Time
-	Type        uint8 // 1 drop, 4 trace, 5 policy verdict
-	Code        uint8 // drop reason, trace point or policy verdict
+	Type        uint8 // 1 drop, 4 trace, 5 policy verdict, 7 translation at a socket
+	Code        uint8 // drop reason, trace point, policy verdict or SockPoint
 	Reason      uint8 // trace reason or policy match type
 	Flags       EventFlags
 	Proto       uint8
@@ -33,6 +33,12 @@ type Event struct {
 	File        uint8
 	Line        uint16
 	CPU         int
+
+	// Of a socket, where there is no packet yet: its own end has no address. Socket is 0 in events of packets.
+	Socket uint64         // cookie
+	Cgroup uint64         // control group of the process that asked
+	Netns  uint64         // cookie of its network namespace
+	Front  netip.AddrPort // the service that it talks to
 }
 
 // EventFlags are the bits of `enum event_flags`.
@@ -55,6 +61,12 @@ const (
 	EventDrop          = 1
 	EventTrace         = 4
 	EventPolicyVerdict = 5
+	EventSock          = 7
+
+	SockPreFwd  = 1 // towards the service,
+	SockPostFwd = 2 // which is a backend
+	SockPreRev  = 3 // from the backend,
+	SockPostRev = 4 // which the socket knows as the service
 
 	VerdictDeny     = 0
 	VerdictAllow    = 1

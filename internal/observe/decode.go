@@ -15,6 +15,7 @@ import (
 type decoder struct {
 	cfg      Config
 	resolver Resolver
+	sockets  Sockets // may be nil
 	node     string
 	emitter  *flowpb.Emitter
 	random   *rand.ChaCha8
@@ -23,10 +24,10 @@ type decoder struct {
 	tcp      [256]string // summaries by TCP flags
 }
 
-func newDecoder(cfg Config, r Resolver) *decoder {
+func newDecoder(cfg Config, r Resolver, sockets Sockets) *decoder {
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // documented never to fail
-	d := &decoder{cfg: cfg, resolver: r, node: nodeName(cfg.Cluster, cfg.Node), random: rand.NewChaCha8(seed),
+	d := &decoder{cfg: cfg, resolver: r, sockets: sockets, node: nodeName(cfg.Cluster, cfg.Node), random: rand.NewChaCha8(seed),
 		emitter: &flowpb.Emitter{Name: "hypha", Version: cfg.Version}, labels: labelCache{}, rules: ruleCache{}}
 	for i := range d.tcp {
 		f := &flowpb.TCPFlags{}
@@ -48,8 +49,11 @@ func nodeName(cluster, node string) string {
 func (d *decoder) see(e *model.Event) *sighting {
 	s := &sighting{dec: d, ev: *e, dir: direction(e)}
 	_, _ = d.random.Read(s.uuid[:]) // never fails
-	s.src = d.end(e.Src, e.SrcEndpoint, e.SrcIdentity)
-	s.dst = d.end(e.Dst, e.DstEndpoint, e.DstIdentity)
+	if e.Socket != 0 && d.sockets != nil {
+		d.socket(s)
+	}
+	s.src = d.end(s.ev.Src, e.SrcEndpoint, e.SrcIdentity)
+	s.dst = d.end(s.ev.Dst, e.DstEndpoint, e.DstIdentity)
 	if e.IfIndex != 0 {
 		s.device = d.resolver.Interface(e.IfIndex)
 	}
@@ -58,6 +62,25 @@ func (d *decoder) see(e *model.Event) *sighting {
 	}
 	s.verdict, s.reason = s.judged()
 	return s
+}
+
+// socket names the service that a socket talks to, and gives its own end the address of the workload that has it.
+func (d *decoder) socket(s *sighting) {
+	if name, ok := d.sockets.Service(s.ev.Front, s.ev.Proto); ok {
+		s.service = name
+	}
+	own := &s.ev.Src
+	if backward(&s.ev) {
+		own = &s.ev.Dst
+	}
+	if a, ok := d.sockets.Owner(s.ev.Netns, s.ev.Front.Addr().Is6()); ok {
+		*own = a
+	}
+}
+
+// backward says whether an event tells of the way from a service to the socket.
+func backward(e *model.Event) bool {
+	return e.Type == model.EventSock && (e.Code == model.SockPreRev || e.Code == model.SockPostRev)
 }
 
 // end names one end. The identity is the one that the datapath judged by; a name may be younger.

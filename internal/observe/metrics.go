@@ -91,6 +91,8 @@ func typeLabel(t int32) string {
 		return "Trace"
 	case flowtext.EventPolicyVerdict:
 		return "PolicyVerdict"
+	case flowtext.EventSock:
+		return "TraceSock"
 	}
 	return "Unknown"
 }

@@ -33,3 +33,14 @@ type Peer struct {
 
 // Workload is what a pod belongs to.
 type Workload struct{ Name, Kind string }
+
+// Sockets gives names to what an event of a socket says. What holds for Resolver holds for it.
+type Sockets interface {
+	// Service is the service at a frontend.
+	Service(front netip.AddrPort, proto uint8) (Service, bool)
+	// Owner is the address, of this IP version, of the workload that has the network namespace with this cookie.
+	Owner(netns uint64, v6 bool) (netip.Addr, bool)
+}
+
+// Service is the name of a service.
+type Service struct{ Name, Namespace string }

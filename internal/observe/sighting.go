@@ -15,6 +15,7 @@ type sighting struct {
 	ev       model.Event
 	src, dst end
 	device   string
+	service  Service    // that a socket talks to
 	rule     *ruleEntry // nil if none was asked
 	known    bool       // rule is in force
 	verdict  flowpb.Verdict
@@ -54,6 +55,14 @@ func (s *sighting) judged() (flowpb.Verdict, flowpb.DropReason) {
 		return flowpb.Verdict_DROPPED, flowpb.DropReason(e.Code)
 	case model.EventTrace:
 		return flowpb.Verdict_FORWARDED, 0
+	case model.EventSock:
+		switch e.Code {
+		case model.SockPreFwd, model.SockPreRev:
+			return flowpb.Verdict_TRACED, 0
+		case model.SockPostFwd, model.SockPostRev:
+			return flowpb.Verdict_TRANSLATED, 0
+		}
+		return flowpb.Verdict_VERDICT_UNKNOWN, 0
 	case model.EventPolicyVerdict:
 	default:
 		return flowpb.Verdict_ERROR, 0

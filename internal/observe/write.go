@@ -61,12 +61,34 @@ func (s *sighting) write() *flowpb.Flow {
 	f.EventType = &p.event
 	p.event.Type = int32(e.Type)
 	f.TrafficDirection = s.dir
+	if e.Socket != 0 {
+		s.socket(f)
+	}
 	s.fate(f)
 	f.Summary = s.summary(f)
 	if s.rule != nil {
 		s.policy(f)
 	}
 	return f
+}
+
+// socket writes down which socket it is, and which service it talks to.
+func (s *sighting) socket(f *flowpb.Flow) {
+	e := &s.ev
+	f.SocketCookie, f.CgroupId = e.Socket, e.Cgroup
+	if e.Type == model.EventSock {
+		f.Type = flowpb.FlowType_SOCK
+		f.SockXlatePoint = flowpb.SocketTranslationPoint(e.Code)
+	}
+	if s.service == (Service{}) {
+		return
+	}
+	name := &flowpb.Service{Name: s.service.Name, Namespace: s.service.Namespace}
+	if backward(e) {
+		f.SourceService = name
+	} else {
+		f.DestinationService = name
+	}
 }
 
 func (s *sighting) addresses(p *parcel) {
@@ -129,7 +151,7 @@ func layer4(p *parcel, e *model.Event) {
 		}{}
 		setTCPFlags(&t.flags, e.TCPFlags)
 		t.tcp.SourcePort, t.tcp.DestinationPort = src, dst
-		if e.Flags&model.EventFragment == 0 {
+		if e.Flags&model.EventFragment == 0 && e.Socket == 0 {
 			t.tcp.Flags = &t.flags
 		}
 		t.wrap.TCP = &t.tcp
@@ -198,6 +220,9 @@ func (d *decoder) file(n uint8) string {
 func (s *sighting) summary(f *flowpb.Flow) string {
 	if s.ev.Flags&model.EventFragment != 0 {
 		return flowtext.Protocol(f) + " later fragment"
+	}
+	if s.ev.Socket != 0 {
+		return flowtext.Protocol(f)
 	}
 	if f.GetL4().GetTCP() != nil {
 		return s.dec.tcp[s.ev.TCPFlags]

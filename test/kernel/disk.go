@@ -31,6 +31,7 @@ var programs = []program{
 	{"overlay.test", module0 + "bpf/overlay", true},
 	{"host.test", module0 + "bpf/host", true},
 	{"loader.test", module0 + "internal/datapath/loader", true},
+	{"service.test", module0 + "internal/datapath/service", true},
 	{"link.test", module0 + "internal/datapath/link", true},
 	{"e2e.test", module0 + "test/e2e", true},
 }

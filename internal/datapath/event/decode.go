@@ -11,7 +11,11 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-const recordSize = int(unsafe.Sizeof(layout.Event{}))
+// Sizes of the two kinds of records.
+const (
+	recordSize = int(unsafe.Sizeof(layout.Event{}))
+	sockSize   = int(unsafe.Sizeof(layout.SockEvent{}))
+)
 
 // decoder turns the records of one CPU's ring into events.
 type decoder struct {
@@ -24,12 +28,22 @@ func (d *decoder) tick() { d.wall = time.Now().UnixNano() - int64(maps.Now()) }
 
 // decode fills e from a record; false if the record has another layout.
 func (d *decoder) decode(b []byte, e *model.Event) bool {
-	if len(b) != recordSize {
-		return false
-	}
 	if d.wall == 0 {
 		d.tick()
 	}
+	switch len(b) {
+	case recordSize:
+		d.packet(b, e)
+	case sockSize:
+		d.socket(b, e)
+	default:
+		return false
+	}
+	return true
+}
+
+// packet fills e from the record of a packet.
+func (d *decoder) packet(b []byte, e *model.Event) {
 	var r layout.Event
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&r)), recordSize), b)
 	*e = model.Event{
@@ -42,7 +56,28 @@ func (d *decoder) decode(b []byte, e *model.Event) bool {
 		Src: ip(&r.Src), Dst: ip(&r.Dst), Xlated: ip(&r.Xlated), Tunnel: ip(&r.Tunnel),
 		SrcMAC: r.SrcMac, DstMAC: r.DstMac, File: r.File, Line: r.Line, CPU: d.cpu,
 	}
-	return true
+}
+
+// socket fills e from the record of a socket.
+func (d *decoder) socket(b []byte, e *model.Event) {
+	var r layout.SockEvent
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&r)), sockSize), b)
+	*e = model.Event{
+		Time: time.Unix(0, int64(r.Time)+d.wall), Type: r.Type, Code: r.Code, Flags: model.EventFlags(r.Flags), Proto: r.Proto,
+		Socket: r.Socket, Cgroup: r.Cgroup, Netns: r.Netns, Front: netip.AddrPortFrom(ip(&r.Front), be16(r.FrontPort)),
+		File: r.File, Line: r.Line, CPU: d.cpu,
+	}
+	back, backPort := ip(&r.Back), be16(r.BackPort)
+	switch {
+	case r.Type != layout.EventTraceSock || r.Code == layout.SockPreFwd:
+		e.Dst, e.DstPort = e.Front.Addr(), e.Front.Port()
+	case r.Code == layout.SockPostFwd:
+		e.Dst, e.DstPort = back, backPort
+	case r.Code == layout.SockPreRev:
+		e.Src, e.SrcPort = back, backPort
+	case r.Code == layout.SockPostRev:
+		e.Src, e.SrcPort = e.Front.Addr(), e.Front.Port()
+	}
 }
 
 func ip(a *layout.Addr) netip.Addr {

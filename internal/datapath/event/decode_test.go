@@ -47,7 +47,7 @@ func TestDecode(t *testing.T) {
 	if age := time.Since(got.Time); age < -time.Second || age > time.Second {
 		t.Errorf("time is off by %v", age)
 	}
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}), cmpopts.IgnoreFields(model.Event{}, "Time")); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmpopts.IgnoreFields(model.Event{}, "Time")); diff != "" {
 		t.Error(diff)
 	}
 	for _, n := range []int{0, 1, recordSize - 1, recordSize + 1} {
@@ -57,27 +57,70 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+func sockRecord(r layout.SockEvent) []byte {
+	b := make([]byte, sockSize)
+	copy(b, unsafe.Slice((*byte)(unsafe.Pointer(&r)), sockSize))
+	return b
+}
+
+var talk = layout.SockEvent{
+	Type: layout.EventTraceSock, Flags: layout.EventL4, Proto: 6, Front: layout.AddrFrom(netip.MustParseAddr("172.20.0.1")), FrontPort: be16(80),
+	Back: layout.AddrFrom(netip.MustParseAddr("10.0.0.3")), BackPort: be16(8080), Socket: 11, Cgroup: 12, Netns: 13, Service: 14,
+}
+
+// Of a socket one end is known: the service or the backend, before or behind the socket.
+func TestDecodeSocket(t *testing.T) {
+	front, back := netip.MustParseAddr("172.20.0.1"), netip.MustParseAddr("10.0.0.3")
+	for code, want := range map[uint8]model.Event{
+		layout.SockPreFwd:  {Dst: front, DstPort: 80},
+		layout.SockPostFwd: {Dst: back, DstPort: 8080},
+		layout.SockPreRev:  {Src: back, SrcPort: 8080},
+		layout.SockPostRev: {Src: front, SrcPort: 80},
+	} {
+		want.Type, want.Code, want.Flags, want.Proto, want.CPU = model.EventSock, code, model.EventL4, 6, 3
+		want.Front, want.Socket, want.Cgroup, want.Netns = netip.AddrPortFrom(front, 80), 11, 12, 13
+		r := talk
+		r.Code = code
+		d := decoder{cpu: 3}
+		var got model.Event
+		if !d.decode(sockRecord(r), &got) {
+			t.Fatal("not decoded")
+		}
+		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}), cmpopts.IgnoreFields(model.Event{}, "Time")); diff != "" {
+			t.Errorf("point %d: %s", code, diff)
+		}
+	}
+	r := talk
+	r.Type, r.Code, r.Back, r.File, r.Line = layout.EventDrop, layout.DropNoService, layout.Addr{}, 16, 77
+	var got model.Event
+	if d := (decoder{}); !d.decode(sockRecord(r), &got) || got.Type != model.EventDrop || got.Code != 158 || got.Dst != front || got.DstPort != 80 || got.Line != 77 {
+		t.Errorf("a refusal: %+v", got)
+	}
+}
+
 func decoded(t testing.TB, b []byte) {
 	var d decoder
 	var e model.Event
-	if d.decode(b, &e) != (len(b) == recordSize) {
+	if d.decode(b, &e) != (len(b) == recordSize || len(b) == sockSize) {
 		t.Error("a record is one by its size alone")
 	}
 }
 
 func FuzzDecode(f *testing.F) {
 	f.Add(record(full))
+	f.Add(sockRecord(talk))
 	f.Fuzz(func(t *testing.T, b []byte) { decoded(t, b) })
 }
 
 // TestCase37Records: records of the kernel's rings, of any length and content.
 func TestCase37Records(t *testing.T) {
 	c := score.Start(t, "37", "fuzz the kernel's records")
-	r, good := c.Rand(), [][]byte{record(full)}
+	r, good := c.Rand(), [][]byte{record(full), sockRecord(talk)}
 	cost := mutate.Each(t, score.Size(50_000, 10_000_000), time.Minute, func() []byte {
 		b := mutate.Text(r, good)
 		if r.IntN(2) == 0 {
-			b = append(b, make([]byte, recordSize)...)[:recordSize]
+			size := []int{recordSize, sockSize}[r.IntN(2)]
+			b = append(b, make([]byte, size)...)[:size]
 		}
 		return b
 	}, func(b []byte) { decoded(t, b) })

@@ -16,8 +16,8 @@ type Attachment struct {
 	IfIndex int
 }
 
-// Adopt replaces the programs of all attachments by the loaded ones and forgets those whose device is gone. It returns
-// what is attached afterwards. Once it has succeeded no old program runs, and maps.Maps.Settle may follow.
+// Adopt replaces the programs of all attachments by the loaded ones and forgets those whose device is gone; those of sockets
+// are attached or taken off as configured. It returns which devices have programs afterwards. Once it has succeeded no old program runs, and maps.Maps.Settle may follow.
 func (l *Loader) Adopt() ([]Attachment, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -31,6 +31,9 @@ func (l *Loader) Adopt() ([]Attachment, error) {
 			return kept, err
 		}
 		kept = append(kept, a)
+	}
+	if err := l.attachSockets(); err != nil {
+		return kept, err
 	}
 	l.forget()
 	return kept, nil

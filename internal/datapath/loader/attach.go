@@ -130,12 +130,20 @@ func (l *Loader) pin(r Role, ifindex int, h hook) string {
 	return filepath.Join(l.cfg.Links, fmt.Sprintf("%s-%d-%s", r, ifindex, h.name))
 }
 
-// attachTCX updates the pinned link, or makes one where there is none or its device is gone.
+// attachTCX puts a program onto a hook of a device.
 func (l *Loader) attachTCX(r Role, ifindex int, h hook, prog *ebpf.Program) error {
-	pin := l.pin(r, ifindex, h)
+	return l.attachLink(l.pin(r, ifindex, h), prog, func(have link.Link) (bool, ebpf.ProgramID) {
+		on, running := linked(have, ifindex)
+		return on == ifindex, running
+	}, func() (link.Link, error) { return newLink(r, ifindex, h, prog) })
+}
+
+// attachLink updates a pinned link, or makes one where there is none or it is not where it belongs: sits says that, and
+// which program it runs.
+func (l *Loader) attachLink(pin string, prog *ebpf.Program, sits func(link.Link) (bool, ebpf.ProgramID), make func() (link.Link, error)) error {
 	have, err := link.LoadPinnedLink(pin, nil)
 	if err == nil {
-		if on, running := linked(have, ifindex); on == ifindex {
+		if here, running := sits(have); here {
 			if id := programID(prog); id == 0 || id != running {
 				err = have.Update(prog)
 			}
@@ -147,13 +155,14 @@ func (l *Loader) attachTCX(r Role, ifindex int, h hook, prog *ebpf.Program) erro
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		l.deps.Log.Warn("Replacing a pinned link that does not open", "pin", pin, "error", err)
 	}
-	if err := removePin(pin); err != nil {
+	// Closing would detach what is elsewhere too, but some time later.
+	if err := unpinLink(pin); err != nil {
 		return err
 	}
-	if ok, err := l.repin(pin, ifindex, prog); ok || err != nil {
+	if ok, err := l.repin(pin, prog, sits); ok || err != nil {
 		return err
 	}
-	next, err := newLink(r, ifindex, h, prog)
+	next, err := make()
 	if err != nil {
 		return err
 	}
@@ -171,12 +180,12 @@ func (l *Loader) hold(pin string, next link.Link) error {
 }
 
 // repin pins a link again that lives on without its pin, in its newest form.
-func (l *Loader) repin(pin string, ifindex int, prog *ebpf.Program) (done bool, err error) {
+func (l *Loader) repin(pin string, prog *ebpf.Program, sits func(link.Link) (bool, ebpf.ProgramID)) (done bool, err error) {
 	have := l.held[pin]
 	if have == nil {
 		return false, nil
 	}
-	if on, _ := linked(have, ifindex); on != ifindex {
+	if here, _ := sits(have); !here {
 		return false, l.release(pin)
 	}
 	info, err := have.Info()
@@ -218,10 +227,10 @@ func newLink(r Role, ifindex int, h hook, prog *ebpf.Program) (link.Link, error)
 	return link.AttachTCX(link.TCXOptions{Interface: ifindex, Program: prog, Attach: h.attach, Anchor: link.Head()})
 }
 
-// elsewhere is where a link sits that sits on a device, but not on the expected one.
+// elsewhere is where a link sits that sits somewhere, but not on the expected device.
 const elsewhere = -1
 
-// linked is where a tcx or netkit link sits (0 when its device is gone) and which program it runs. A netkit link tells the end
+// linked is where a link sits (0 when its device is gone) and which program it runs. A netkit link tells the end
 // inside the workload, by its number there: expected is the host side that it should belong to.
 func linked(l link.Link, expected int) (ifindex int, prog ebpf.ProgramID) {
 	info, err := l.Info()
@@ -240,6 +249,9 @@ func linked(l link.Link, expected int) (ifindex int, prog ebpf.ProgramID) {
 	}
 	if t := info.TCX(); t != nil {
 		return int(t.Ifindex), info.Program
+	}
+	if g := info.Cgroup(); g != nil && g.CgroupId != 0 {
+		return elsewhere, info.Program
 	}
 	return 0, 0
 }

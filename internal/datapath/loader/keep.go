@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	layout "github.com/hypha-net/hypha/bpf/maps"
+	"github.com/hypha-net/hypha/bpf/sock"
 )
 
 // The verifier takes a second of CPU time over the programs, several when the node is busy: time in which a restarted
@@ -26,22 +27,22 @@ import (
 // obtain returns the programs for the options: those of an earlier agent where they are the same, else newly loaded ones.
 // kept is what the names of their pins begin with, "" when they are not pinned.
 func (l *Loader) obtain(o Options) (progs map[string]*ebpf.Program, kept string, err error) {
-	constants := func(object string) layout.Config { return o.constants(object, l.deps.Kernel.Peer) }
+	constants := func(object string) layout.Config { return o.constants(object, l.deps.Kernel, l.host) }
 	if l.cfg.Programs == "" {
-		progs, err = load(constants, l.deps.Maps)
+		progs, err = load(l.objects(), constants, l.deps.Maps)
 		return progs, "", err
 	}
 	if err := os.MkdirAll(l.cfg.Programs, 0o700); err != nil {
 		return nil, "", fmt.Errorf("make program directory: %w", err)
 	}
-	if kept, err = digest(constants, l.deps.Maps); err != nil {
+	if kept, err = digest(l.objects(), constants, l.deps.Maps); err != nil {
 		return nil, "", err
 	}
 	if progs = l.pinned(kept); progs != nil {
 		l.deps.Log.Debug("programs of an earlier agent taken", "digest", kept)
 		return progs, kept, nil
 	}
-	if progs, err = load(constants, l.deps.Maps); err != nil {
+	if progs, err = load(l.objects(), constants, l.deps.Maps); err != nil {
 		return nil, "", err
 	}
 	for name, p := range progs {
@@ -57,11 +58,11 @@ func (l *Loader) obtain(o Options) (progs map[string]*ebpf.Program, kept string,
 // pinned opens the set of programs with this digest; nil unless it is complete.
 func (l *Loader) pinned(digest string) map[string]*ebpf.Program {
 	progs := map[string]*ebpf.Program{}
-	for _, name := range programNames() {
+	for _, name := range l.programNames() {
 		p, err := ebpf.LoadPinnedProgram(l.programPin(digest, name), nil)
 		if err == nil {
 			progs[name] = p
-			if p.Type() == ebpf.SchedCLS {
+			if typed(name, p.Type()) {
 				continue
 			}
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -95,8 +96,8 @@ func (l *Loader) programPin(digest, name string) string {
 	return filepath.Join(l.cfg.Programs, digest+"-"+name)
 }
 
-// programNames are all programs that some role needs.
-func programNames() (out []string) {
+// programNames are all programs that this loader needs.
+func (l *Loader) programNames() (out []string) {
 	for _, r := range [...]Role{Pod, Overlay, Device} {
 		for _, h := range hooks {
 			if name := r.program(h); name != "" {
@@ -104,11 +105,22 @@ func programNames() (out []string) {
 			}
 		}
 	}
+	if l.cfg.Cgroup != "" {
+		out = slices.AppendSeq(out, maps.Keys(sock.Hooks()))
+	}
 	return out
 }
 
+// typed says whether a program of this name has this type.
+func typed(name string, t ebpf.ProgramType) bool {
+	if _, ok := sock.Hooks()[name]; ok {
+		return t == ebpf.CGroupSockAddr || t == ebpf.CGroupSock
+	}
+	return t == ebpf.SchedCLS
+}
+
 // digest tells sets of programs apart by all that goes into them: the objects, the constants and the very maps.
-func digest(constants func(object string) layout.Config, shared map[string]*ebpf.Map) (string, error) {
+func digest(objects []object, constants func(object string) layout.Config, shared map[string]*ebpf.Map) (string, error) {
 	h := sha256.New()
 	for _, object := range objects {
 		sum := sha256.Sum256(object.code())

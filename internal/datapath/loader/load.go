@@ -16,6 +16,8 @@ import (
 	layout "github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/overlay"
 	"github.com/hypha-net/hypha/bpf/pod"
+	"github.com/hypha-net/hypha/bpf/sock"
+	"github.com/hypha-net/hypha/internal/netns"
 )
 
 // Config says where attachments are pinned and how.
@@ -23,7 +25,8 @@ type Config struct {
 	Links    string // directory in bpffs; made if absent
 	Programs string // directory in bpffs for the loaded programs, made if absent; "": they are not kept
 	Options  Options
-	Clsact   bool // use clsact filters even where the kernel has tcx
+	Clsact   bool   // use clsact filters even where the kernel has tcx
+	Cgroup   string // directory of the control group whose sockets find services; "": none's
 }
 
 // Deps are what a loader needs from others.
@@ -42,6 +45,7 @@ type Loader struct {
 	progs map[string]*ebpf.Program
 	held  map[string]link.Link // attached links, by pin
 	kept  string               // what the names of this loader's pinned programs begin with; "": none are pinned
+	host  uint64               // cookie of the node's network namespace, for programs of sockets
 }
 
 // New loads the programs. Nothing is attached yet, and what is attached stays as it is until Adopt or Attach*.
@@ -51,6 +55,11 @@ func New(cfg Config, deps Deps) (*Loader, error) {
 	}
 	l := &Loader{cfg: cfg, deps: deps, held: map[string]link.Link{}}
 	var err error
+	if cfg.Cgroup != "" {
+		if l.host, err = netns.Cookie(); err != nil {
+			return nil, err
+		}
+	}
 	l.progs, l.kept, err = l.obtain(cfg.Options)
 	if err != nil {
 		return nil, err
@@ -83,20 +92,31 @@ func (l *Loader) Close() error {
 	return err
 }
 
-// podObject is the object on workloads' pairs.
-const podObject = "pod"
+// podObject is the object on workloads' pairs, sockObject that on sockets.
+const (
+	podObject  = "pod"
+	sockObject = "sock"
+)
 
-// objects are what is loaded.
-var objects = [...]struct {
+type object struct {
 	name string
 	spec func() (*ebpf.CollectionSpec, error)
 	code func() []byte
-}{{podObject, pod.Spec, pod.Object}, {"overlay", overlay.Spec, overlay.Object}, {"host", host.Spec, host.Object}}
+}
+
+// objects are what is loaded.
+func (l *Loader) objects() []object {
+	all := []object{{podObject, pod.Spec, pod.Object}, {"overlay", overlay.Spec, overlay.Object}, {"host", host.Spec, host.Object}}
+	if l.cfg.Cgroup != "" {
+		all = append(all, object{sockObject, sock.Spec, sock.Object})
+	}
+	return all
+}
 
 // load brings all program objects into the kernel, or none. The verifier takes its time, so they go side by side.
-func load(constants func(object string) layout.Config, shared map[string]*ebpf.Map) (_ map[string]*ebpf.Program, err error) {
+func load(objects []object, constants func(object string) layout.Config, shared map[string]*ebpf.Map) (_ map[string]*ebpf.Program, err error) {
 	var g errgroup.Group
-	var loaded [len(objects)]map[string]*ebpf.Program
+	loaded := make([]map[string]*ebpf.Program, len(objects))
 	for i, object := range objects {
 		loaded[i] = map[string]*ebpf.Program{}
 		g.Go(func() error {

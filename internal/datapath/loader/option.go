@@ -20,16 +20,16 @@ type Options struct {
 	Accounting     bool          // packets and bytes per connection
 	MasqPortMin    uint16        // inclusive
 	MasqPortMax    uint16
+	SockHost       bool       // sockets find services in the node's own network namespace only
 	Router4        netip.Addr // the workloads' gateway
 	Router6        netip.Addr
 }
 
-// constants are those of an object; peer says whether the kernel has bpf_redirect_peer. The program of a netkit pair runs
-// while the workload sends, where that helper drops, so no workload's program uses it as soon as there is such a pair.
-func (o Options) constants(object string, peer bool) layout.Config {
-	if object == podObject && o.Netkit {
-		peer = false
-	}
+// constants are those of an object on a kernel; host is the cookie of the node's network namespace. The program of a netkit
+// pair runs while the workload sends, where bpf_redirect_peer drops, so no workload's program uses it as soon as there is
+// such a pair.
+func (o Options) constants(object string, k Kernel, host uint64) layout.Config {
+	peer, sock := k.Peer && !(object == podObject && o.Netkit), object == sockObject
 	c := layout.Config{TunnelIfindex: uint32(o.TunnelIfIndex), TunnelPort: uint32(o.TunnelPort),
 		ReportInterval: uint32(o.ReportInterval / time.Millisecond), MasqPortMin: o.MasqPortMin,
 		MasqPortMax: o.MasqPortMax, Router4: layout.AddrFrom(o.Router4), Router6: layout.AddrFrom(o.Router6)}
@@ -40,10 +40,14 @@ func (o Options) constants(object string, peer bool) layout.Config {
 		{o.IPv4, layout.ConfigIPv4}, {o.IPv6, layout.ConfigIPv6}, {o.Overlay, layout.ConfigOverlay},
 		{o.Masq4, layout.ConfigMasq4}, {o.Masq6, layout.ConfigMasq6}, {o.Events, layout.ConfigEvents},
 		{o.Trace, layout.ConfigTrace}, {o.Accounting, layout.ConfigAccounting}, {peer, layout.ConfigRedirectPeer},
+		{sock && o.SockHost, layout.ConfigSockHost}, {sock && k.Retval, layout.ConfigRetval},
 	} {
 		if f.on {
 			c.Flags |= f.bit
 		}
+	}
+	if sock {
+		c.HostNetns = host
 	}
 	return c
 }

@@ -40,6 +40,7 @@ type Kernel struct {
 	Peer    bool // bpf_redirect_peer works
 	VXLAN   bool
 	Netkit  bool
+	Retval  bool // programs of control groups may choose the error of a call
 }
 
 // Err names everything required that is missing, with its remedy; nil if the datapath can run.
@@ -78,6 +79,8 @@ func Probe() Kernel {
 		k.try("helper "+helperName(f), true, kernelRemedy, features.HaveProgramHelper(ebpf.SchedCLS, f))
 	}
 	k.Peer = k.try("helper "+helperName(asm.FnRedirectPeer), false, "", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnRedirectPeer))
+	k.try("program type cgroup_sock_addr", false, "without it services cannot be translated at sockets", features.HaveProgramType(ebpf.CGroupSockAddr))
+	k.Retval = k.try("helper "+helperName(asm.FnSetRetval), false, "without it a socket is refused with EPERM", features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSetRetval))
 	_, err := link.QueryPrograms(link.QueryOptions{Target: loIndex, Attach: ebpf.AttachTCXIngress})
 	k.TCX = k.try("tcx", false, "without it clsact filters are used", err)
 	_, err = link.QueryPrograms(link.QueryOptions{Target: loIndex, Attach: ebpf.AttachNetkitPrimary})

@@ -62,6 +62,8 @@ func (m *Maps) dump(name string, row *[]Column, next func() bool) error {
 			return []Column{{"IFINDEX", num(*k)}, {"MASQUERADE-IPV4", addr(d.Masq4)}, {"MASQUERADE-IPV6", addr(d.Masq6)},
 				{"MTU", num(d.MTU)}, {"L3", strconv.FormatBool(d.L3)}}
 		})
+	case LBAddress, LBFrontend, LBSlot, LBMaglev, LBMember, LBAffinity, LBReverse, LBSource:
+		return m.dumpLB(name, row, next)
 	case State:
 		return m.dumpOne(row, next, func() ([][]Column, error) {
 			s, err := m.readState()

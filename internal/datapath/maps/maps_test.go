@@ -251,6 +251,12 @@ func TestDumpEveryMap(t *testing.T) {
 	must(t, put(m.ct, k, layout.CTValue{Expires: Now() + 60e9, Flags: layout.CTSeenReply}))
 	must(t, put(m.nat, layout.NATKey{Proto: 6, Sport: be16(1000)}, layout.NATValue{Port: be16(10240)}))
 	must(t, put(m.frag, layout.FragKey{Proto: 17}, layout.FragValue{Sport: be16(53)}))
+	must(t, m.PutFrontend(frontend, Frontend{Service: 1}))
+	must(t, m.PutFrontendAddr(frontend.Addr, FrontendAddr{VIP: true}))
+	must(t, m.PutSlots(1, slotSet))
+	must(t, m.PutRanges(1, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}))
+	must(t, put(m.lbAffinity, layout.LBAffinityKey{Service: 1, Kind: layout.LBClientNetns}, layout.LBAffinity{Used: 1}))
+	must(t, put(m.lbReverse, layout.LBReverseKey{Socket: 1, Proto: 6}, layout.LBReverse{Service: 1}))
 	list, err := m.List()
 	must(t, err)
 	if len(list) != len(m.byName) {

@@ -23,6 +23,7 @@ type Config struct {
 	NAT      uint32  // rows of nat_v1
 	Policy   uint32  // rows of policy_v1 and of policy_overflow_v1
 	IPCache  uint32  // rows of ipcache_exact_v1 and of ipcache_v1
+	Services uint32  // rows of lb_frontend_v1, from which the other maps of services follow
 	Ring     uint32  // bytes of one CPU's event ring, a power of two, default DefaultRing
 }
 
@@ -41,6 +42,8 @@ type Maps struct {
 	class, ct, devices, endpoints, eventCount, events, frag *handle
 	ipExact, ipLPM, ipWas, metrics, nat, overflow           *handle
 	policy, state                                           *handle
+
+	lbAddress, lbAffinity, lbFrontend, lbMaglev, lbMember, lbReverse, lbSlot, lbSource *handle
 
 	stateMu    sync.Mutex                             // one change of state_v1 at a time
 	endpointMu sync.Mutex                             // one writer of endpoints_v1 at a time
@@ -102,6 +105,8 @@ func (m *Maps) name() {
 	for name, f := range map[string]**handle{
 		Class: &m.class, CT: &m.ct, Devices: &m.devices, Endpoints: &m.endpoints, EventCount: &m.eventCount,
 		Events: &m.events, Frag: &m.frag, IPCacheExact: &m.ipExact, IPCache: &m.ipLPM, IPCacheWas: &m.ipWas, Metrics: &m.metrics,
+		LBAddress: &m.lbAddress, LBAffinity: &m.lbAffinity, LBFrontend: &m.lbFrontend, LBMaglev: &m.lbMaglev,
+		LBMember: &m.lbMember, LBReverse: &m.lbReverse, LBSlot: &m.lbSlot, LBSource: &m.lbSource,
 		NAT: &m.nat, Overflow: &m.overflow, Policy: &m.policy, State: &m.state,
 	} {
 		*f = m.byName[name]

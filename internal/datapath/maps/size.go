@@ -2,6 +2,7 @@ package maps
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"os"
 
@@ -14,22 +15,27 @@ import (
 // DefaultRatio is the part of the machine's memory that the maps may take when no size is configured.
 const DefaultRatio = 0.0025
 
-// Shares of that memory for the two tables that the kernel allocates in full. What remains is for the bucket arrays
+// Shares of that memory for the tables that the kernel allocates in full. What remains is for the bucket arrays
 // and rows of the others, which grow with use.
 const (
 	ctShare  = 0.30
 	natShare = 0.14
+	lbShare  = 0.03 // each of the two
 )
 
 // Bounds of derived sizes, in rows.
 const (
 	ctFloor, ctCeiling   = 65536, 4 << 20
 	natFloor, natCeiling = 32768, 4 << 20
+	lbFloor, lbCeiling   = 16384, 1 << 20
 	sizeStep             = 4096 // derived sizes are multiples, so that a little less memory after a reboot changes none
 )
 
 // rowOverhead is what the kernel adds to a row of an LRU hash: its head (48 bytes) and its share of the bucket array.
 const rowOverhead = 48 + 16
+
+// lbFrontends is how many rows lb_frontend_v1 has as declared.
+const lbFrontends = 65536
 
 // DefaultRing is the size in bytes of one CPU's event ring.
 const DefaultRing = 1 << 20
@@ -64,6 +70,12 @@ func resize(specs map[string]*ebpf.MapSpec, cfg Config, mem uint64, cpus int) er
 	set(Overflow, cfg.Policy)
 	set(IPCacheExact, cfg.IPCache)
 	set(IPCache, cfg.IPCache)
+	derive(LBAffinity, 0, lbShare, lbFloor, lbCeiling)
+	derive(LBReverse, 0, lbShare, lbFloor, lbCeiling)
+	for _, name := range []string{LBAddress, LBFrontend, LBSource, LBMaglev, LBMember, LBSlot} {
+		// As many to a frontend as declared.
+		set(name, uint32(min(uint64(cfg.Services)*uint64(specs[name].MaxEntries/lbFrontends), math.MaxInt32)))
+	}
 
 	ring := cfg.Ring
 	if ring == 0 {

@@ -17,6 +17,7 @@ import (
 	"github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/overlay"
 	"github.com/hypha-net/hypha/bpf/pod"
+	"github.com/hypha-net/hypha/bpf/sock"
 	"github.com/hypha-net/hypha/internal/testutil/netns"
 )
 
@@ -31,7 +32,7 @@ type Config struct {
 // AllOn are all flags of a configuration, AllOff none but the two IP versions.
 const (
 	AllOn = maps.ConfigIPv4 | maps.ConfigIPv6 | maps.ConfigOverlay | maps.ConfigMasq4 | maps.ConfigMasq6 |
-		maps.ConfigEvents | maps.ConfigTrace | maps.ConfigAccounting | maps.ConfigRedirectPeer
+		maps.ConfigEvents | maps.ConfigTrace | maps.ConfigAccounting | maps.ConfigRedirectPeer | maps.ConfigSockHost | maps.ConfigRetval
 	AllOff = maps.ConfigIPv4 | maps.ConfigIPv6
 )
 
@@ -123,13 +124,16 @@ func (e *Env) shared() map[string]*ebpf.Map {
 		"class_v1": m.ClassV1, "ct_v1": m.CtV1, "devices_v1": m.DevicesV1, "endpoints_v1": m.EndpointsV1,
 		"event_count_v1": m.EventCountV1, "events_v1": m.EventsV1, "frag_v1": m.FragV1,
 		"ipcache_exact_v1": m.IpcacheExactV1, "ipcache_v1": m.IpcacheV1, "ipcache_was_v1": m.IpcacheWasV1, "metrics_v1": m.MetricsV1, "nat_v1": m.NatV1,
+		"lb_address_v1": m.LbAddressV1, "lb_affinity_v1": m.LbAffinityV1, "lb_frontend_v1": m.LbFrontendV1,
+		"lb_maglev_v1": m.LbMaglevV1, "lb_member_v1": m.LbMemberV1, "lb_reverse_v1": m.LbReverseV1, "lb_slot_v1": m.LbSlotV1,
+		"lb_source_v1":       m.LbSourceV1,
 		"policy_overflow_v1": m.PolicyOverflowV1, "policy_v1": m.PolicyV1, "scratch_v1": m.ScratchV1, "state_v1": m.StateV1,
 	}
 }
 
 // Objects are the program objects: a name, and how to read them.
 func Objects() map[string]func() (*ebpf.CollectionSpec, error) {
-	return map[string]func() (*ebpf.CollectionSpec, error){"pod": pod.Spec, "overlay": overlay.Spec, "host": host.Spec}
+	return map[string]func() (*ebpf.CollectionSpec, error){"pod": pod.Spec, "overlay": overlay.Spec, "host": host.Spec, "sock": sock.Spec}
 }
 
 var objectOf = map[string]string{
