@@ -3,6 +3,8 @@ package model
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -147,4 +149,11 @@ func (s *Service) FullName() string {
 		return s.Name
 	}
 	return s.Namespace + "/" + s.Name
+}
+
+// Equal says whether two services are the same in everything.
+func (s *Service) Equal(o *Service) bool {
+	a, b := *s, *o
+	a.Backends, b.Backends, a.Ranges, b.Ranges = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b) && slices.Equal(s.Backends, o.Backends) && slices.Equal(s.Ranges, o.Ranges)
 }
