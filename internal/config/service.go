@@ -6,10 +6,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// maglevSizes are the published sizes of Maglev tables.
-var maglevSizes = []uint32{251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071}
+	"github.com/hypha-net/hypha/internal/control/service"
+)
 
 const seedLen = 12
 
@@ -56,8 +55,8 @@ func (a *Agent) checkServices(bad func(string, string, ...any)) {
 	if a.LBAlgorithm != "random" && a.LBAlgorithm != "maglev" {
 		bad("bpf-lb-algorithm", "%q is none of random, maglev", a.LBAlgorithm)
 	}
-	if !slices.Contains(maglevSizes, a.LBMaglevSize) {
-		bad("bpf-lb-maglev-table-size", "%d is none of the primes %s", a.LBMaglevSize, strings.Trim(fmt.Sprint(maglevSizes), "[]"))
+	if !slices.Contains(service.TableSizes, a.LBMaglevSize) {
+		bad("bpf-lb-maglev-table-size", "%d is none of the primes %s", a.LBMaglevSize, strings.Trim(fmt.Sprint(service.TableSizes), "[]"))
 	}
 	if _, err := a.MaglevSeed(); err != nil {
 		bad("bpf-lb-maglev-hash-seed", "%v", err)

@@ -50,6 +50,10 @@ func (d *decoder) see(e *model.Event) *sighting {
 	_, _ = d.random.Read(s.uuid[:]) // never fails
 	s.src = d.end(e.Src, e.SrcEndpoint, e.SrcIdentity)
 	s.dst = d.end(e.Dst, e.DstEndpoint, e.DstIdentity)
+	if e.Flags&model.EventL4 != 0 && ported(e.Proto) {
+		s.src.service, _ = d.resolver.Service(e.Src, e.SrcPort, e.Proto)
+		s.dst.service, _ = d.resolver.Service(e.Dst, e.DstPort, e.Proto)
+	}
 	if e.IfIndex != 0 {
 		s.device = d.resolver.Interface(e.IfIndex)
 	}
@@ -59,6 +63,8 @@ func (d *decoder) see(e *model.Event) *sighting {
 	s.verdict, s.reason = s.judged()
 	return s
 }
+
+func ported(proto uint8) bool { return proto == protoTCP || proto == protoUDP || proto == protoSCTP }
 
 // end names one end. The identity is the one that the datapath judged by; a name may be younger.
 func (d *decoder) end(addr netip.Addr, id uint16, identity model.IdentityID) end {

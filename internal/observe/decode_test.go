@@ -73,6 +73,12 @@ func (world) Interface(n uint32) string {
 	return ""
 }
 
+func (world) Service(a netip.Addr, port uint16, proto uint8) (Service, bool) {
+	return Service{Name: "web", Namespace: "shop"}, a == vip && port == 80 && proto == 6
+}
+
+var vip = netip.MustParseAddr("10.96.0.1")
+
 var when = time.Unix(1_700_000_000, 5)
 
 func newObserver(t testing.TB, cfg Config) *Observer {

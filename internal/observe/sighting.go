@@ -33,6 +33,7 @@ type end struct {
 	labels    []string
 	workloads []Workload
 	names     []string
+	service   Service
 }
 
 // flow writes the sighting out, once: all who ask get the same flow, which nobody may change.

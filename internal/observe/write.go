@@ -50,6 +50,7 @@ func (s *sighting) write() *flowpb.Flow {
 	layer4(p, e)
 	f.Source, f.SourceNames = s.src.write(&p.src), s.src.names
 	f.Destination, f.DestinationNames = s.dst.write(&p.dst), s.dst.names
+	f.SourceService, f.DestinationService = s.src.service.write(), s.dst.service.write()
 	if e.IfIndex != 0 {
 		p.device.Index, p.device.Name = e.IfIndex, s.device
 		f.Interface = &p.device
@@ -165,6 +166,13 @@ func (x *end) write(out *flowpb.Endpoint) *flowpb.Endpoint {
 		out.Workloads = append(out.Workloads, &flowpb.Workload{Name: w.Name, Kind: w.Kind})
 	}
 	return out
+}
+
+func (x Service) write() *flowpb.Service {
+	if x.Name == "" {
+		return nil
+	}
+	return &flowpb.Service{Name: x.Name, Namespace: x.Namespace}
 }
 
 // fate is what became of the packet.

@@ -180,3 +180,6 @@ func (p *Plan) Count() (frontends, backends int) { return p.frontends, p.backend
 
 // Refused says which services are not served, and why. The map is the caller's.
 func (p *Plan) Refused() map[model.ServiceID]error { return maps.Clone(p.refused) }
+
+// IDs are the services it knows.
+func (p *Plan) IDs() []model.ServiceID { return slices.Collect(maps.Keys(p.services)) }

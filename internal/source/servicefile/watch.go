@@ -48,7 +48,7 @@ type stamp struct {
 
 // New makes one; Run follows it.
 func New(path string, log *slog.Logger) *File {
-	return &File{path: path, log: log, tab: table.New[model.Frontend, model.Service]("services file", func(f model.Frontend) []byte { return []byte(f.String()) })}
+	return &File{path: path, log: log, tab: table.New[model.Frontend, model.Service]("services file", table.Frontend)}
 }
 
 // Table holds the services of the last good file; it is complete once there was one.
