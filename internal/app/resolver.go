@@ -16,6 +16,9 @@ type resolver struct {
 	ips        *table.Table[netip.Prefix, model.IPEntry]
 	identities func(model.IdentityID) (model.Labels, bool)
 	rule       func(model.RuleID) (model.RuleRef, bool)
+	service    func(addr netip.Addr, port uint16, proto uint8) (observe.Service, bool)
+
+	owners *owners
 
 	mu    sync.Mutex
 	local map[netip.Addr]uint16 // endpoint numbers by address, of snapshot seen
@@ -74,6 +77,23 @@ func (r *resolver) Identity(id model.IdentityID) (model.Labels, bool) { return r
 
 // Rule implements observe.Resolver.
 func (r *resolver) Rule(id model.RuleID) (model.RuleRef, bool) { return r.rule(id) }
+
+// Service implements observe.Resolver.
+func (r *resolver) Service(addr netip.Addr, port uint16, proto uint8) (observe.Service, bool) {
+	return r.service(addr, port, proto)
+}
+
+// Owner implements observe.Resolver.
+func (r *resolver) Owner(netns uint64, v6 bool) (netip.Addr, bool) {
+	e, ok := r.endpoints.Get(r.owners.of(netns))
+	if !ok {
+		return netip.Addr{}, false
+	}
+	if v6 {
+		return e.IPv6, e.IPv6.IsValid()
+	}
+	return e.IPv4, e.IPv4.IsValid()
+}
 
 // Interface implements observe.Resolver.
 func (r *resolver) Interface(index uint32) string {

@@ -15,7 +15,6 @@ import (
 type decoder struct {
 	cfg      Config
 	resolver Resolver
-	sockets  Sockets // may be nil
 	node     string
 	emitter  *flowpb.Emitter
 	random   *rand.ChaCha8
@@ -24,10 +23,10 @@ type decoder struct {
 	tcp      [256]string // summaries by TCP flags
 }
 
-func newDecoder(cfg Config, r Resolver, sockets Sockets) *decoder {
+func newDecoder(cfg Config, r Resolver) *decoder {
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // documented never to fail
-	d := &decoder{cfg: cfg, resolver: r, sockets: sockets, node: nodeName(cfg.Cluster, cfg.Node), random: rand.NewChaCha8(seed),
+	d := &decoder{cfg: cfg, resolver: r, node: nodeName(cfg.Cluster, cfg.Node), random: rand.NewChaCha8(seed),
 		emitter: &flowpb.Emitter{Name: "hypha", Version: cfg.Version}, labels: labelCache{}, rules: ruleCache{}}
 	for i := range d.tcp {
 		f := &flowpb.TCPFlags{}
@@ -49,11 +48,10 @@ func nodeName(cluster, node string) string {
 func (d *decoder) see(e *model.Event) *sighting {
 	s := &sighting{dec: d, ev: *e, dir: direction(e)}
 	_, _ = d.random.Read(s.uuid[:]) // never fails
-	if e.Socket != 0 && d.sockets != nil {
-		d.socket(s)
-	}
+	from, to := d.services(s)
 	s.src = d.end(s.ev.Src, e.SrcEndpoint, e.SrcIdentity)
 	s.dst = d.end(s.ev.Dst, e.DstEndpoint, e.DstIdentity)
+	s.src.service, s.dst.service = from, to
 	if e.IfIndex != 0 {
 		s.device = d.resolver.Interface(e.IfIndex)
 	}
@@ -64,19 +62,32 @@ func (d *decoder) see(e *model.Event) *sighting {
 	return s
 }
 
-// socket names the service that a socket talks to, and gives its own end the address of the workload that has it.
-func (d *decoder) socket(s *sighting) {
-	if name, ok := d.sockets.Service(s.ev.Front, s.ev.Proto); ok {
-		s.service = name
+// services names the services whose frontends an event speaks of: of its source, and of its destination. The own end of a socket
+// that talks to one gets the address of the workload that has it.
+func (d *decoder) services(s *sighting) (src, dst Service) {
+	e := &s.ev
+	if e.Socket == 0 {
+		if e.Flags&model.EventL4 != 0 && ported(e.Proto) {
+			src, _ = d.resolver.Service(e.Src, e.SrcPort, e.Proto)
+			dst, _ = d.resolver.Service(e.Dst, e.DstPort, e.Proto)
+		}
+		return src, dst
 	}
-	own := &s.ev.Src
-	if backward(&s.ev) {
-		own = &s.ev.Dst
+	name, _ := d.resolver.Service(e.Front.Addr(), e.Front.Port(), e.Proto)
+	a, known := d.resolver.Owner(e.Netns, e.Front.Addr().Is6())
+	if backward(e) {
+		if known {
+			e.Dst = a
+		}
+		return name, Service{}
 	}
-	if a, ok := d.sockets.Owner(s.ev.Netns, s.ev.Front.Addr().Is6()); ok {
-		*own = a
+	if known {
+		e.Src = a
 	}
+	return Service{}, name
 }
+
+func ported(proto uint8) bool { return proto == protoTCP || proto == protoUDP || proto == protoSCTP }
 
 // backward says whether an event tells of the way from a service to the socket.
 func backward(e *model.Event) bool {

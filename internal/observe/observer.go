@@ -35,10 +35,9 @@ type Config struct {
 	SourceFiles map[uint8]string // names of the datapath's source files by the number in an event
 }
 
-// Deps is what an Observer needs. Sockets, Metrics and Now may be nil.
+// Deps is what an Observer needs. Metrics and Now may be nil.
 type Deps struct {
 	Resolver Resolver
-	Sockets  Sockets
 	Metrics  prometheus.Registerer
 	Now      func() time.Time
 }
@@ -116,7 +115,7 @@ func New(cfg Config, deps Deps) (*Observer, error) {
 		return nil, err
 	}
 	return &Observer{Agent: &AgentEvents{agent}, Debug: debug, cfg: cfg, now: deps.Now, started: deps.Now(), flows: flows,
-		dec: newDecoder(cfg, deps.Resolver, deps.Sockets), metrics: m, namespaces: namespaces{}}, nil
+		dec: newDecoder(cfg, deps.Resolver), metrics: m, namespaces: namespaces{}}, nil
 }
 
 // Handle takes one event of the datapath. It does not block on any client and keeps no reference to e.

@@ -15,17 +15,17 @@ import (
 var web = netip.MustParseAddrPort("172.20.0.1:80")
 
 // sockets: the network namespace 5 is app2's, and web is a service.
-type sockets struct{}
+type sockets struct{ world }
 
-func (sockets) Service(front netip.AddrPort, proto uint8) (Service, bool) {
-	return Service{Name: "web", Namespace: "shop"}, front == web && proto == protoTCP
+func (sockets) Service(a netip.Addr, port uint16, proto uint8) (Service, bool) {
+	return Service{Name: "web", Namespace: "shop"}, netip.AddrPortFrom(a, port) == web && proto == protoTCP
 }
 
 func (sockets) Owner(netns uint64, v6 bool) (netip.Addr, bool) { return app2, netns == 5 && !v6 }
 
 // A translation at a socket is a flow between the workload and the service or its backend, under the service's name.
 func TestSocketFlows(t *testing.T) {
-	o, err := New(Config{Node: "node1", Cluster: "default", SourceFiles: map[uint8]string{16: "sock/sock.bpf.c"}}, Deps{Resolver: world{}, Sockets: sockets{}, Now: func() time.Time { return when }})
+	o, err := New(Config{Node: "node1", Cluster: "default", SourceFiles: map[uint8]string{16: "sock/sock.bpf.c"}}, Deps{Resolver: sockets{}, Now: func() time.Time { return when }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,11 +30,15 @@ func TestMain(m *testing.M) {
 // pods names the addresses 10.0.0.N as podN.
 type pods struct{}
 
+func (pods) Owner(uint64, bool) (netip.Addr, bool) { return netip.Addr{}, false }
 func (pods) Endpoint(a netip.Addr, _ uint16) (observe.Peer, bool) {
 	return observe.Peer{Identity: 300, Namespace: "default", Pod: "pod" + a.String()[len("10.0.0."):]}, true
 }
 func (pods) Identity(model.IdentityID) (model.Labels, bool) { return nil, false }
 func (pods) Interface(uint32) string                        { return "" }
+func (pods) Service(netip.Addr, uint16, uint8) (observe.Service, bool) {
+	return observe.Service{}, false
+}
 func (pods) Rule(id model.RuleID) (model.RuleRef, bool) {
 	return model.RuleRef{ID: id, Policies: []model.PolicyRef{{Name: "l3-rule"}}, Ingress: true, Deny: true, Implicit: true, Text: "l3-rule ingress default deny"}, true
 }

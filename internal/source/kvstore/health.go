@@ -138,7 +138,7 @@ func (s *Store) Status() Status {
 		st.Endpoints = s.srv.urls
 	}
 	st.Complete = s.nodes.Table().Snapshot().Complete() && s.ips.Table().Snapshot().Complete() &&
-		s.identities.Table().Snapshot().Complete() && s.policies.Snapshot().Complete
+		s.identities.Table().Snapshot().Complete() && s.policies.Snapshot().Complete && s.services.Table().Snapshot().Complete()
 	lease, published, pending, lerr := s.leases.state()
 	st.Lease, st.Published, st.Pending = int64(lease), published, pending
 	for _, f := range []*fault.Fault{s.policies.unsaved, s.identities.f.unsaved, s.ips.f.unsaved, s.nodes.f.unsaved, s.unclaimed} {
