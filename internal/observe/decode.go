@@ -51,10 +51,10 @@ func (d *decoder) see(e *model.Event) *sighting {
 	s.src = d.end(e.Src, e.SrcEndpoint, e.SrcIdentity)
 	s.dst = d.end(e.Dst, e.DstEndpoint, e.DstIdentity)
 	if e.Flags&model.EventL4 != 0 && ported(e.Proto) {
-		if v, ok := d.resolver.Service(e.Src, e.SrcPort, e.Proto); ok {
+		if v, ok := d.resolver.Service(netip.AddrPortFrom(e.Src, e.SrcPort), e.Proto); ok {
 			s.src.service = v
 		}
-		if v, ok := d.resolver.Service(e.Dst, e.DstPort, e.Proto); ok {
+		if v, ok := d.resolver.Service(netip.AddrPortFrom(e.Dst, e.DstPort), e.Proto); ok {
 			s.dst.service = v
 		}
 	}
