@@ -16,7 +16,7 @@ type resolver struct {
 	ips        *table.Table[netip.Prefix, model.IPEntry]
 	identities func(model.IdentityID) (model.Labels, bool)
 	rule       func(model.RuleID) (model.RuleRef, bool)
-	service    func(addr netip.Addr, port uint16, proto uint8) (observe.Service, bool)
+	service    func(front netip.AddrPort, proto uint8) (observe.Service, bool)
 
 	owners *owners
 
@@ -79,8 +79,8 @@ func (r *resolver) Identity(id model.IdentityID) (model.Labels, bool) { return r
 func (r *resolver) Rule(id model.RuleID) (model.RuleRef, bool) { return r.rule(id) }
 
 // Service implements observe.Resolver.
-func (r *resolver) Service(addr netip.Addr, port uint16, proto uint8) (observe.Service, bool) {
-	return r.service(addr, port, proto)
+func (r *resolver) Service(front netip.AddrPort, proto uint8) (observe.Service, bool) {
+	return r.service(front, proto)
 }
 
 // Owner implements observe.Resolver.

@@ -132,17 +132,15 @@ func (s *services) state() (frontends, backends int, refused map[model.ServiceID
 }
 
 // name says whose frontend an address and port are, be it an address of its own or a port of this node.
-func (s *services) name(addr netip.Addr, port uint16, proto uint8) (observe.Service, bool) {
+func (s *services) name(front netip.AddrPort, proto uint8) (observe.Service, bool) {
 	snap := s.rows.Snapshot()
 	if snap.Len() == 0 {
 		return observe.Service{}, false
 	}
-	f := model.Frontend{Addr: addr, Port: port, Proto: proto}
+	f := model.Frontend{Addr: front.Addr(), Port: front.Port(), Proto: proto}
 	row, ok := snap.Get(f)
-	if !ok && slices.Contains(s.self.Addrs, addr) {
-		if f.Addr = netip.IPv4Unspecified(); addr.Is6() {
-			f.Addr = netip.IPv6Unspecified()
-		}
+	if !ok && slices.Contains(s.self.Addrs, f.Addr) {
+		f.Addr = unspecified(f.Addr.Is6())
 		row, ok = snap.Get(f)
 	}
 	if !ok {
@@ -153,6 +151,13 @@ func (s *services) name(addr netip.Addr, port uint16, proto uint8) (observe.Serv
 	}
 	v, ok := s.stored.Get(row.ID)
 	return observe.Service{Name: v.Name, Namespace: v.Namespace}, ok && v.Name != ""
+}
+
+func unspecified(v6 bool) netip.Addr {
+	if v6 {
+		return netip.IPv6Unspecified()
+	}
+	return netip.IPv4Unspecified()
 }
 
 // wait returns when this node's table has a service as it was just stored, so that who asks next sees it; or after a while.

@@ -147,7 +147,7 @@ func TestServicesChangeOne(t *testing.T) {
 
 func TestServicesName(t *testing.T) {
 	s, stored, _ := testServices(t)
-	if _, ok := s.name(nodeOne.Addrs[0], 80, 6); ok {
+	if _, ok := s.name(netip.AddrPortFrom(nodeOne.Addrs[0], 80), 6); ok {
 		t.Error("a name of nothing")
 	}
 	nameless := testService(5, "10.96.0.5:80")
@@ -166,7 +166,7 @@ func TestServicesName(t *testing.T) {
 		{"10.96.0.1", 80, 6, "s1"}, {"10.96.0.1", 80, 17, ""}, {"10.96.0.1", 81, 6, ""}, {"192.0.2.1", 30001, 6, "s2"}, {"2001:db8::1", 30002, 6, "s3"},
 		{"192.0.2.1", 30002, 6, ""}, {"192.0.2.9", 30001, 6, ""}, {"10.96.0.4", 80, 17, "s4"}, {"10.96.0.5", 80, 6, ""},
 	} {
-		got, ok := r.Service(netip.MustParseAddr(c.addr), c.port, c.proto)
+		got, ok := r.Service(netip.AddrPortFrom(netip.MustParseAddr(c.addr), c.port), c.proto)
 		want := observe.Service{Name: c.want, Namespace: "shop"}
 		if ok != (c.want != "") || ok && got != want {
 			t.Errorf("%s:%d/%d is %+v, want %s", c.addr, c.port, c.proto, got, c.want)

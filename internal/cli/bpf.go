@@ -17,6 +17,7 @@ func (e *env) bpf() *cobra.Command {
 	return group("bpf", "What the datapath holds in the kernel",
 		group("ct", "Connection table", e.ctList(), e.flush("ct_v1", "connection")),
 		group("nat", "Masqueraded connections", e.table("nat_v1", "No connection is masqueraded now.", protocolNames), e.flush("nat_v1", "translation")),
+		e.bpfLB(),
 		group("ipcache", "Addresses and their identities", e.ipcacheList(), e.ipcacheGet(), e.ipcacheMatch()),
 		group("policy", "Compiled policy", e.bpfPolicyList(), e.bpfPolicyGet()),
 		group("class", "Peer classes of identities", e.table("class_v1", "No identity has a class.")),

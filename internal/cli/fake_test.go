@@ -400,7 +400,16 @@ var fakeRows = map[string][]string{ // "COLUMN=value COLUMN=value"
 	"endpoints_v1":       {"ADDRESS=10.0.0.12 ENDPOINT=12 IDENTITY=256 POLICY-SET=5"},
 	"metrics_v1":         {"REASON=0 DIRECTION=ingress PACKETS=10 BYTES=840", "REASON=133 DIRECTION=ingress PACKETS=2 BYTES=148"},
 	"state_v1":           {"EPOCH=4 AUDIT=false"},
-	"nat_v1":             {}, "frag_v1": {}, "devices_v1": {},
+	"lb_frontend_v1": {"FRONTEND=10.96.0.1:80 PROTOCOL=6 SCOPE=external SERVICE=1 TYPE=ClusterIP SLOTS=5 COUNT=2 SELECTION=random AFFINITY=0s RANGES=0 FLAGS=",
+		"FRONTEND=10.96.0.2:53 PROTOCOL=17 SCOPE=internal SERVICE=2 TYPE=LoadBalancer SLOTS=6 COUNT=1 SELECTION=maglev+251 AFFINITY=3h0m0s RANGES=4 FLAGS=ranges-deny,local",
+		"FRONTEND=[fd00::1]:80 PROTOCOL=6 SCOPE=external SERVICE=3 TYPE=ClusterIP SLOTS=0 COUNT=0 SELECTION=random AFFINITY=0s RANGES=0 FLAGS="},
+	"lb_slot_v1": {"SLOTS=5 INDEX=1 BACKEND=10.0.0.6:8080 PROTOCOL=6", "SLOTS=5 INDEX=0 BACKEND=10.0.0.5:8080 PROTOCOL=6", "SLOTS=6 INDEX=0 BACKEND=10.0.0.7:53 PROTOCOL=17",
+		"SLOTS=7 INDEX=0 BACKEND=10.0.0.8:53 PROTOCOL=17"},
+	"lb_reverse_v1":  {"SOCKET=77 PROTOCOL=6 BACKEND=10.0.0.5:8080 FRONTEND=10.96.0.1:80 SERVICE=1"},
+	"lb_source_v1":   {"RANGES=4 PREFIX=192.0.2.0/24"},
+	"lb_affinity_v1": {"SERVICE=2 CLIENT=10.0.0.9 BACKEND=10.0.0.7:53 AGE=5s"},
+	"lb_maglev_v1":   {},
+	"nat_v1":         {}, "frag_v1": {}, "devices_v1": {},
 }
 
 func (f *fakeAgent) DumpMap(_ ctx, q ask[agentv1.DumpMapRequest], s *connect.ServerStream[agentv1.MapRow]) error {

@@ -133,6 +133,14 @@ func cellPrefix(s string) (netip.Prefix, bool) {
 	return netip.PrefixFrom(a, a.BitLen()), true
 }
 
+// cell is a row's value in a column, "" if it has none.
+func (rs *rows) cell(i int, column string) string {
+	if c := slices.Index(rs.head, column); c >= 0 && c < len(rs.rows[i]) {
+		return rs.rows[i][c]
+	}
+	return ""
+}
+
 // change replaces the values of a column.
 func (rs *rows) change(column string, to func(string) string) {
 	for i, h := range rs.head {

@@ -68,12 +68,12 @@ func (d *decoder) services(s *sighting) (src, dst Service) {
 	e := &s.ev
 	if e.Socket == 0 {
 		if e.Flags&model.EventL4 != 0 && ported(e.Proto) {
-			src, _ = d.resolver.Service(e.Src, e.SrcPort, e.Proto)
-			dst, _ = d.resolver.Service(e.Dst, e.DstPort, e.Proto)
+			src, _ = d.resolver.Service(netip.AddrPortFrom(e.Src, e.SrcPort), e.Proto)
+			dst, _ = d.resolver.Service(netip.AddrPortFrom(e.Dst, e.DstPort), e.Proto)
 		}
 		return src, dst
 	}
-	name, _ := d.resolver.Service(e.Front.Addr(), e.Front.Port(), e.Proto)
+	name, _ := d.resolver.Service(e.Front, e.Proto)
 	a, known := d.resolver.Owner(e.Netns, e.Front.Addr().Is6())
 	if backward(e) {
 		if known {

@@ -74,8 +74,8 @@ func (world) Interface(n uint32) string {
 	return ""
 }
 
-func (world) Service(a netip.Addr, port uint16, proto uint8) (Service, bool) {
-	return Service{Name: "web", Namespace: "shop"}, a == vip && port == 80 && proto == 6
+func (world) Service(front netip.AddrPort, proto uint8) (Service, bool) {
+	return Service{Name: "web", Namespace: "shop"}, front == netip.AddrPortFrom(vip, 80) && proto == 6
 }
 
 var vip = netip.MustParseAddr("10.96.0.1")

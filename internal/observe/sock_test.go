@@ -17,8 +17,8 @@ var web = netip.MustParseAddrPort("172.20.0.1:80")
 // sockets: the network namespace 5 is app2's, and web is a service.
 type sockets struct{ world }
 
-func (sockets) Service(a netip.Addr, port uint16, proto uint8) (Service, bool) {
-	return Service{Name: "web", Namespace: "shop"}, netip.AddrPortFrom(a, port) == web && proto == protoTCP
+func (sockets) Service(front netip.AddrPort, proto uint8) (Service, bool) {
+	return Service{Name: "web", Namespace: "shop"}, front == web && proto == protoTCP
 }
 
 func (sockets) Owner(netns uint64, v6 bool) (netip.Addr, bool) { return app2, netns == 5 && !v6 }

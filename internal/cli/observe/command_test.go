@@ -36,7 +36,7 @@ func (pods) Endpoint(a netip.Addr, _ uint16) (observe.Peer, bool) {
 }
 func (pods) Identity(model.IdentityID) (model.Labels, bool) { return nil, false }
 func (pods) Interface(uint32) string                        { return "" }
-func (pods) Service(netip.Addr, uint16, uint8) (observe.Service, bool) {
+func (pods) Service(netip.AddrPort, uint8) (observe.Service, bool) {
 	return observe.Service{}, false
 }
 func (pods) Rule(id model.RuleID) (model.RuleRef, bool) {

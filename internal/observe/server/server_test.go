@@ -41,12 +41,12 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // nobody is a resolver that knows nothing.
 type nobody struct{}
 
-func (nobody) Owner(uint64, bool) (netip.Addr, bool) { return netip.Addr{}, false }
+func (nobody) Owner(uint64, bool) (netip.Addr, bool)            { return netip.Addr{}, false }
 func (nobody) Endpoint(netip.Addr, uint16) (observe.Peer, bool) { return observe.Peer{}, false }
 func (nobody) Identity(model.IdentityID) (model.Labels, bool)   { return nil, false }
 func (nobody) Rule(model.RuleID) (model.RuleRef, bool)          { return model.RuleRef{}, false }
 func (nobody) Interface(uint32) string                          { return "" }
-func (nobody) Service(netip.Addr, uint16, uint8) (observe.Service, bool) {
+func (nobody) Service(netip.AddrPort, uint8) (observe.Service, bool) {
 	return observe.Service{}, false
 }
 
