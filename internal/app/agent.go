@@ -20,6 +20,7 @@ import (
 	"github.com/hypha-net/hypha/internal/control/ipam"
 	"github.com/hypha-net/hypha/internal/control/node"
 	"github.com/hypha-net/hypha/internal/control/policy"
+	"github.com/hypha-net/hypha/internal/control/service"
 	"github.com/hypha-net/hypha/internal/datapath/bpffs"
 	"github.com/hypha-net/hypha/internal/datapath/device"
 	dpendpoint "github.com/hypha-net/hypha/internal/datapath/endpoint"
@@ -38,6 +39,7 @@ import (
 	"github.com/hypha-net/hypha/internal/observe"
 	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/servicefile"
 	"github.com/hypha-net/hypha/internal/table"
 	"github.com/hypha-net/hypha/internal/version"
 )
@@ -66,6 +68,9 @@ type Agent struct {
 	alloc    *ipam.Allocator
 	policies *policies
 	cluster  *cluster
+	services *services
+	file     *servicefile.File // nil without one
+	listed   *fileServices
 	names    *resolver
 	registry *prometheus.Registry
 	observer *observe.Observer
@@ -151,6 +156,9 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 		return nil, err
 	}
 	if err := a.openCluster(tunnel); err != nil {
+		return nil, err
+	}
+	if err := a.openServices(); err != nil {
 		return nil, err
 	}
 	if err := a.openObserver(); err != nil {
@@ -316,8 +324,40 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	return nil
 }
 
+// openServices makes what decides about services. What it decides is a.services.rows; with kube-proxy-replacement off nobody fills
+// them, and they are complete and empty.
+func (a *Agent) openServices() error {
+	lo, hi, err := a.cfg.NodePortRange()
+	if err != nil {
+		return err
+	}
+	seed, err := a.cfg.MaglevSeed()
+	if err != nil {
+		return err
+	}
+	b := service.Balancer{Self: a.self, Size: a.cfg.LBMaglevSize, Seed: seed}
+	if b.Select, err = model.ParseSelection(a.cfg.LBAlgorithm); err != nil {
+		return err
+	}
+	stored := a.store.Services()
+	a.services = newServices(a.log.With("part", "services"), b, service.PortRange{Low: lo, High: hi}, stored.Table(), a.store.Nodes().Table())
+	if !a.cfg.KubeProxy {
+		a.services.rows.SetComplete()
+	}
+	a.listed = &fileServices{log: a.log.With("part", "services"), owner: kvstore.FileOwner(a.cfg.NodeName), store: stored, judge: a.services.judge}
+	if a.cfg.ServicesFile != "" {
+		a.file = servicefile.New(a.cfg.ServicesFile, a.log.With("part", "services"))
+		a.listed.listed = a.file.Table()
+	} else { // what an earlier agent stored from a file is to go
+		a.listed.listed = table.New[model.Frontend, model.Service]("services file", table.Frontend)
+		a.listed.listed.SetComplete()
+	}
+	return nil
+}
+
 func (a *Agent) openObserver() (err error) {
-	a.names = &resolver{endpoints: a.endpoints.Table(), ips: a.store.IPs().Table(), identities: a.policies.Identity, rule: a.policies.Rule}
+	a.names = &resolver{endpoints: a.endpoints.Table(), ips: a.store.IPs().Table(), identities: a.policies.Identity, rule: a.policies.Rule,
+		service: a.services.name}
 	labels := make([]string, 0, len(a.cfg.NodeLabels))
 	labels = append(labels, a.cfg.NodeLabels...)
 	if a.observer, err = observe.New(observe.Config{Node: a.cfg.NodeName, Cluster: a.cfg.ClusterName, NodeLabels: labels, Version: version.Get().Version,

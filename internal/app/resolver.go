@@ -16,6 +16,7 @@ type resolver struct {
 	ips        *table.Table[netip.Prefix, model.IPEntry]
 	identities func(model.IdentityID) (model.Labels, bool)
 	rule       func(model.RuleID) (model.RuleRef, bool)
+	service    func(addr netip.Addr, port uint16, proto uint8) (observe.Service, bool)
 
 	mu    sync.Mutex
 	local map[netip.Addr]uint16 // endpoint numbers by address, of snapshot seen
@@ -74,6 +75,11 @@ func (r *resolver) Identity(id model.IdentityID) (model.Labels, bool) { return r
 
 // Rule implements observe.Resolver.
 func (r *resolver) Rule(id model.RuleID) (model.RuleRef, bool) { return r.rule(id) }
+
+// Service implements observe.Resolver.
+func (r *resolver) Service(addr netip.Addr, port uint16, proto uint8) (observe.Service, bool) {
+	return r.service(addr, port, proto)
+}
 
 // Interface implements observe.Resolver.
 func (r *resolver) Interface(index uint32) string {

@@ -56,6 +56,13 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	run("remote addresses", a.remoteSync.Run)
 	run("policy", func(ctx context.Context) error { return a.policies.Run(ctx, a.store.Ready) })
 	run("endpoints", a.endpoints.Run)
+	if a.cfg.KubeProxy {
+		run("services", a.services.Run)
+	}
+	run("services file", a.listed.Run)
+	if a.file != nil {
+		run("services file", a.file.Run)
+	}
 	run("adoption", a.completeAddresses)
 	run("sweep", a.sweep)
 	run("repair", a.repair)

@@ -3,6 +3,8 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -43,6 +45,7 @@ func (a *Agent) status(context.Context) *agentv1.StatusResponse {
 	a.policyStatus(add)
 	a.endpointStatus(s, add)
 	a.datapathStatus(s, add)
+	a.serviceStatus(add)
 	if a.cfg.EnableHubble {
 		add("hubble", stateOK, fmt.Sprintf("%d of %s", s.FlowsCurrent, count(s.FlowsMax, "flow")), "")
 	} else {
@@ -100,6 +103,35 @@ func (a *Agent) endpointStatus(s *agentv1.StatusResponse, add addFunc) {
 	used := len(a.alloc.Dump())
 	add("ipam", stateOK, fmt.Sprintf("%s in use of %s", counted(used, "address", "addresses"), strings.Join(texts(a.self.PodCIDRs), ", ")), "")
 }
+
+func (a *Agent) serviceStatus(add addFunc) {
+	if !a.cfg.KubeProxy {
+		add("services", stateDisabled, "kube-proxy-replacement is off", "")
+		return
+	}
+	frontends, backends, refused := a.services.state()
+	text := fmt.Sprintf("%s, %s", count(frontends, "frontend"), count(backends, "backend"))
+	var wrong []string
+	if a.file != nil && a.file.Err() != nil {
+		wrong = append(wrong, a.file.Err().Error()+"; the services of the last good file stay")
+	}
+	for _, err := range a.listed.Problems() {
+		wrong = append(wrong, "services file: "+err.Error())
+	}
+	for _, id := range slices.Sorted(maps.Keys(refused)) {
+		wrong = append(wrong, fmt.Sprintf("service %d is not served: %v", id, refused[id]))
+	}
+	switch n := len(wrong); {
+	case n > 0:
+		add("services", stateWarning, text+", "+count(n, "error")+":\n"+strings.Join(wrong[:min(n, mostWrong)], "\n"),
+			"correct the file or the service; `hypha service list` shows what there is, `hypha service update` and `delete` change it")
+	default:
+		add("services", stateOK, text, "")
+	}
+}
+
+// mostWrong is how many errors of one kind are told in full.
+const mostWrong = 5
 
 func (a *Agent) datapathStatus(s *agentv1.StatusResponse, add addFunc) {
 	part := func(name string, err error, fine, remedy string) {

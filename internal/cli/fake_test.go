@@ -231,6 +231,70 @@ func (f *fakeAgent) ListIPs(_ ctx, q ask[agentv1.ListIPsRequest]) (ans[agentv1.L
 	return reply(f, q.Msg, m)
 }
 
+func (f *fakeAgent) services() []*agentv1.Service {
+	b := func(ip, state string) *agentv1.Backend {
+		return &agentv1.Backend{Ip: ip, Port: 8080, Protocol: "TCP", State: state}
+	}
+	switch f.mode {
+	case "empty":
+		return nil
+	case "hostile":
+		return []*agentv1.Service{{Id: 1, Name: hostile, Type: hostile, Frontend: &agentv1.Frontend{Ip: hostile, Protocol: hostile}, Refused: hostile,
+			Backends: []*agentv1.Backend{b(hostile, hostile)}}}
+	}
+	weighted := b("fd00::6", "maintenance")
+	weighted.Weight, weighted.Node, weighted.Zone = 3, "n2", "z"
+	return []*agentv1.Service{
+		{Id: 1, Name: "web", Namespace: "shop", Type: "ClusterIP", Frontend: &agentv1.Frontend{Ip: "10.96.0.1", Port: 80, Protocol: "TCP", Scope: "external"}, Source: "api",
+			ExternalTrafficPolicy: "Cluster", InternalTrafficPolicy: "Cluster", Backends: []*agentv1.Backend{b("10.0.0.5", "active"), b("10.0.0.6", "terminating")}},
+		{Id: 2, Type: "LoadBalancer", Frontend: &agentv1.Frontend{Ip: "fd00:96::1", Port: 80, Protocol: "TCP", Scope: "internal"}, Source: "file", SourceNode: "n2",
+			ExternalTrafficPolicy: "Local", InternalTrafficPolicy: "Cluster", AffinitySeconds: 10800, HealthCheckNodePort: 30001, SourceRanges: []string{"fd00::/8"}, SourceRangesPolicy: "allow",
+			Selection: "maglev", Backends: []*agentv1.Backend{weighted}, Refused: "frontend [fd00:96::1]:80/TCP/i: it is the address of node n7"},
+		{Id: 3, Type: "NodePort", Frontend: &agentv1.Frontend{Ip: "0.0.0.0", Port: 30003, Protocol: "UDP", Scope: "external"}, Source: "api"},
+	}
+}
+
+func (f *fakeAgent) ListServices(_ ctx, q ask[agentv1.ListServicesRequest]) (ans[agentv1.ListServicesResponse], error) {
+	return reply(f, q.Msg, &agentv1.ListServicesResponse{Services: f.services()})
+}
+
+func (f *fakeAgent) GetService(_ ctx, q ask[agentv1.GetServiceRequest]) (ans[agentv1.GetServiceResponse], error) {
+	for _, s := range f.services() {
+		if s.GetId() == q.Msg.GetId() {
+			return reply(f, q.Msg, &agentv1.GetServiceResponse{Service: s})
+		}
+	}
+	return nil, missing("there is no service %d", q.Msg.GetId())
+}
+
+func (f *fakeAgent) UpdateService(_ ctx, q ask[agentv1.UpdateServiceRequest]) (ans[agentv1.UpdateServiceResponse], error) {
+	s := q.Msg.GetService()
+	switch s.GetFrontend().GetIp() {
+	case "127.0.0.1":
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("service refused: frontend 127.0.0.1:80/TCP: a loopback address means another place on each machine"))
+	case "10.96.0.2":
+		return nil, connect.NewError(connect.CodeAlreadyExists, errors.New("update service: frontend 10.96.0.2:80/TCP is taken by service 5 (10.96.0.2:80/TCP, shop/web)"))
+	}
+	m := &agentv1.UpdateServiceResponse{Service: s, Created: s.GetId() == 0 || s.GetId() > 3}
+	if s.GetId() == 0 {
+		m.Service.Id = 4
+	}
+	return reply(f, q.Msg, m)
+}
+
+func (f *fakeAgent) DeleteService(_ ctx, q ask[agentv1.DeleteServiceRequest]) (ans[agentv1.DeleteServiceResponse], error) {
+	switch id := q.Msg.GetId(); {
+	case id == 2:
+		return nil, connect.NewError(connect.CodePermissionDenied, errors.New("delete service: service 2 ([fd00:96::1]:80/TCP/i, from the services file of node n2) belongs to somebody else: change that file"))
+	case id > 3:
+		return nil, missing("there is no service %d", id)
+	}
+	if q.Msg.GetAll() {
+		return reply(f, q.Msg, &agentv1.DeleteServiceResponse{Count: 2, Kept: 1})
+	}
+	return reply(f, q.Msg, &agentv1.DeleteServiceResponse{Count: 1})
+}
+
 const fakeRules = `[{"endpointSelector":{"matchLabels":{"id":"app1"}},"labels":[{"key":"name","value":"l3-rule"}]}]`
 
 func (f *fakeAgent) GetPolicy(_ ctx, q ask[agentv1.GetPolicyRequest]) (ans[agentv1.GetPolicyResponse], error) {

@@ -77,6 +77,16 @@ type Agent struct {
 	Accounting     bool          `koanf:"bpf-conntrack-accounting"`
 	ReportInterval time.Duration `koanf:"monitor-aggregation-interval"`
 
+	ServicesFile string   `koanf:"services-file"`
+	KubeProxy    bool     `koanf:"kube-proxy-replacement"`
+	NodePorts    []string `koanf:"node-port-range"`
+	LBMode       string   `koanf:"bpf-lb-mode"`
+	LBAlgorithm  string   `koanf:"bpf-lb-algorithm"`
+	LBMaglevSize uint32   `koanf:"bpf-lb-maglev-table-size"`
+	LBMaglevSeed string   `koanf:"bpf-lb-maglev-hash-seed"`
+	LBMax        uint32   `koanf:"bpf-lb-map-max"`
+	LBSockHostNS bool     `koanf:"bpf-lb-sock-hostns-only"`
+
 	EnableHubble   bool     `koanf:"enable-hubble"`
 	HubbleListen   string   `koanf:"hubble-listen-address"`
 	HubbleCapacity int      `koanf:"hubble-event-buffer-capacity"`
@@ -168,6 +178,16 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Bool("bpf-events-trace-enabled", true, "report forwarded packets, aggregated")
 	f.Bool("bpf-conntrack-accounting", false, "count packets and bytes per connection")
 	f.Duration("monitor-aggregation-interval", 5*time.Second, "time between trace events of one direction of a connection")
+
+	f.String("services-file", "", "YAML or JSON list of services that this node tells the cluster; followed while the agent runs")
+	f.Bool("kube-proxy-replacement", true, "serve the cluster's services on this node; off: it leaves them to others")
+	f.StringSlice("node-port-range", []string{"30000", "32767"}, "ports of NodePort services, first and last")
+	f.String("bpf-lb-mode", "snat", "the way back of what comes from outside: snat")
+	f.String("bpf-lb-algorithm", "random", "how services choose a backend unless they say so: random or maglev")
+	f.Uint32("bpf-lb-maglev-table-size", 16381, "places of a Maglev table: a hundred times the backends of one service, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071")
+	f.String("bpf-lb-maglev-hash-seed", "JLfvgnHc2kaSUFaI", "seed of Maglev tables, base64 of 12 bytes, the same on every node")
+	f.Uint32("bpf-lb-map-max", 65536, "rows of the service maps")
+	f.Bool("bpf-lb-sock-hostns-only", false, "translate at the sockets of the node itself only, not of workloads")
 
 	f.Bool("enable-hubble", true, "serve the flow API")
 	f.String("hubble-listen-address", ":4244", "address of the flow API off the node, besides the unix socket; empty: none")

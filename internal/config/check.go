@@ -91,6 +91,7 @@ func (a *Agent) check() error {
 			bad("node-labels", "%q: want key=value, of letters, digits, '.', '_' and '-'", l)
 		}
 	}
+	a.checkServices(bad)
 	a.checkTimes(bad)
 	if ip, err := netip.ParseAddr(a.PprofAddress); err != nil || !ip.IsLoopback() { // a heap holds secrets
 		bad("pprof-address", "%q is not a loopback address", a.PprofAddress)

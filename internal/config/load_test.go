@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,6 +90,14 @@ func TestRefused(t *testing.T) {
 		"short lease":      {args: []string{"--kvstore-lease-ttl=1ms"}, want: "option kvstore-lease-ttl: 1ms is shorter than 5s"},
 		"bare number":      {file: "kvstore-lease-ttl: 30\n", want: "option kvstore-lease-ttl: 30 has no unit; write 30s"},
 		"no interval":      {args: []string{"--identity-gc-interval=0s"}, want: "option identity-gc-interval: 0s is not positive"},
+		"other services":   {args: []string{"--kube-proxy-replacement=strict"}, want: `invalid argument "strict" for "--kube-proxy-replacement"`},
+		"DSR":              {args: []string{"--bpf-lb-mode=dsr"}, want: "option bpf-lb-mode: dsr is not supported yet: only snat is"},
+		"algorithm":        {args: []string{"--bpf-lb-algorithm=best"}, want: "none of random, maglev"},
+		"table size":       {args: []string{"--bpf-lb-maglev-table-size=1000"}, want: "1000 is none of the primes 251 509"},
+		"seed":             {args: []string{"--bpf-lb-maglev-hash-seed=short"}, want: "want base64 of 12 bytes"},
+		"node ports":       {args: []string{"--node-port-range=30000"}, want: "want LOW,HIGH"},
+		"port overlap":     {args: []string{"--node-port-range=29000-32767"}, want: "overlaps masquerade-port-range"},
+		"few services":     {args: []string{"--bpf-lb-map-max=5"}, want: "not between 1024"},
 		"broken YAML":      {file: "node-name: [", want: "read configuration file"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,6 +110,30 @@ func TestRefused(t *testing.T) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+func TestNodePortRange(t *testing.T) {
+	for arg, want := range map[string]string{"": "30000 32767", "--node-port-range=31000,31999": "31000 31999", "--node-port-range=31000-31999": "31000 31999"} {
+		l, err := LoadAgent(strings.Fields(arg), none)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lo, hi, err := l.Agent.NodePortRange()
+		if got := fmt.Sprint(lo, hi); got != want || err != nil || !l.Agent.KubeProxy {
+			t.Errorf("%s: %s, %v; want %s", arg, got, err, want)
+		}
+		if seed, err := l.Agent.MaglevSeed(); err != nil || seed == [12]byte{} {
+			t.Error(seed, err)
+		}
+	}
+	path := write(t, "node-port-range: [31000, 31999]\nkube-proxy-replacement: false\n")
+	l, err := LoadAgent([]string{"--config", path}, none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lo, _, err := l.Agent.NodePortRange(); lo != 31000 || err != nil || l.Agent.KubeProxy {
+		t.Error(lo, err, l.Agent.KubeProxy)
 	}
 }
 

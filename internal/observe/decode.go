@@ -50,10 +50,13 @@ func (d *decoder) see(e *model.Event) *sighting {
 	s := &sighting{dec: d, ev: *e, dir: direction(e)}
 	_, _ = d.random.Read(s.uuid[:]) // never fails
 	if e.Socket != 0 && d.sockets != nil {
-		d.socket(s)
+		d.own(&s.ev)
 	}
 	s.src = d.end(s.ev.Src, e.SrcEndpoint, e.SrcIdentity)
 	s.dst = d.end(s.ev.Dst, e.DstEndpoint, e.DstIdentity)
+	if e.Flags&model.EventL4 != 0 && ported(e.Proto) {
+		d.services(s)
+	}
 	if e.IfIndex != 0 {
 		s.device = d.resolver.Interface(e.IfIndex)
 	}
@@ -64,16 +67,13 @@ func (d *decoder) see(e *model.Event) *sighting {
 	return s
 }
 
-// socket names the service that a socket talks to, and gives its own end the address of the workload that has it.
-func (d *decoder) socket(s *sighting) {
-	if name, ok := d.sockets.Service(s.ev.Front, s.ev.Proto); ok {
-		s.service = name
+// own gives a socket's own end the address of the workload that has it.
+func (d *decoder) own(e *model.Event) {
+	own := &e.Src
+	if backward(e) {
+		own = &e.Dst
 	}
-	own := &s.ev.Src
-	if backward(&s.ev) {
-		own = &s.ev.Dst
-	}
-	if a, ok := d.sockets.Owner(s.ev.Netns, s.ev.Front.Addr().Is6()); ok {
+	if a, ok := d.sockets.Owner(e.Netns, e.Front.Addr().Is6()); ok {
 		*own = a
 	}
 }
@@ -82,6 +82,32 @@ func (d *decoder) socket(s *sighting) {
 func backward(e *model.Event) bool {
 	return e.Type == model.EventSock && (e.Code == model.SockPreRev || e.Code == model.SockPostRev)
 }
+
+// services names the services at both ends. The other end of a socket is the service's, be it behind the translation.
+func (d *decoder) services(s *sighting) {
+	e := &s.ev
+	src, dst := netip.AddrPortFrom(e.Src, e.SrcPort), netip.AddrPortFrom(e.Dst, e.DstPort)
+	switch {
+	case e.Socket == 0:
+	case backward(e):
+		src, dst = e.Front, netip.AddrPort{}
+	default:
+		src, dst = netip.AddrPort{}, e.Front
+	}
+	for _, x := range []struct {
+		at netip.AddrPort
+		to *end
+	}{{src, &s.src}, {dst, &s.dst}} {
+		if !x.at.Addr().IsValid() {
+			continue
+		}
+		if v, ok := d.resolver.Service(x.at.Addr(), x.at.Port(), e.Proto); ok {
+			x.to.service = v
+		}
+	}
+}
+
+func ported(proto uint8) bool { return proto == protoTCP || proto == protoUDP || proto == protoSCTP }
 
 // end names one end. The identity is the one that the datapath judged by; a name may be younger.
 func (d *decoder) end(addr netip.Addr, id uint16, identity model.IdentityID) end {

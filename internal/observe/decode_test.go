@@ -73,6 +73,12 @@ func (world) Interface(n uint32) string {
 	return ""
 }
 
+func (world) Service(a netip.Addr, port uint16, proto uint8) (Service, bool) {
+	return Service{Name: "web", Namespace: "shop"}, a == vip && port == 80 && proto == 6
+}
+
+var vip = netip.MustParseAddr("10.96.0.1")
+
 var when = time.Unix(1_700_000_000, 5)
 
 func newObserver(t testing.TB, cfg Config) *Observer {
@@ -143,6 +149,19 @@ func TestDecode(t *testing.T) {
 		{"trace of a reply: the connection's direction", tcp(4, 11, 3, model.EventEgress|model.EventReplyKnown|model.EventReply), func(f *flowpb.Flow) {
 			f.Verdict, f.TraceObservationPoint, f.TraceReason = flowpb.Verdict_FORWARDED, flowpb.TraceObservationPoint_TO_NETWORK, flowpb.TraceReason_REPLY
 			f.EventType, f.TrafficDirection, f.IsReply, f.Reply = &flowpb.CiliumEventType{Type: 4, SubType: 11}, flowpb.TrafficDirection_INGRESS, wrapperspb.Bool(true), true
+		}},
+		{"to a service", with(tcp(4, 0, 1, 0), func(e *model.Event) { e.Dst, e.DstEndpoint, e.DstIdentity = vip, 0, 2 }), func(f *flowpb.Flow) {
+			f.Verdict, f.TraceObservationPoint, f.TraceReason = flowpb.Verdict_FORWARDED, flowpb.TraceObservationPoint_TO_ENDPOINT, flowpb.TraceReason_NEW
+			f.EventType, f.IP.Destination = &flowpb.CiliumEventType{Type: 4}, "10.96.0.1"
+			f.Destination = &flowpb.Endpoint{Identity: 2, Labels: []string{"reserved:world"}}
+			f.DestinationService = &flowpb.Service{Name: "web", Namespace: "shop"}
+		}},
+		{"from a service", with(tcp(4, 0, 1, 0), func(e *model.Event) { e.Src, e.SrcEndpoint, e.SrcIdentity, e.SrcPort = vip, 0, 2, 80 }), func(f *flowpb.Flow) {
+			f.Verdict, f.TraceObservationPoint, f.TraceReason = flowpb.Verdict_FORWARDED, flowpb.TraceObservationPoint_TO_ENDPOINT, flowpb.TraceReason_NEW
+			f.EventType, f.IP.Source = &flowpb.CiliumEventType{Type: 4}, "10.96.0.1"
+			f.L4.GetTCP().SourcePort = 80
+			f.Source = &flowpb.Endpoint{Identity: 2, Labels: []string{"reserved:world"}}
+			f.SourceService = &flowpb.Service{Name: "web", Namespace: "shop"}
 		}},
 		{"trace from the overlay", with(tcp(4, 9, 2, model.EventIngress|model.EventTunnel), func(e *model.Event) { e.Tunnel, e.VNI, e.SrcEndpoint = netip.MustParseAddr("172.16.0.2"), 2002, 0 }), func(f *flowpb.Flow) {
 			f.Verdict, f.TraceObservationPoint, f.TraceReason = flowpb.Verdict_FORWARDED, flowpb.TraceObservationPoint_FROM_OVERLAY, flowpb.TraceReason_ESTABLISHED

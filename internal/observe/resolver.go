@@ -15,6 +15,8 @@ type Resolver interface {
 	Identity(id model.IdentityID) (model.Labels, bool)
 	// Rule is what stands behind a rule number. Built-in numbers need not be known.
 	Rule(id model.RuleID) (model.RuleRef, bool)
+	// Service is the service that has a frontend at an address and port, if it has a name.
+	Service(addr netip.Addr, port uint16, proto uint8) (Service, bool)
 	// Interface is the name of a network device, "" if it is gone.
 	Interface(index uint32) string
 }
@@ -34,13 +36,11 @@ type Peer struct {
 // Workload is what a pod belongs to.
 type Workload struct{ Name, Kind string }
 
-// Sockets gives names to what an event of a socket says. What holds for Resolver holds for it.
+// Sockets says whose a socket is. What holds for Resolver holds for it.
 type Sockets interface {
-	// Service is the service at a frontend.
-	Service(front netip.AddrPort, proto uint8) (Service, bool)
 	// Owner is the address, of this IP version, of the workload that has the network namespace with this cookie.
 	Owner(netns uint64, v6 bool) (netip.Addr, bool)
 }
 
-// Service is the name of a service.
+// Service is what a frontend belongs to.
 type Service struct{ Name, Namespace string }

@@ -15,7 +15,6 @@ type sighting struct {
 	ev       model.Event
 	src, dst end
 	device   string
-	service  Service    // that a socket talks to
 	rule     *ruleEntry // nil if none was asked
 	known    bool       // rule is in force
 	verdict  flowpb.Verdict
@@ -34,6 +33,7 @@ type end struct {
 	labels    []string
 	workloads []Workload
 	names     []string
+	service   Service
 }
 
 // flow writes the sighting out, once: all who ask get the same flow, which nobody may change.

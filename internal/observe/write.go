@@ -50,6 +50,7 @@ func (s *sighting) write() *flowpb.Flow {
 	layer4(p, e)
 	f.Source, f.SourceNames = s.src.write(&p.src), s.src.names
 	f.Destination, f.DestinationNames = s.dst.write(&p.dst), s.dst.names
+	f.SourceService, f.DestinationService = s.src.service.write(), s.dst.service.write()
 	if e.IfIndex != 0 {
 		p.device.Index, p.device.Name = e.IfIndex, s.device
 		f.Interface = &p.device
@@ -72,22 +73,13 @@ func (s *sighting) write() *flowpb.Flow {
 	return f
 }
 
-// socket writes down which socket it is, and which service it talks to.
+// socket writes down which socket it is.
 func (s *sighting) socket(f *flowpb.Flow) {
 	e := &s.ev
 	f.SocketCookie, f.CgroupId = e.Socket, e.Cgroup
 	if e.Type == model.EventSock {
 		f.Type = flowpb.FlowType_SOCK
 		f.SockXlatePoint = flowpb.SocketTranslationPoint(e.Code)
-	}
-	if s.service == (Service{}) {
-		return
-	}
-	name := &flowpb.Service{Name: s.service.Name, Namespace: s.service.Namespace}
-	if backward(e) {
-		f.SourceService = name
-	} else {
-		f.DestinationService = name
 	}
 }
 
@@ -187,6 +179,13 @@ func (x *end) write(out *flowpb.Endpoint) *flowpb.Endpoint {
 		out.Workloads = append(out.Workloads, &flowpb.Workload{Name: w.Name, Kind: w.Kind})
 	}
 	return out
+}
+
+func (x Service) write() *flowpb.Service {
+	if x.Name == "" {
+		return nil
+	}
+	return &flowpb.Service{Name: x.Name, Namespace: x.Namespace}
 }
 
 // fate is what became of the packet.

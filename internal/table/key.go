@@ -3,6 +3,8 @@ package table
 import (
 	"encoding/binary"
 	"net/netip"
+
+	"github.com/hypha-net/hypha/internal/model"
 )
 
 // String encodes a string key.
@@ -20,4 +22,16 @@ func Prefix(p netip.Prefix) []byte {
 		b[0] = 6
 	}
 	return append(append(b, p.Addr().AsSlice()...), byte(p.Bits()))
+}
+
+// Frontend encodes a frontend: version, address, port, protocol, scope.
+func Frontend(f model.Frontend) []byte {
+	b := make([]byte, 1, 21)
+	b[0] = 4
+	if f.Addr.Is6() {
+		b[0] = 6
+	}
+	a := f.Addr.As16()
+	b = binary.BigEndian.AppendUint16(append(b, a[:]...), f.Port)
+	return append(b, f.Proto, byte(f.Scope))
 }

@@ -4437,6 +4437,698 @@ func (x *KVDeleteResponse) GetDeleted() int64 {
 	return 0
 }
 
+type Frontend struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ip            string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"` // 0.0.0.0 and ::: any address of the node
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"` // TCP | UDP | SCTP
+	Scope         string                 `protobuf:"bytes,4,opt,name=scope,proto3" json:"scope,omitempty"`       // external | internal
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Frontend) Reset() {
+	*x = Frontend{}
+	mi := &file_agent_v1_agent_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Frontend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Frontend) ProtoMessage() {}
+
+func (x *Frontend) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Frontend.ProtoReflect.Descriptor instead.
+func (*Frontend) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *Frontend) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *Frontend) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Frontend) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Frontend) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+type Backend struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ip            string                 `protobuf:"bytes,1,opt,name=ip,proto3" json:"ip,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`    // active | terminating | quarantined | maintenance
+	Weight        uint32                 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"` // 0: not given, counts as 1
+	Node          string                 `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
+	Zone          string                 `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Backend) Reset() {
+	*x = Backend{}
+	mi := &file_agent_v1_agent_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Backend) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Backend) ProtoMessage() {}
+
+func (x *Backend) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Backend.ProtoReflect.Descriptor instead.
+func (*Backend) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *Backend) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *Backend) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *Backend) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Backend) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Backend) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Backend) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Backend) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+type Service struct {
+	state                 protoimpl.MessageState `protogen:"open.v1"`
+	Id                    uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Name                  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Namespace             string                 `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Type                  string                 `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"` // ClusterIP | NodePort | ExternalIPs | HostPort | LoadBalancer | LocalRedirect
+	Frontend              *Frontend              `protobuf:"bytes,5,opt,name=frontend,proto3" json:"frontend,omitempty"`
+	Backends              []*Backend             `protobuf:"bytes,6,rep,name=backends,proto3" json:"backends,omitempty"`
+	AffinitySeconds       uint32                 `protobuf:"varint,7,opt,name=affinity_seconds,json=affinitySeconds,proto3" json:"affinity_seconds,omitempty"`                    // 0: none
+	ExternalTrafficPolicy string                 `protobuf:"bytes,8,opt,name=external_traffic_policy,json=externalTrafficPolicy,proto3" json:"external_traffic_policy,omitempty"` // Cluster | Local
+	InternalTrafficPolicy string                 `protobuf:"bytes,9,opt,name=internal_traffic_policy,json=internalTrafficPolicy,proto3" json:"internal_traffic_policy,omitempty"`
+	HealthCheckNodePort   uint32                 `protobuf:"varint,10,opt,name=health_check_node_port,json=healthCheckNodePort,proto3" json:"health_check_node_port,omitempty"`
+	SourceRanges          []string               `protobuf:"bytes,11,rep,name=source_ranges,json=sourceRanges,proto3" json:"source_ranges,omitempty"`
+	SourceRangesPolicy    string                 `protobuf:"bytes,12,opt,name=source_ranges_policy,json=sourceRangesPolicy,proto3" json:"source_ranges_policy,omitempty"` // allow | deny
+	Selection             string                 `protobuf:"bytes,13,opt,name=selection,proto3" json:"selection,omitempty"`                                               // "": as the node is configured; random | maglev
+	Source                string                 `protobuf:"bytes,14,opt,name=source,proto3" json:"source,omitempty"`                                                     // "api", or "file" of a node
+	SourceNode            string                 `protobuf:"bytes,15,opt,name=source_node,json=sourceNode,proto3" json:"source_node,omitempty"`
+	Refused               string                 `protobuf:"bytes,16,opt,name=refused,proto3" json:"refused,omitempty"` // why this node does not serve it; "": it does
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *Service) Reset() {
+	*x = Service{}
+	mi := &file_agent_v1_agent_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Service) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Service) ProtoMessage() {}
+
+func (x *Service) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Service.ProtoReflect.Descriptor instead.
+func (*Service) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *Service) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Service) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Service) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Service) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Service) GetFrontend() *Frontend {
+	if x != nil {
+		return x.Frontend
+	}
+	return nil
+}
+
+func (x *Service) GetBackends() []*Backend {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *Service) GetAffinitySeconds() uint32 {
+	if x != nil {
+		return x.AffinitySeconds
+	}
+	return 0
+}
+
+func (x *Service) GetExternalTrafficPolicy() string {
+	if x != nil {
+		return x.ExternalTrafficPolicy
+	}
+	return ""
+}
+
+func (x *Service) GetInternalTrafficPolicy() string {
+	if x != nil {
+		return x.InternalTrafficPolicy
+	}
+	return ""
+}
+
+func (x *Service) GetHealthCheckNodePort() uint32 {
+	if x != nil {
+		return x.HealthCheckNodePort
+	}
+	return 0
+}
+
+func (x *Service) GetSourceRanges() []string {
+	if x != nil {
+		return x.SourceRanges
+	}
+	return nil
+}
+
+func (x *Service) GetSourceRangesPolicy() string {
+	if x != nil {
+		return x.SourceRangesPolicy
+	}
+	return ""
+}
+
+func (x *Service) GetSelection() string {
+	if x != nil {
+		return x.Selection
+	}
+	return ""
+}
+
+func (x *Service) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Service) GetSourceNode() string {
+	if x != nil {
+		return x.SourceNode
+	}
+	return ""
+}
+
+func (x *Service) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+type ListServicesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServicesRequest) Reset() {
+	*x = ListServicesRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServicesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServicesRequest) ProtoMessage() {}
+
+func (x *ListServicesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServicesRequest.ProtoReflect.Descriptor instead.
+func (*ListServicesRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{74}
+}
+
+type ListServicesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Services      []*Service             `protobuf:"bytes,1,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListServicesResponse) Reset() {
+	*x = ListServicesResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListServicesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListServicesResponse) ProtoMessage() {}
+
+func (x *ListServicesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListServicesResponse.ProtoReflect.Descriptor instead.
+func (*ListServicesResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *ListServicesResponse) GetServices() []*Service {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+type GetServiceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetServiceRequest) Reset() {
+	*x = GetServiceRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetServiceRequest) ProtoMessage() {}
+
+func (x *GetServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetServiceRequest.ProtoReflect.Descriptor instead.
+func (*GetServiceRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *GetServiceRequest) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type GetServiceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetServiceResponse) Reset() {
+	*x = GetServiceResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetServiceResponse) ProtoMessage() {}
+
+func (x *GetServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetServiceResponse.ProtoReflect.Descriptor instead.
+func (*GetServiceResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *GetServiceResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type UpdateServiceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateServiceRequest) Reset() {
+	*x = UpdateServiceRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[78]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateServiceRequest) ProtoMessage() {}
+
+func (x *UpdateServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[78]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateServiceRequest.ProtoReflect.Descriptor instead.
+func (*UpdateServiceRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{78}
+}
+
+func (x *UpdateServiceRequest) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+type UpdateServiceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Service       *Service               `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	Created       bool                   `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateServiceResponse) Reset() {
+	*x = UpdateServiceResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[79]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateServiceResponse) ProtoMessage() {}
+
+func (x *UpdateServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[79]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateServiceResponse.ProtoReflect.Descriptor instead.
+func (*UpdateServiceResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{79}
+}
+
+func (x *UpdateServiceResponse) GetService() *Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *UpdateServiceResponse) GetCreated() bool {
+	if x != nil {
+		return x.Created
+	}
+	return false
+}
+
+type DeleteServiceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	All           bool                   `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteServiceRequest) Reset() {
+	*x = DeleteServiceRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteServiceRequest) ProtoMessage() {}
+
+func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteServiceRequest.ProtoReflect.Descriptor instead.
+func (*DeleteServiceRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *DeleteServiceRequest) GetId() uint32 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *DeleteServiceRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+type DeleteServiceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         uint32                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	Kept          uint32                 `protobuf:"varint,2,opt,name=kept,proto3" json:"kept,omitempty"` // with all: services that come from a node's services file, which only that file removes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteServiceResponse) Reset() {
+	*x = DeleteServiceResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[81]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteServiceResponse) ProtoMessage() {}
+
+func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[81]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteServiceResponse.ProtoReflect.Descriptor instead.
+func (*DeleteServiceResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{81}
+}
+
+func (x *DeleteServiceResponse) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *DeleteServiceResponse) GetKept() uint32 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
+}
+
 var File_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_agent_v1_agent_proto_rawDesc = "" +
@@ -4774,7 +5466,57 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x16\n" +
 	"\x06prefix\x18\x02 \x01(\bR\x06prefix\",\n" +
 	"\x10KVDeleteResponse\x12\x18\n" +
-	"\adeleted\x18\x01 \x01(\x03R\adeleted2\xec\t\n" +
+	"\adeleted\x18\x01 \x01(\x03R\adeleted\"`\n" +
+	"\bFrontend\x12\x0e\n" +
+	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x14\n" +
+	"\x05scope\x18\x04 \x01(\tR\x05scope\"\x9f\x01\n" +
+	"\aBackend\x12\x0e\n" +
+	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
+	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
+	"\x06weight\x18\x05 \x01(\rR\x06weight\x12\x12\n" +
+	"\x04node\x18\x06 \x01(\tR\x04node\x12\x12\n" +
+	"\x04zone\x18\a \x01(\tR\x04zone\"\xe2\x04\n" +
+	"\aService\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04type\x18\x04 \x01(\tR\x04type\x124\n" +
+	"\bfrontend\x18\x05 \x01(\v2\x18.hypha.agent.v1.FrontendR\bfrontend\x123\n" +
+	"\bbackends\x18\x06 \x03(\v2\x17.hypha.agent.v1.BackendR\bbackends\x12)\n" +
+	"\x10affinity_seconds\x18\a \x01(\rR\x0faffinitySeconds\x126\n" +
+	"\x17external_traffic_policy\x18\b \x01(\tR\x15externalTrafficPolicy\x126\n" +
+	"\x17internal_traffic_policy\x18\t \x01(\tR\x15internalTrafficPolicy\x123\n" +
+	"\x16health_check_node_port\x18\n" +
+	" \x01(\rR\x13healthCheckNodePort\x12#\n" +
+	"\rsource_ranges\x18\v \x03(\tR\fsourceRanges\x120\n" +
+	"\x14source_ranges_policy\x18\f \x01(\tR\x12sourceRangesPolicy\x12\x1c\n" +
+	"\tselection\x18\r \x01(\tR\tselection\x12\x16\n" +
+	"\x06source\x18\x0e \x01(\tR\x06source\x12\x1f\n" +
+	"\vsource_node\x18\x0f \x01(\tR\n" +
+	"sourceNode\x12\x18\n" +
+	"\arefused\x18\x10 \x01(\tR\arefused\"\x15\n" +
+	"\x13ListServicesRequest\"K\n" +
+	"\x14ListServicesResponse\x123\n" +
+	"\bservices\x18\x01 \x03(\v2\x17.hypha.agent.v1.ServiceR\bservices\"#\n" +
+	"\x11GetServiceRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\"G\n" +
+	"\x12GetServiceResponse\x121\n" +
+	"\aservice\x18\x01 \x01(\v2\x17.hypha.agent.v1.ServiceR\aservice\"I\n" +
+	"\x14UpdateServiceRequest\x121\n" +
+	"\aservice\x18\x01 \x01(\v2\x17.hypha.agent.v1.ServiceR\aservice\"d\n" +
+	"\x15UpdateServiceResponse\x121\n" +
+	"\aservice\x18\x01 \x01(\v2\x17.hypha.agent.v1.ServiceR\aservice\x12\x18\n" +
+	"\acreated\x18\x02 \x01(\bR\acreated\"8\n" +
+	"\x14DeleteServiceRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\rR\x02id\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\"A\n" +
+	"\x15DeleteServiceResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x12\x12\n" +
+	"\x04kept\x18\x02 \x01(\rR\x04kept2\x9c\v\n" +
 	"\x06Reader\x12G\n" +
 	"\x06Status\x12\x1d.hypha.agent.v1.StatusRequest\x1a\x1e.hypha.agent.v1.StatusResponse\x12\\\n" +
 	"\rListEndpoints\x12$.hypha.agent.v1.ListEndpointsRequest\x1a%.hypha.agent.v1.ListEndpointsResponse\x12_\n" +
@@ -4788,10 +5530,13 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\tGetConfig\x12 .hypha.agent.v1.GetConfigRequest\x1a!.hypha.agent.v1.GetConfigResponse\x12M\n" +
 	"\bListMaps\x12\x1f.hypha.agent.v1.ListMapsRequest\x1a .hypha.agent.v1.ListMapsResponse\x12C\n" +
 	"\aDumpMap\x12\x1e.hypha.agent.v1.DumpMapRequest\x1a\x16.hypha.agent.v1.MapRow0\x01\x12J\n" +
-	"\aListIPs\x12\x1e.hypha.agent.v1.ListIPsRequest\x1a\x1f.hypha.agent.v1.ListIPsResponse\x12V\n" +
+	"\aListIPs\x12\x1e.hypha.agent.v1.ListIPsRequest\x1a\x1f.hypha.agent.v1.ListIPsResponse\x12Y\n" +
+	"\fListServices\x12#.hypha.agent.v1.ListServicesRequest\x1a$.hypha.agent.v1.ListServicesResponse\x12S\n" +
+	"\n" +
+	"GetService\x12!.hypha.agent.v1.GetServiceRequest\x1a\".hypha.agent.v1.GetServiceResponse\x12V\n" +
 	"\vEndpointLog\x12\".hypha.agent.v1.EndpointLogRequest\x1a#.hypha.agent.v1.EndpointLogResponse\x12V\n" +
 	"\vListMetrics\x12\".hypha.agent.v1.ListMetricsRequest\x1a#.hypha.agent.v1.ListMetricsResponse\x12I\n" +
-	"\aMonitor\x12\x1e.hypha.agent.v1.MonitorRequest\x1a\x1c.hypha.agent.v1.MonitorEvent0\x012\x9b\b\n" +
+	"\aMonitor\x12\x1e.hypha.agent.v1.MonitorRequest\x1a\x1c.hypha.agent.v1.MonitorEvent0\x012\xd7\t\n" +
 	"\x05Admin\x12Y\n" +
 	"\fImportPolicy\x12#.hypha.agent.v1.ImportPolicyRequest\x1a$.hypha.agent.v1.ImportPolicyResponse\x12Y\n" +
 	"\fDeletePolicy\x12#.hypha.agent.v1.DeletePolicyRequest\x1a$.hypha.agent.v1.DeletePolicyResponse\x12V\n" +
@@ -4800,7 +5545,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\rCheckEndpoint\x12$.hypha.agent.v1.CheckEndpointRequest\x1a%.hypha.agent.v1.CheckEndpointResponse\x12_\n" +
 	"\x0eSweepEndpoints\x12%.hypha.agent.v1.SweepEndpointsRequest\x1a&.hypha.agent.v1.SweepEndpointsResponse\x12_\n" +
 	"\x0eUpdateEndpoint\x12%.hypha.agent.v1.UpdateEndpointRequest\x1a&.hypha.agent.v1.UpdateEndpointResponse\x12Y\n" +
-	"\fUpdateConfig\x12#.hypha.agent.v1.UpdateConfigRequest\x1a$.hypha.agent.v1.UpdateConfigResponse\x12M\n" +
+	"\fUpdateConfig\x12#.hypha.agent.v1.UpdateConfigRequest\x1a$.hypha.agent.v1.UpdateConfigResponse\x12\\\n" +
+	"\rUpdateService\x12$.hypha.agent.v1.UpdateServiceRequest\x1a%.hypha.agent.v1.UpdateServiceResponse\x12\\\n" +
+	"\rDeleteService\x12$.hypha.agent.v1.DeleteServiceRequest\x1a%.hypha.agent.v1.DeleteServiceResponse\x12M\n" +
 	"\bFlushMap\x12\x1f.hypha.agent.v1.FlushMapRequest\x1a .hypha.agent.v1.FlushMapResponse\x12D\n" +
 	"\x05KVGet\x12\x1c.hypha.agent.v1.KVGetRequest\x1a\x1d.hypha.agent.v1.KVGetResponse\x12D\n" +
 	"\x05KVSet\x12\x1c.hypha.agent.v1.KVSetRequest\x1a\x1d.hypha.agent.v1.KVSetResponse\x12M\n" +
@@ -4819,7 +5566,7 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 73)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
 var file_agent_v1_agent_proto_goTypes = []any{
 	(Component_State)(0),           // 0: hypha.agent.v1.Component.State
 	(*StatusRequest)(nil),          // 1: hypha.agent.v1.StatusRequest
@@ -4893,18 +5640,29 @@ var file_agent_v1_agent_proto_goTypes = []any{
 	(*KVSetResponse)(nil),          // 69: hypha.agent.v1.KVSetResponse
 	(*KVDeleteRequest)(nil),        // 70: hypha.agent.v1.KVDeleteRequest
 	(*KVDeleteResponse)(nil),       // 71: hypha.agent.v1.KVDeleteResponse
-	nil,                            // 72: hypha.agent.v1.Metric.LabelsEntry
-	nil,                            // 73: hypha.agent.v1.UpdateConfigRequest.OptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 74: google.protobuf.Timestamp
+	(*Frontend)(nil),               // 72: hypha.agent.v1.Frontend
+	(*Backend)(nil),                // 73: hypha.agent.v1.Backend
+	(*Service)(nil),                // 74: hypha.agent.v1.Service
+	(*ListServicesRequest)(nil),    // 75: hypha.agent.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),   // 76: hypha.agent.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),      // 77: hypha.agent.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),     // 78: hypha.agent.v1.GetServiceResponse
+	(*UpdateServiceRequest)(nil),   // 79: hypha.agent.v1.UpdateServiceRequest
+	(*UpdateServiceResponse)(nil),  // 80: hypha.agent.v1.UpdateServiceResponse
+	(*DeleteServiceRequest)(nil),   // 81: hypha.agent.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil),  // 82: hypha.agent.v1.DeleteServiceResponse
+	nil,                            // 83: hypha.agent.v1.Metric.LabelsEntry
+	nil,                            // 84: hypha.agent.v1.UpdateConfigRequest.OptionsEntry
+	(*timestamppb.Timestamp)(nil),  // 85: google.protobuf.Timestamp
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: hypha.agent.v1.Component.state:type_name -> hypha.agent.v1.Component.State
-	74, // 1: hypha.agent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	85, // 1: hypha.agent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	0,  // 2: hypha.agent.v1.StatusResponse.state:type_name -> hypha.agent.v1.Component.State
 	2,  // 3: hypha.agent.v1.StatusResponse.components:type_name -> hypha.agent.v1.Component
 	28, // 4: hypha.agent.v1.StatusResponse.maps:type_name -> hypha.agent.v1.MapStatus
 	5,  // 5: hypha.agent.v1.Endpoint.named_ports:type_name -> hypha.agent.v1.NamedPort
-	74, // 6: hypha.agent.v1.Endpoint.created:type_name -> google.protobuf.Timestamp
+	85, // 6: hypha.agent.v1.Endpoint.created:type_name -> google.protobuf.Timestamp
 	4,  // 7: hypha.agent.v1.ListEndpointsResponse.endpoints:type_name -> hypha.agent.v1.Endpoint
 	8,  // 8: hypha.agent.v1.ListIdentitiesResponse.identities:type_name -> hypha.agent.v1.Identity
 	11, // 9: hypha.agent.v1.ListNodesResponse.nodes:type_name -> hypha.agent.v1.Node
@@ -4917,11 +5675,11 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	28, // 16: hypha.agent.v1.ListMapsResponse.maps:type_name -> hypha.agent.v1.MapStatus
 	33, // 17: hypha.agent.v1.MapRow.columns:type_name -> hypha.agent.v1.Column
 	37, // 18: hypha.agent.v1.ListIPsResponse.entries:type_name -> hypha.agent.v1.IPEntry
-	74, // 19: hypha.agent.v1.EndpointLogEntry.time:type_name -> google.protobuf.Timestamp
+	85, // 19: hypha.agent.v1.EndpointLogEntry.time:type_name -> google.protobuf.Timestamp
 	40, // 20: hypha.agent.v1.EndpointLogResponse.entries:type_name -> hypha.agent.v1.EndpointLogEntry
-	72, // 21: hypha.agent.v1.Metric.labels:type_name -> hypha.agent.v1.Metric.LabelsEntry
+	83, // 21: hypha.agent.v1.Metric.labels:type_name -> hypha.agent.v1.Metric.LabelsEntry
 	43, // 22: hypha.agent.v1.ListMetricsResponse.metrics:type_name -> hypha.agent.v1.Metric
-	74, // 23: hypha.agent.v1.MonitorEvent.time:type_name -> google.protobuf.Timestamp
+	85, // 23: hypha.agent.v1.MonitorEvent.time:type_name -> google.protobuf.Timestamp
 	33, // 24: hypha.agent.v1.MonitorEvent.fields:type_name -> hypha.agent.v1.Column
 	5,  // 25: hypha.agent.v1.AddEndpointRequest.named_ports:type_name -> hypha.agent.v1.NamedPort
 	4,  // 26: hypha.agent.v1.AddEndpointResponse.endpoint:type_name -> hypha.agent.v1.Endpoint
@@ -4929,68 +5687,82 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	58, // 28: hypha.agent.v1.SweepEndpointsRequest.valid:type_name -> hypha.agent.v1.Attachment
 	58, // 29: hypha.agent.v1.SweepEndpointsResponse.deleted:type_name -> hypha.agent.v1.Attachment
 	4,  // 30: hypha.agent.v1.UpdateEndpointResponse.endpoint:type_name -> hypha.agent.v1.Endpoint
-	73, // 31: hypha.agent.v1.UpdateConfigRequest.options:type_name -> hypha.agent.v1.UpdateConfigRequest.OptionsEntry
+	84, // 31: hypha.agent.v1.UpdateConfigRequest.options:type_name -> hypha.agent.v1.UpdateConfigRequest.OptionsEntry
 	25, // 32: hypha.agent.v1.UpdateConfigResponse.changed:type_name -> hypha.agent.v1.ConfigOption
 	66, // 33: hypha.agent.v1.KVGetResponse.pairs:type_name -> hypha.agent.v1.KVPair
-	1,  // 34: hypha.agent.v1.Reader.Status:input_type -> hypha.agent.v1.StatusRequest
-	6,  // 35: hypha.agent.v1.Reader.ListEndpoints:input_type -> hypha.agent.v1.ListEndpointsRequest
-	9,  // 36: hypha.agent.v1.Reader.ListIdentities:input_type -> hypha.agent.v1.ListIdentitiesRequest
-	12, // 37: hypha.agent.v1.Reader.ListNodes:input_type -> hypha.agent.v1.ListNodesRequest
-	14, // 38: hypha.agent.v1.Reader.GetPolicy:input_type -> hypha.agent.v1.GetPolicyRequest
-	17, // 39: hypha.agent.v1.Reader.ListSelectors:input_type -> hypha.agent.v1.ListSelectorsRequest
-	20, // 40: hypha.agent.v1.Reader.TracePolicy:input_type -> hypha.agent.v1.TracePolicyRequest
-	23, // 41: hypha.agent.v1.Reader.WaitPolicy:input_type -> hypha.agent.v1.WaitPolicyRequest
-	26, // 42: hypha.agent.v1.Reader.GetConfig:input_type -> hypha.agent.v1.GetConfigRequest
-	29, // 43: hypha.agent.v1.Reader.ListMaps:input_type -> hypha.agent.v1.ListMapsRequest
-	31, // 44: hypha.agent.v1.Reader.DumpMap:input_type -> hypha.agent.v1.DumpMapRequest
-	36, // 45: hypha.agent.v1.Reader.ListIPs:input_type -> hypha.agent.v1.ListIPsRequest
-	39, // 46: hypha.agent.v1.Reader.EndpointLog:input_type -> hypha.agent.v1.EndpointLogRequest
-	42, // 47: hypha.agent.v1.Reader.ListMetrics:input_type -> hypha.agent.v1.ListMetricsRequest
-	45, // 48: hypha.agent.v1.Reader.Monitor:input_type -> hypha.agent.v1.MonitorRequest
-	47, // 49: hypha.agent.v1.Admin.ImportPolicy:input_type -> hypha.agent.v1.ImportPolicyRequest
-	49, // 50: hypha.agent.v1.Admin.DeletePolicy:input_type -> hypha.agent.v1.DeletePolicyRequest
-	51, // 51: hypha.agent.v1.Admin.AddEndpoint:input_type -> hypha.agent.v1.AddEndpointRequest
-	54, // 52: hypha.agent.v1.Admin.DeleteEndpoint:input_type -> hypha.agent.v1.DeleteEndpointRequest
-	56, // 53: hypha.agent.v1.Admin.CheckEndpoint:input_type -> hypha.agent.v1.CheckEndpointRequest
-	59, // 54: hypha.agent.v1.Admin.SweepEndpoints:input_type -> hypha.agent.v1.SweepEndpointsRequest
-	61, // 55: hypha.agent.v1.Admin.UpdateEndpoint:input_type -> hypha.agent.v1.UpdateEndpointRequest
-	63, // 56: hypha.agent.v1.Admin.UpdateConfig:input_type -> hypha.agent.v1.UpdateConfigRequest
-	34, // 57: hypha.agent.v1.Admin.FlushMap:input_type -> hypha.agent.v1.FlushMapRequest
-	65, // 58: hypha.agent.v1.Admin.KVGet:input_type -> hypha.agent.v1.KVGetRequest
-	68, // 59: hypha.agent.v1.Admin.KVSet:input_type -> hypha.agent.v1.KVSetRequest
-	70, // 60: hypha.agent.v1.Admin.KVDelete:input_type -> hypha.agent.v1.KVDeleteRequest
-	3,  // 61: hypha.agent.v1.Reader.Status:output_type -> hypha.agent.v1.StatusResponse
-	7,  // 62: hypha.agent.v1.Reader.ListEndpoints:output_type -> hypha.agent.v1.ListEndpointsResponse
-	10, // 63: hypha.agent.v1.Reader.ListIdentities:output_type -> hypha.agent.v1.ListIdentitiesResponse
-	13, // 64: hypha.agent.v1.Reader.ListNodes:output_type -> hypha.agent.v1.ListNodesResponse
-	15, // 65: hypha.agent.v1.Reader.GetPolicy:output_type -> hypha.agent.v1.GetPolicyResponse
-	18, // 66: hypha.agent.v1.Reader.ListSelectors:output_type -> hypha.agent.v1.ListSelectorsResponse
-	22, // 67: hypha.agent.v1.Reader.TracePolicy:output_type -> hypha.agent.v1.TracePolicyResponse
-	24, // 68: hypha.agent.v1.Reader.WaitPolicy:output_type -> hypha.agent.v1.WaitPolicyResponse
-	27, // 69: hypha.agent.v1.Reader.GetConfig:output_type -> hypha.agent.v1.GetConfigResponse
-	30, // 70: hypha.agent.v1.Reader.ListMaps:output_type -> hypha.agent.v1.ListMapsResponse
-	32, // 71: hypha.agent.v1.Reader.DumpMap:output_type -> hypha.agent.v1.MapRow
-	38, // 72: hypha.agent.v1.Reader.ListIPs:output_type -> hypha.agent.v1.ListIPsResponse
-	41, // 73: hypha.agent.v1.Reader.EndpointLog:output_type -> hypha.agent.v1.EndpointLogResponse
-	44, // 74: hypha.agent.v1.Reader.ListMetrics:output_type -> hypha.agent.v1.ListMetricsResponse
-	46, // 75: hypha.agent.v1.Reader.Monitor:output_type -> hypha.agent.v1.MonitorEvent
-	48, // 76: hypha.agent.v1.Admin.ImportPolicy:output_type -> hypha.agent.v1.ImportPolicyResponse
-	50, // 77: hypha.agent.v1.Admin.DeletePolicy:output_type -> hypha.agent.v1.DeletePolicyResponse
-	53, // 78: hypha.agent.v1.Admin.AddEndpoint:output_type -> hypha.agent.v1.AddEndpointResponse
-	55, // 79: hypha.agent.v1.Admin.DeleteEndpoint:output_type -> hypha.agent.v1.DeleteEndpointResponse
-	57, // 80: hypha.agent.v1.Admin.CheckEndpoint:output_type -> hypha.agent.v1.CheckEndpointResponse
-	60, // 81: hypha.agent.v1.Admin.SweepEndpoints:output_type -> hypha.agent.v1.SweepEndpointsResponse
-	62, // 82: hypha.agent.v1.Admin.UpdateEndpoint:output_type -> hypha.agent.v1.UpdateEndpointResponse
-	64, // 83: hypha.agent.v1.Admin.UpdateConfig:output_type -> hypha.agent.v1.UpdateConfigResponse
-	35, // 84: hypha.agent.v1.Admin.FlushMap:output_type -> hypha.agent.v1.FlushMapResponse
-	67, // 85: hypha.agent.v1.Admin.KVGet:output_type -> hypha.agent.v1.KVGetResponse
-	69, // 86: hypha.agent.v1.Admin.KVSet:output_type -> hypha.agent.v1.KVSetResponse
-	71, // 87: hypha.agent.v1.Admin.KVDelete:output_type -> hypha.agent.v1.KVDeleteResponse
-	61, // [61:88] is the sub-list for method output_type
-	34, // [34:61] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	72, // 34: hypha.agent.v1.Service.frontend:type_name -> hypha.agent.v1.Frontend
+	73, // 35: hypha.agent.v1.Service.backends:type_name -> hypha.agent.v1.Backend
+	74, // 36: hypha.agent.v1.ListServicesResponse.services:type_name -> hypha.agent.v1.Service
+	74, // 37: hypha.agent.v1.GetServiceResponse.service:type_name -> hypha.agent.v1.Service
+	74, // 38: hypha.agent.v1.UpdateServiceRequest.service:type_name -> hypha.agent.v1.Service
+	74, // 39: hypha.agent.v1.UpdateServiceResponse.service:type_name -> hypha.agent.v1.Service
+	1,  // 40: hypha.agent.v1.Reader.Status:input_type -> hypha.agent.v1.StatusRequest
+	6,  // 41: hypha.agent.v1.Reader.ListEndpoints:input_type -> hypha.agent.v1.ListEndpointsRequest
+	9,  // 42: hypha.agent.v1.Reader.ListIdentities:input_type -> hypha.agent.v1.ListIdentitiesRequest
+	12, // 43: hypha.agent.v1.Reader.ListNodes:input_type -> hypha.agent.v1.ListNodesRequest
+	14, // 44: hypha.agent.v1.Reader.GetPolicy:input_type -> hypha.agent.v1.GetPolicyRequest
+	17, // 45: hypha.agent.v1.Reader.ListSelectors:input_type -> hypha.agent.v1.ListSelectorsRequest
+	20, // 46: hypha.agent.v1.Reader.TracePolicy:input_type -> hypha.agent.v1.TracePolicyRequest
+	23, // 47: hypha.agent.v1.Reader.WaitPolicy:input_type -> hypha.agent.v1.WaitPolicyRequest
+	26, // 48: hypha.agent.v1.Reader.GetConfig:input_type -> hypha.agent.v1.GetConfigRequest
+	29, // 49: hypha.agent.v1.Reader.ListMaps:input_type -> hypha.agent.v1.ListMapsRequest
+	31, // 50: hypha.agent.v1.Reader.DumpMap:input_type -> hypha.agent.v1.DumpMapRequest
+	36, // 51: hypha.agent.v1.Reader.ListIPs:input_type -> hypha.agent.v1.ListIPsRequest
+	75, // 52: hypha.agent.v1.Reader.ListServices:input_type -> hypha.agent.v1.ListServicesRequest
+	77, // 53: hypha.agent.v1.Reader.GetService:input_type -> hypha.agent.v1.GetServiceRequest
+	39, // 54: hypha.agent.v1.Reader.EndpointLog:input_type -> hypha.agent.v1.EndpointLogRequest
+	42, // 55: hypha.agent.v1.Reader.ListMetrics:input_type -> hypha.agent.v1.ListMetricsRequest
+	45, // 56: hypha.agent.v1.Reader.Monitor:input_type -> hypha.agent.v1.MonitorRequest
+	47, // 57: hypha.agent.v1.Admin.ImportPolicy:input_type -> hypha.agent.v1.ImportPolicyRequest
+	49, // 58: hypha.agent.v1.Admin.DeletePolicy:input_type -> hypha.agent.v1.DeletePolicyRequest
+	51, // 59: hypha.agent.v1.Admin.AddEndpoint:input_type -> hypha.agent.v1.AddEndpointRequest
+	54, // 60: hypha.agent.v1.Admin.DeleteEndpoint:input_type -> hypha.agent.v1.DeleteEndpointRequest
+	56, // 61: hypha.agent.v1.Admin.CheckEndpoint:input_type -> hypha.agent.v1.CheckEndpointRequest
+	59, // 62: hypha.agent.v1.Admin.SweepEndpoints:input_type -> hypha.agent.v1.SweepEndpointsRequest
+	61, // 63: hypha.agent.v1.Admin.UpdateEndpoint:input_type -> hypha.agent.v1.UpdateEndpointRequest
+	63, // 64: hypha.agent.v1.Admin.UpdateConfig:input_type -> hypha.agent.v1.UpdateConfigRequest
+	79, // 65: hypha.agent.v1.Admin.UpdateService:input_type -> hypha.agent.v1.UpdateServiceRequest
+	81, // 66: hypha.agent.v1.Admin.DeleteService:input_type -> hypha.agent.v1.DeleteServiceRequest
+	34, // 67: hypha.agent.v1.Admin.FlushMap:input_type -> hypha.agent.v1.FlushMapRequest
+	65, // 68: hypha.agent.v1.Admin.KVGet:input_type -> hypha.agent.v1.KVGetRequest
+	68, // 69: hypha.agent.v1.Admin.KVSet:input_type -> hypha.agent.v1.KVSetRequest
+	70, // 70: hypha.agent.v1.Admin.KVDelete:input_type -> hypha.agent.v1.KVDeleteRequest
+	3,  // 71: hypha.agent.v1.Reader.Status:output_type -> hypha.agent.v1.StatusResponse
+	7,  // 72: hypha.agent.v1.Reader.ListEndpoints:output_type -> hypha.agent.v1.ListEndpointsResponse
+	10, // 73: hypha.agent.v1.Reader.ListIdentities:output_type -> hypha.agent.v1.ListIdentitiesResponse
+	13, // 74: hypha.agent.v1.Reader.ListNodes:output_type -> hypha.agent.v1.ListNodesResponse
+	15, // 75: hypha.agent.v1.Reader.GetPolicy:output_type -> hypha.agent.v1.GetPolicyResponse
+	18, // 76: hypha.agent.v1.Reader.ListSelectors:output_type -> hypha.agent.v1.ListSelectorsResponse
+	22, // 77: hypha.agent.v1.Reader.TracePolicy:output_type -> hypha.agent.v1.TracePolicyResponse
+	24, // 78: hypha.agent.v1.Reader.WaitPolicy:output_type -> hypha.agent.v1.WaitPolicyResponse
+	27, // 79: hypha.agent.v1.Reader.GetConfig:output_type -> hypha.agent.v1.GetConfigResponse
+	30, // 80: hypha.agent.v1.Reader.ListMaps:output_type -> hypha.agent.v1.ListMapsResponse
+	32, // 81: hypha.agent.v1.Reader.DumpMap:output_type -> hypha.agent.v1.MapRow
+	38, // 82: hypha.agent.v1.Reader.ListIPs:output_type -> hypha.agent.v1.ListIPsResponse
+	76, // 83: hypha.agent.v1.Reader.ListServices:output_type -> hypha.agent.v1.ListServicesResponse
+	78, // 84: hypha.agent.v1.Reader.GetService:output_type -> hypha.agent.v1.GetServiceResponse
+	41, // 85: hypha.agent.v1.Reader.EndpointLog:output_type -> hypha.agent.v1.EndpointLogResponse
+	44, // 86: hypha.agent.v1.Reader.ListMetrics:output_type -> hypha.agent.v1.ListMetricsResponse
+	46, // 87: hypha.agent.v1.Reader.Monitor:output_type -> hypha.agent.v1.MonitorEvent
+	48, // 88: hypha.agent.v1.Admin.ImportPolicy:output_type -> hypha.agent.v1.ImportPolicyResponse
+	50, // 89: hypha.agent.v1.Admin.DeletePolicy:output_type -> hypha.agent.v1.DeletePolicyResponse
+	53, // 90: hypha.agent.v1.Admin.AddEndpoint:output_type -> hypha.agent.v1.AddEndpointResponse
+	55, // 91: hypha.agent.v1.Admin.DeleteEndpoint:output_type -> hypha.agent.v1.DeleteEndpointResponse
+	57, // 92: hypha.agent.v1.Admin.CheckEndpoint:output_type -> hypha.agent.v1.CheckEndpointResponse
+	60, // 93: hypha.agent.v1.Admin.SweepEndpoints:output_type -> hypha.agent.v1.SweepEndpointsResponse
+	62, // 94: hypha.agent.v1.Admin.UpdateEndpoint:output_type -> hypha.agent.v1.UpdateEndpointResponse
+	64, // 95: hypha.agent.v1.Admin.UpdateConfig:output_type -> hypha.agent.v1.UpdateConfigResponse
+	80, // 96: hypha.agent.v1.Admin.UpdateService:output_type -> hypha.agent.v1.UpdateServiceResponse
+	82, // 97: hypha.agent.v1.Admin.DeleteService:output_type -> hypha.agent.v1.DeleteServiceResponse
+	35, // 98: hypha.agent.v1.Admin.FlushMap:output_type -> hypha.agent.v1.FlushMapResponse
+	67, // 99: hypha.agent.v1.Admin.KVGet:output_type -> hypha.agent.v1.KVGetResponse
+	69, // 100: hypha.agent.v1.Admin.KVSet:output_type -> hypha.agent.v1.KVSetResponse
+	71, // 101: hypha.agent.v1.Admin.KVDelete:output_type -> hypha.agent.v1.KVDeleteResponse
+	71, // [71:102] is the sub-list for method output_type
+	40, // [40:71] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -5005,7 +5777,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   73,
+			NumMessages:   84,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

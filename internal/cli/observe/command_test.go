@@ -35,6 +35,9 @@ func (pods) Endpoint(a netip.Addr, _ uint16) (observe.Peer, bool) {
 }
 func (pods) Identity(model.IdentityID) (model.Labels, bool) { return nil, false }
 func (pods) Interface(uint32) string                        { return "" }
+func (pods) Service(netip.Addr, uint16, uint8) (observe.Service, bool) {
+	return observe.Service{}, false
+}
 func (pods) Rule(id model.RuleID) (model.RuleRef, bool) {
 	return model.RuleRef{ID: id, Policies: []model.PolicyRef{{Name: "l3-rule"}}, Ingress: true, Deny: true, Implicit: true, Text: "l3-rule ingress default deny"}, true
 }

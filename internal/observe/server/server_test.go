@@ -45,6 +45,9 @@ func (nobody) Endpoint(netip.Addr, uint16) (observe.Peer, bool) { return observe
 func (nobody) Identity(model.IdentityID) (model.Labels, bool)   { return nil, false }
 func (nobody) Rule(model.RuleID) (model.RuleRef, bool)          { return model.RuleRef{}, false }
 func (nobody) Interface(uint32) string                          { return "" }
+func (nobody) Service(netip.Addr, uint16, uint8) (observe.Service, bool) {
+	return observe.Service{}, false
+}
 
 // cluster is a table of nodes by hand.
 type cluster struct {

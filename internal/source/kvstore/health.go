@@ -121,7 +121,7 @@ func (s *Store) Status() Status {
 		st.Endpoints = s.srv.urls
 	}
 	st.Complete = s.nodes.Table().Snapshot().Complete() && s.ips.Table().Snapshot().Complete() &&
-		s.identities.Table().Snapshot().Complete() && s.policies.Snapshot().Complete
+		s.identities.Table().Snapshot().Complete() && s.policies.Snapshot().Complete && s.services.Table().Snapshot().Complete()
 	lease, published, pending, lerr := s.leases.state()
 	st.Lease, st.Published, st.Pending = int64(lease), published, pending
 	h := s.health

@@ -10,21 +10,24 @@ import (
 
 // Keys, as docs/architecture.md lists them.
 const (
-	identityRoot   = "cilium/state/identities/v1/"
-	identityMaster = identityRoot + "id/"
-	identityValue  = identityRoot + "value/"
-	identityIndex  = "hypha/identity/v1/labels/" // labels -> id: makes labels unique
-	identityFreed  = "hypha/identity/v1/freed/"  // id -> labels it had; leased: the number rests
-	ipRoot         = "cilium/state/ip/v1/"
-	nodeRoot       = "cilium/state/nodes/v1/"
-	clusterConfig  = "cilium/cluster-config/"
-	heartbeatKey   = "cilium/.heartbeat"
-	podCIDRRoot    = "hypha/podcidr/v1/"
-	policyRoot     = "hypha/policy/v1/"
-	policyRules    = policyRoot + "rules/"
-	policyStaged   = policyRoot + "staged/"
-	policyRevision = policyRoot + "revision"
-	gcLock         = "hypha/lock/v1/identity-gc"
+	identityRoot    = "cilium/state/identities/v1/"
+	identityMaster  = identityRoot + "id/"
+	identityValue   = identityRoot + "value/"
+	identityIndex   = "hypha/identity/v1/labels/" // labels -> id: makes labels unique
+	identityFreed   = "hypha/identity/v1/freed/"  // id -> labels it had; leased: the number rests
+	ipRoot          = "cilium/state/ip/v1/"
+	nodeRoot        = "cilium/state/nodes/v1/"
+	clusterConfig   = "cilium/cluster-config/"
+	heartbeatKey    = "cilium/.heartbeat"
+	podCIDRRoot     = "hypha/podcidr/v1/"
+	policyRoot      = "hypha/policy/v1/"
+	policyRules     = policyRoot + "rules/"
+	policyStaged    = policyRoot + "staged/"
+	policyRevision  = policyRoot + "revision"
+	serviceID       = "hypha/service/v1/id/"
+	serviceFrontend = "hypha/service/v1/frontend/" // frontend -> id: makes frontends unique
+	serviceFreed    = "hypha/service/v1/freed/"    // id -> frontend it had; leased: the number rests
+	gcLock          = "hypha/lock/v1/identity-gc"
 )
 
 func masterKey(id model.IdentityID) string {

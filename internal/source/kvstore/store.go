@@ -40,6 +40,7 @@ type Store struct {
 	ips        *IPs
 	identities *Identities
 	policies   *Policies
+	services   *Services
 }
 
 // Open starts following the store and returns without waiting for an external one; an embedded one that does not start
@@ -89,6 +90,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Store, error) {
 	s.ips = newIPs(s)
 	s.identities = newIdentities(s)
 	s.policies = newPolicies(s)
+	s.services = newServices(s)
 
 	s.start(s.health.run)
 	s.start(s.leases.run)
@@ -96,6 +98,7 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Store, error) {
 	s.start(s.ips.run)
 	s.start(s.identities.run)
 	s.start(s.policies.run)
+	s.start(s.services.run)
 	s.start(s.runGC)
 	s.start(s.writeClusterConfig)
 	if s.srv != nil && s.srv.pki != nil {
@@ -137,6 +140,9 @@ func (s *Store) Identities() *Identities { return s.identities }
 // Policies is what has been imported.
 func (s *Store) Policies() *Policies { return s.policies }
 
+// Services are the services of the cluster.
+func (s *Store) Services() *Services { return s.services }
+
 // ClientFiles are the credentials another node needs for this embedded store, and false when it serves none.
 func (s *Store) ClientFiles() (TLSFiles, bool) {
 	if s.srv == nil || s.srv.pki == nil {
@@ -147,7 +153,7 @@ func (s *Store) ClientFiles() (TLSFiles, bool) {
 
 // Ready waits until every table is complete.
 func (s *Store) Ready(ctx context.Context) error {
-	for _, synced := range []<-chan struct{}{s.nodes.f.synced, s.ips.f.synced, s.identities.f.synced, s.policies.synced} {
+	for _, synced := range []<-chan struct{}{s.nodes.f.synced, s.ips.f.synced, s.identities.f.synced, s.policies.synced, s.services.f.synced} {
 		select {
 		case <-synced:
 		case <-s.ctx.Done():

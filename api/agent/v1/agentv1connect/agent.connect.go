@@ -61,6 +61,10 @@ const (
 	ReaderDumpMapProcedure = "/hypha.agent.v1.Reader/DumpMap"
 	// ReaderListIPsProcedure is the fully-qualified name of the Reader's ListIPs RPC.
 	ReaderListIPsProcedure = "/hypha.agent.v1.Reader/ListIPs"
+	// ReaderListServicesProcedure is the fully-qualified name of the Reader's ListServices RPC.
+	ReaderListServicesProcedure = "/hypha.agent.v1.Reader/ListServices"
+	// ReaderGetServiceProcedure is the fully-qualified name of the Reader's GetService RPC.
+	ReaderGetServiceProcedure = "/hypha.agent.v1.Reader/GetService"
 	// ReaderEndpointLogProcedure is the fully-qualified name of the Reader's EndpointLog RPC.
 	ReaderEndpointLogProcedure = "/hypha.agent.v1.Reader/EndpointLog"
 	// ReaderListMetricsProcedure is the fully-qualified name of the Reader's ListMetrics RPC.
@@ -83,6 +87,10 @@ const (
 	AdminUpdateEndpointProcedure = "/hypha.agent.v1.Admin/UpdateEndpoint"
 	// AdminUpdateConfigProcedure is the fully-qualified name of the Admin's UpdateConfig RPC.
 	AdminUpdateConfigProcedure = "/hypha.agent.v1.Admin/UpdateConfig"
+	// AdminUpdateServiceProcedure is the fully-qualified name of the Admin's UpdateService RPC.
+	AdminUpdateServiceProcedure = "/hypha.agent.v1.Admin/UpdateService"
+	// AdminDeleteServiceProcedure is the fully-qualified name of the Admin's DeleteService RPC.
+	AdminDeleteServiceProcedure = "/hypha.agent.v1.Admin/DeleteService"
 	// AdminFlushMapProcedure is the fully-qualified name of the Admin's FlushMap RPC.
 	AdminFlushMapProcedure = "/hypha.agent.v1.Admin/FlushMap"
 	// AdminKVGetProcedure is the fully-qualified name of the Admin's KVGet RPC.
@@ -112,6 +120,9 @@ type ReaderClient interface {
 	// ListIPs says whose each known address or prefix is, from the agent's table (with who told us); the kernel's own
 	// answer is DumpMap of ipcache_exact_v1 and ipcache_v1.
 	ListIPs(context.Context, *connect.Request[v1.ListIPsRequest]) (*connect.Response[v1.ListIPsResponse], error)
+	// ListServices are the services of the cluster, by number, as they were given, and what this node refuses to serve.
+	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
+	GetService(context.Context, *connect.Request[v1.GetServiceRequest]) (*connect.Response[v1.GetServiceResponse], error)
 	// EndpointLog is what happened to one endpoint, oldest first.
 	EndpointLog(context.Context, *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error)
 	// ListMetrics reads the agent's own metrics, as /metrics has them.
@@ -203,6 +214,18 @@ func NewReaderClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(readerMethods.ByName("ListIPs")),
 			connect.WithClientOptions(opts...),
 		),
+		listServices: connect.NewClient[v1.ListServicesRequest, v1.ListServicesResponse](
+			httpClient,
+			baseURL+ReaderListServicesProcedure,
+			connect.WithSchema(readerMethods.ByName("ListServices")),
+			connect.WithClientOptions(opts...),
+		),
+		getService: connect.NewClient[v1.GetServiceRequest, v1.GetServiceResponse](
+			httpClient,
+			baseURL+ReaderGetServiceProcedure,
+			connect.WithSchema(readerMethods.ByName("GetService")),
+			connect.WithClientOptions(opts...),
+		),
 		endpointLog: connect.NewClient[v1.EndpointLogRequest, v1.EndpointLogResponse](
 			httpClient,
 			baseURL+ReaderEndpointLogProcedure,
@@ -238,6 +261,8 @@ type readerClient struct {
 	listMaps       *connect.Client[v1.ListMapsRequest, v1.ListMapsResponse]
 	dumpMap        *connect.Client[v1.DumpMapRequest, v1.MapRow]
 	listIPs        *connect.Client[v1.ListIPsRequest, v1.ListIPsResponse]
+	listServices   *connect.Client[v1.ListServicesRequest, v1.ListServicesResponse]
+	getService     *connect.Client[v1.GetServiceRequest, v1.GetServiceResponse]
 	endpointLog    *connect.Client[v1.EndpointLogRequest, v1.EndpointLogResponse]
 	listMetrics    *connect.Client[v1.ListMetricsRequest, v1.ListMetricsResponse]
 	monitor        *connect.Client[v1.MonitorRequest, v1.MonitorEvent]
@@ -303,6 +328,16 @@ func (c *readerClient) ListIPs(ctx context.Context, req *connect.Request[v1.List
 	return c.listIPs.CallUnary(ctx, req)
 }
 
+// ListServices calls hypha.agent.v1.Reader.ListServices.
+func (c *readerClient) ListServices(ctx context.Context, req *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error) {
+	return c.listServices.CallUnary(ctx, req)
+}
+
+// GetService calls hypha.agent.v1.Reader.GetService.
+func (c *readerClient) GetService(ctx context.Context, req *connect.Request[v1.GetServiceRequest]) (*connect.Response[v1.GetServiceResponse], error) {
+	return c.getService.CallUnary(ctx, req)
+}
+
 // EndpointLog calls hypha.agent.v1.Reader.EndpointLog.
 func (c *readerClient) EndpointLog(ctx context.Context, req *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error) {
 	return c.endpointLog.CallUnary(ctx, req)
@@ -337,6 +372,9 @@ type ReaderHandler interface {
 	// ListIPs says whose each known address or prefix is, from the agent's table (with who told us); the kernel's own
 	// answer is DumpMap of ipcache_exact_v1 and ipcache_v1.
 	ListIPs(context.Context, *connect.Request[v1.ListIPsRequest]) (*connect.Response[v1.ListIPsResponse], error)
+	// ListServices are the services of the cluster, by number, as they were given, and what this node refuses to serve.
+	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
+	GetService(context.Context, *connect.Request[v1.GetServiceRequest]) (*connect.Response[v1.GetServiceResponse], error)
 	// EndpointLog is what happened to one endpoint, oldest first.
 	EndpointLog(context.Context, *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error)
 	// ListMetrics reads the agent's own metrics, as /metrics has them.
@@ -424,6 +462,18 @@ func NewReaderHandler(svc ReaderHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(readerMethods.ByName("ListIPs")),
 		connect.WithHandlerOptions(opts...),
 	)
+	readerListServicesHandler := connect.NewUnaryHandler(
+		ReaderListServicesProcedure,
+		svc.ListServices,
+		connect.WithSchema(readerMethods.ByName("ListServices")),
+		connect.WithHandlerOptions(opts...),
+	)
+	readerGetServiceHandler := connect.NewUnaryHandler(
+		ReaderGetServiceProcedure,
+		svc.GetService,
+		connect.WithSchema(readerMethods.ByName("GetService")),
+		connect.WithHandlerOptions(opts...),
+	)
 	readerEndpointLogHandler := connect.NewUnaryHandler(
 		ReaderEndpointLogProcedure,
 		svc.EndpointLog,
@@ -468,6 +518,10 @@ func NewReaderHandler(svc ReaderHandler, opts ...connect.HandlerOption) (string,
 			readerDumpMapHandler.ServeHTTP(w, r)
 		case ReaderListIPsProcedure:
 			readerListIPsHandler.ServeHTTP(w, r)
+		case ReaderListServicesProcedure:
+			readerListServicesHandler.ServeHTTP(w, r)
+		case ReaderGetServiceProcedure:
+			readerGetServiceHandler.ServeHTTP(w, r)
 		case ReaderEndpointLogProcedure:
 			readerEndpointLogHandler.ServeHTTP(w, r)
 		case ReaderListMetricsProcedure:
@@ -531,6 +585,14 @@ func (UnimplementedReaderHandler) ListIPs(context.Context, *connect.Request[v1.L
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.ListIPs is not implemented"))
 }
 
+func (UnimplementedReaderHandler) ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.ListServices is not implemented"))
+}
+
+func (UnimplementedReaderHandler) GetService(context.Context, *connect.Request[v1.GetServiceRequest]) (*connect.Response[v1.GetServiceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.GetService is not implemented"))
+}
+
 func (UnimplementedReaderHandler) EndpointLog(context.Context, *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.EndpointLog is not implemented"))
 }
@@ -554,6 +616,10 @@ type AdminClient interface {
 	SweepEndpoints(context.Context, *connect.Request[v1.SweepEndpointsRequest]) (*connect.Response[v1.SweepEndpointsResponse], error)
 	UpdateEndpoint(context.Context, *connect.Request[v1.UpdateEndpointRequest]) (*connect.Response[v1.UpdateEndpointResponse], error)
 	UpdateConfig(context.Context, *connect.Request[v1.UpdateConfigRequest]) (*connect.Response[v1.UpdateConfigResponse], error)
+	// UpdateService stores a service, in place of the one of the same number; without a number, of the same frontend. All of it is
+	// replaced. AlreadyExists says who has the frontend or the number.
+	UpdateService(context.Context, *connect.Request[v1.UpdateServiceRequest]) (*connect.Response[v1.UpdateServiceResponse], error)
+	DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error)
 	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v1 or frag_v1. InvalidArgument for others.
 	FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error)
 	KVGet(context.Context, *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error)
@@ -620,6 +686,18 @@ func NewAdminClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(adminMethods.ByName("UpdateConfig")),
 			connect.WithClientOptions(opts...),
 		),
+		updateService: connect.NewClient[v1.UpdateServiceRequest, v1.UpdateServiceResponse](
+			httpClient,
+			baseURL+AdminUpdateServiceProcedure,
+			connect.WithSchema(adminMethods.ByName("UpdateService")),
+			connect.WithClientOptions(opts...),
+		),
+		deleteService: connect.NewClient[v1.DeleteServiceRequest, v1.DeleteServiceResponse](
+			httpClient,
+			baseURL+AdminDeleteServiceProcedure,
+			connect.WithSchema(adminMethods.ByName("DeleteService")),
+			connect.WithClientOptions(opts...),
+		),
 		flushMap: connect.NewClient[v1.FlushMapRequest, v1.FlushMapResponse](
 			httpClient,
 			baseURL+AdminFlushMapProcedure,
@@ -657,6 +735,8 @@ type adminClient struct {
 	sweepEndpoints *connect.Client[v1.SweepEndpointsRequest, v1.SweepEndpointsResponse]
 	updateEndpoint *connect.Client[v1.UpdateEndpointRequest, v1.UpdateEndpointResponse]
 	updateConfig   *connect.Client[v1.UpdateConfigRequest, v1.UpdateConfigResponse]
+	updateService  *connect.Client[v1.UpdateServiceRequest, v1.UpdateServiceResponse]
+	deleteService  *connect.Client[v1.DeleteServiceRequest, v1.DeleteServiceResponse]
 	flushMap       *connect.Client[v1.FlushMapRequest, v1.FlushMapResponse]
 	kVGet          *connect.Client[v1.KVGetRequest, v1.KVGetResponse]
 	kVSet          *connect.Client[v1.KVSetRequest, v1.KVSetResponse]
@@ -703,6 +783,16 @@ func (c *adminClient) UpdateConfig(ctx context.Context, req *connect.Request[v1.
 	return c.updateConfig.CallUnary(ctx, req)
 }
 
+// UpdateService calls hypha.agent.v1.Admin.UpdateService.
+func (c *adminClient) UpdateService(ctx context.Context, req *connect.Request[v1.UpdateServiceRequest]) (*connect.Response[v1.UpdateServiceResponse], error) {
+	return c.updateService.CallUnary(ctx, req)
+}
+
+// DeleteService calls hypha.agent.v1.Admin.DeleteService.
+func (c *adminClient) DeleteService(ctx context.Context, req *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error) {
+	return c.deleteService.CallUnary(ctx, req)
+}
+
 // FlushMap calls hypha.agent.v1.Admin.FlushMap.
 func (c *adminClient) FlushMap(ctx context.Context, req *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error) {
 	return c.flushMap.CallUnary(ctx, req)
@@ -734,6 +824,10 @@ type AdminHandler interface {
 	SweepEndpoints(context.Context, *connect.Request[v1.SweepEndpointsRequest]) (*connect.Response[v1.SweepEndpointsResponse], error)
 	UpdateEndpoint(context.Context, *connect.Request[v1.UpdateEndpointRequest]) (*connect.Response[v1.UpdateEndpointResponse], error)
 	UpdateConfig(context.Context, *connect.Request[v1.UpdateConfigRequest]) (*connect.Response[v1.UpdateConfigResponse], error)
+	// UpdateService stores a service, in place of the one of the same number; without a number, of the same frontend. All of it is
+	// replaced. AlreadyExists says who has the frontend or the number.
+	UpdateService(context.Context, *connect.Request[v1.UpdateServiceRequest]) (*connect.Response[v1.UpdateServiceResponse], error)
+	DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error)
 	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v1 or frag_v1. InvalidArgument for others.
 	FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error)
 	KVGet(context.Context, *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error)
@@ -796,6 +890,18 @@ func NewAdminHandler(svc AdminHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(adminMethods.ByName("UpdateConfig")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminUpdateServiceHandler := connect.NewUnaryHandler(
+		AdminUpdateServiceProcedure,
+		svc.UpdateService,
+		connect.WithSchema(adminMethods.ByName("UpdateService")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminDeleteServiceHandler := connect.NewUnaryHandler(
+		AdminDeleteServiceProcedure,
+		svc.DeleteService,
+		connect.WithSchema(adminMethods.ByName("DeleteService")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminFlushMapHandler := connect.NewUnaryHandler(
 		AdminFlushMapProcedure,
 		svc.FlushMap,
@@ -838,6 +944,10 @@ func NewAdminHandler(svc AdminHandler, opts ...connect.HandlerOption) (string, h
 			adminUpdateEndpointHandler.ServeHTTP(w, r)
 		case AdminUpdateConfigProcedure:
 			adminUpdateConfigHandler.ServeHTTP(w, r)
+		case AdminUpdateServiceProcedure:
+			adminUpdateServiceHandler.ServeHTTP(w, r)
+		case AdminDeleteServiceProcedure:
+			adminDeleteServiceHandler.ServeHTTP(w, r)
 		case AdminFlushMapProcedure:
 			adminFlushMapHandler.ServeHTTP(w, r)
 		case AdminKVGetProcedure:
@@ -885,6 +995,14 @@ func (UnimplementedAdminHandler) UpdateEndpoint(context.Context, *connect.Reques
 
 func (UnimplementedAdminHandler) UpdateConfig(context.Context, *connect.Request[v1.UpdateConfigRequest]) (*connect.Response[v1.UpdateConfigResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Admin.UpdateConfig is not implemented"))
+}
+
+func (UnimplementedAdminHandler) UpdateService(context.Context, *connect.Request[v1.UpdateServiceRequest]) (*connect.Response[v1.UpdateServiceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Admin.UpdateService is not implemented"))
+}
+
+func (UnimplementedAdminHandler) DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Admin.DeleteService is not implemented"))
 }
 
 func (UnimplementedAdminHandler) FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error) {

@@ -1,0 +1,173 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hypha-net/hypha/internal/control/service"
+	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/observe"
+	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/table"
+)
+
+// services turns the services that sources tell into rows of frontends, and names frontends for others.
+type services struct {
+	log    *slog.Logger
+	ports  service.PortRange
+	self   model.Node
+	stored *table.Table[model.ServiceID, kvstore.StoredService]
+	nodes  *table.Table[string, model.Node]
+
+	// rows are what the kernel is to hold: the table of the reconciler. It is complete once the store has told services and nodes.
+	rows *table.Table[model.Frontend, model.Balance]
+
+	mu    sync.Mutex
+	known *service.Facts
+	plan  *service.Plan
+	seen  uint64 // revision of stored that the plan has
+	begun bool
+}
+
+func newServices(log *slog.Logger, b service.Balancer, ports service.PortRange, stored *table.Table[model.ServiceID, kvstore.StoredService], nodes *table.Table[string, model.Node]) *services {
+	s := &services{log: log, ports: ports, self: b.Self, stored: stored, nodes: nodes, rows: table.New[model.Frontend, model.Balance]("services", table.Frontend)}
+	s.known = s.facts()
+	s.plan = service.NewPlan(b, s.known)
+	return s
+}
+
+// facts are what services are judged by now. This node counts before the store has told it.
+func (s *services) facts() *service.Facts {
+	nodes := []model.Node{s.self}
+	for _, n := range s.nodes.Snapshot().All() {
+		nodes = append(nodes, n)
+	}
+	return service.NewFacts(s.ports, nodes)
+}
+
+// Run follows the tables until ctx ends.
+func (s *services) Run(ctx context.Context) error {
+	var doneNodes <-chan struct{}
+	for {
+		stored, nodes := s.stored.Snapshot(), s.nodes.Snapshot()
+		s.sync(stored, nodes.Changed() != doneNodes)
+		doneNodes = nodes.Changed()
+		if stored.Complete() && nodes.Complete() {
+			s.rows.SetComplete()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-stored.Changed():
+		case <-nodes.Changed():
+		}
+	}
+}
+
+// sync brings the rows up to date: those that a changed service has, or that changed nodes forbid or allow.
+func (s *services) sync(stored table.Snapshot[model.ServiceID, kvstore.StoredService], nodes bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.plan.Refused()
+	if nodes {
+		s.known = s.facts()
+		s.plan.SetFacts(s.known)
+	}
+	for _, id := range s.due(stored) {
+		if v, ok := stored.Get(id); ok {
+			s.plan.Set(v.Service)
+		} else {
+			s.plan.Delete(id)
+		}
+	}
+	s.seen, s.begun = stored.Revision(), true
+	rows, gone := s.plan.Take()
+	if len(rows)+len(gone) > 0 {
+		s.rows.Update(func(x *table.Txn[model.Frontend, model.Balance]) {
+			for _, f := range gone {
+				x.Delete(f)
+			}
+			for _, r := range rows {
+				x.Set(r.Frontend, r)
+			}
+		})
+	}
+	for id, err := range s.plan.Refused() {
+		if old := before[id]; old == nil || old.Error() != err.Error() {
+			s.log.Warn("service not served", "service", uint32(id), "err", err)
+		}
+	}
+}
+
+// due are the services that have changed since the last sync, or all there are and were.
+func (s *services) due(stored table.Snapshot[model.ServiceID, kvstore.StoredService]) []model.ServiceID {
+	if ids, ok := s.stored.Since(s.seen); ok && s.begun {
+		return ids
+	}
+	ids := s.plan.IDs()
+	for id := range stored.All() {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// judge says why a service would not be served here, nil if it would.
+func (s *services) judge(v *model.Service) error {
+	s.mu.Lock()
+	facts := s.known
+	s.mu.Unlock()
+	return service.Validate(v, facts)
+}
+
+// state is how many rows there are, backends behind them, and which services are refused.
+func (s *services) state() (frontends, backends int, refused map[model.ServiceID]error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	frontends, backends = s.plan.Count()
+	return frontends, backends, s.plan.Refused()
+}
+
+// name says whose frontend an address and port are, be it an address of its own or a port of this node.
+func (s *services) name(addr netip.Addr, port uint16, proto uint8) (observe.Service, bool) {
+	snap := s.rows.Snapshot()
+	if snap.Len() == 0 {
+		return observe.Service{}, false
+	}
+	f := model.Frontend{Addr: addr, Port: port, Proto: proto}
+	row, ok := snap.Get(f)
+	if !ok && slices.Contains(s.self.Addrs, addr) {
+		if f.Addr = netip.IPv4Unspecified(); addr.Is6() {
+			f.Addr = netip.IPv6Unspecified()
+		}
+		row, ok = snap.Get(f)
+	}
+	if !ok {
+		f.Scope = model.ScopeInternal
+		if row, ok = snap.Get(f); !ok {
+			return observe.Service{}, false
+		}
+	}
+	v, ok := s.stored.Get(row.ID)
+	return observe.Service{Name: v.Name, Namespace: v.Namespace}, ok && v.Name != ""
+}
+
+// wait returns when this node's table has a service as it was just stored, so that who asks next sees it; or after a while.
+func (s *services) wait(ctx context.Context, done func(table.Snapshot[model.ServiceID, kvstore.StoredService]) bool) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		snap := s.stored.Snapshot()
+		if done(snap) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-snap.Changed():
+		}
+	}
+}

@@ -1,0 +1,67 @@
+package config
+
+import (
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hypha-net/hypha/internal/control/service"
+)
+
+const seedLen = 12
+
+// NodePortRange is node-port-range in numbers, inclusive. LOW,HIGH and LOW-HIGH are the same.
+func (a *Agent) NodePortRange() (lo, hi uint16, err error) {
+	ends := a.NodePorts
+	if len(ends) == 1 {
+		ends = strings.Split(ends[0], "-")
+	}
+	if len(ends) != 2 {
+		return 0, 0, fmt.Errorf("%q: want LOW,HIGH", strings.Join(a.NodePorts, ","))
+	}
+	x, err1 := strconv.ParseUint(strings.TrimSpace(ends[0]), 10, 16)
+	y, err2 := strconv.ParseUint(strings.TrimSpace(ends[1]), 10, 16)
+	if err1 != nil || err2 != nil || x == 0 || x > y {
+		return 0, 0, fmt.Errorf("%q: want LOW,HIGH", strings.Join(a.NodePorts, ","))
+	}
+	return uint16(x), uint16(y), nil
+}
+
+// MaglevSeed is bpf-lb-maglev-hash-seed in bytes.
+func (a *Agent) MaglevSeed() (seed [seedLen]byte, err error) {
+	b, err := base64.StdEncoding.DecodeString(a.LBMaglevSeed)
+	if err != nil || len(b) != seedLen {
+		return seed, fmt.Errorf("%q: want base64 of %d bytes, as `head -c%d /dev/urandom | base64 -w0` makes it", a.LBMaglevSeed, seedLen, seedLen)
+	}
+	return [seedLen]byte(b), nil
+}
+
+func (a *Agent) checkServices(bad func(string, string, ...any)) {
+	lo, hi, err := a.NodePortRange()
+	if err != nil {
+		bad("node-port-range", "%v", err)
+	} else if l, h, err := a.MasqRange(); err == nil && l <= hi && lo <= h {
+		bad("node-port-range", "%d-%d overlaps masquerade-port-range (%s): a masqueraded connection would take a service's port", lo, hi, a.MasqPorts)
+	}
+	switch a.LBMode {
+	case "snat":
+	case "dsr", "hybrid":
+		bad("bpf-lb-mode", "%s is not supported yet: only snat is", a.LBMode)
+	default:
+		bad("bpf-lb-mode", "%q is not snat", a.LBMode)
+	}
+	if a.LBAlgorithm != "random" && a.LBAlgorithm != "maglev" {
+		bad("bpf-lb-algorithm", "%q is none of random, maglev", a.LBAlgorithm)
+	}
+	if !slices.Contains(service.TableSizes, a.LBMaglevSize) {
+		bad("bpf-lb-maglev-table-size", "%d is none of the primes %s", a.LBMaglevSize, strings.Trim(fmt.Sprint(service.TableSizes), "[]"))
+	}
+	if _, err := a.MaglevSeed(); err != nil {
+		bad("bpf-lb-maglev-hash-seed", "%v", err)
+	}
+	if a.LBMax < 1024 || a.LBMax > 1<<24 {
+		bad("bpf-lb-map-max", "%d is not between 1024 and %d", a.LBMax, 1<<24)
+	}
+}

@@ -1,0 +1,175 @@
+package service
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/hypha-net/hypha/internal/model"
+)
+
+func self() model.Node {
+	return model.Node{Name: "n1", Addrs: addrs("192.0.2.1"), PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
+}
+
+// short writes backends: "10.0.0.5 10.0.0.6", by address.
+func short(bs []model.Backend) string {
+	var out []string
+	for _, b := range bs {
+		out = append(out, b.Addr.String())
+	}
+	return strings.Join(out, " ")
+}
+
+func TestBalance(t *testing.T) {
+	// A backend: address, then its state's first letter, its weight, @node.
+	parse := func(t *testing.T, text string) (out []model.Backend) {
+		for f := range strings.FieldsSeq(text) {
+			f, node, _ := strings.Cut(f, "@")
+			f, weight, _ := strings.Cut(f, "*")
+			f, state, _ := strings.Cut(f, ",")
+			b := backend(t, f+":80")
+			b.Node = node
+			b.State = map[string]model.BackendState{"": 0, "t": model.BackendTerminating, "q": model.BackendQuarantined, "m": model.BackendMaintenance}[state]
+			for _, c := range weight {
+				b.Weight = 10*b.Weight + uint16(c-'0')
+			}
+			out = append(out, b)
+		}
+		return out
+	}
+	const remote, here = "10.1.0.7", "10.0.0.5"
+	for name, tc := range map[string]struct {
+		typ        model.ServiceType
+		ext, int   bool // Local
+		scope      model.Scope
+		backends   string
+		want, keep string // of the row for everybody; "-": no such row
+		inside     string // slots of the internal row, "-": none
+	}{
+		"all":                 {backends: remote + " " + here, want: here + " " + remote, inside: "-"},
+		"nobody":              {backends: "", want: "", inside: "-"},
+		"terminating":         {backends: here + ",t " + remote, want: remote, keep: here, inside: "-"},
+		"only terminating":    {backends: here + ",t " + remote + ",q", want: here, keep: remote, inside: "-"},
+		"nobody healthy":      {backends: here + ",q " + remote + ",m", want: "", keep: here + " " + remote, inside: "-"},
+		"internal Local":      {int: true, backends: here + " " + remote, want: here, inside: "-"},
+		"Local by node":       {int: true, backends: "10.9.9.9@n1 10.0.0.6@n2", want: "10.9.9.9", inside: "-"},
+		"Local, node itself":  {int: true, backends: "192.0.2.1 192.0.2.2", want: "192.0.2.1", inside: "-"},
+		"Local, terminating":  {int: true, backends: here + ",t " + remote, want: here, inside: "-"},
+		"Local, nobody":       {int: true, backends: remote, want: "", inside: "-"},
+		"external Local":      {typ: model.ServiceLoadBalancer, ext: true, backends: here + " " + remote, want: here, inside: here + " " + remote},
+		"of no meaning":       {ext: true, backends: here + " " + remote, want: here + " " + remote, inside: "-"},
+		"nor this":            {typ: model.ServiceLoadBalancer, int: true, backends: remote, want: remote, inside: "-"},
+		"internal only":       {typ: model.ServiceLoadBalancer, ext: true, scope: model.ScopeInternal, backends: remote, want: "-", inside: remote},
+		"host port":           {typ: model.ServiceHostPort, backends: here + " " + remote, want: here, inside: "-"},
+		"host port elsewhere": {typ: model.ServiceHostPort, backends: remote, want: "-", inside: "-"},
+		"redirect":            {typ: model.ServiceLocalRedirect, backends: here + ",t", want: here, inside: "-"},
+		"redirect elsewhere":  {typ: model.ServiceLocalRedirect, backends: remote, want: "-", inside: "-"},
+		"weights":             {backends: here + "*200 " + remote + "*100", want: here + " " + here + " " + remote, inside: "-"},
+		"equal weights":       {backends: here + "*77 " + remote + "*77", want: here + " " + remote, inside: "-"},
+		"weight of the gone":  {backends: here + ",q*5 " + remote + "*3", want: remote, keep: here, inside: "-"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := web(t, "10.96.0.1:80")
+			s.Type, s.ExternalLocal, s.InternalLocal, s.Frontend.Scope, s.Backends = tc.typ, tc.ext, tc.int, tc.scope, parse(t, tc.backends)
+			rows := map[model.Scope]model.Balance{}
+			for _, r := range (&Balancer{Self: self()}).Balance(&s, nil) {
+				rows[r.Frontend.Scope] = r
+				if r.ID != 1 || r.Frontend.Port != 80 || r.Table != nil || r.Type != tc.typ {
+					t.Errorf("%+v", r)
+				}
+			}
+			check := func(scope model.Scope, want string) {
+				t.Helper()
+				r, ok := rows[scope]
+				if ok != (want != "-") || ok && short(r.Slots) != want {
+					t.Errorf("scope %d: %q (%v), want %q", scope, short(r.Slots), ok, want)
+				}
+			}
+			check(model.ScopeExternal, tc.want)
+			check(model.ScopeInternal, tc.inside)
+			if r, ok := rows[model.ScopeExternal]; ok && short(r.Keep) != tc.keep {
+				t.Errorf("kept: %q, want %q", short(r.Keep), tc.keep)
+			}
+		})
+	}
+}
+
+// Whatever the service: no backend that must not get a flow gets one, none that may is forgotten, nobody is in both lists, and
+// the order in which backends are given means nothing.
+func TestBalanceLaws(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := model.Service{ID: 7, Type: model.ServiceType(rapid.IntRange(0, 5).Draw(t, "type")), ExternalLocal: rapid.Bool().Draw(t, "ext"), InternalLocal: rapid.Bool().Draw(t, "int"),
+			Select: model.Selection(rapid.IntRange(0, 2).Draw(t, "select")), Frontend: model.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: 6}}
+		s.Backends = crowd(250, rapid.IntRange(0, 12).Draw(t, "n")) // from 10.0.0.250 on: some are here
+		for i := range s.Backends {
+			s.Backends[i].State = model.BackendState(rapid.IntRange(0, 3).Draw(t, "state"))
+			s.Backends[i].Weight = rapid.SampledFrom([]uint16{0, 1, 2, 3, 100, 65535}).Draw(t, "weight")
+			s.Backends[i].Node = rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")
+		}
+		b := Balancer{Self: self(), Size: 251, Select: model.Selection(rapid.IntRange(0, 2).Draw(t, "default"))}
+		rows := b.Balance(&s, nil)
+		given := slices.Clone(s.Backends)
+		s.Backends = rapid.Permutation(s.Backends).Draw(t, "order")
+		if again := b.Balance(&s, nil); !slices.EqualFunc(rows, again, same) {
+			t.Fatal("the order of backends matters")
+		}
+		for _, r := range rows {
+			active, count := false, map[model.Backend]int{}
+			for _, x := range r.Slots {
+				count[x]++
+				active = active || x.State == model.BackendActive
+				if x.State > model.BackendTerminating || slices.Contains(r.Keep, x) || !slices.Contains(given, x) || r.Local && !b.here(&x) {
+					t.Fatalf("%+v gets flows", x)
+				}
+			}
+			for x := range count {
+				if active && x.State == model.BackendTerminating {
+					t.Fatalf("%+v gets new flows beside active ones", x)
+				}
+				if r.Table != nil && count[x] != 1 {
+					t.Fatal("a Maglev table says how often")
+				}
+			}
+			for _, x := range given {
+				if (!r.Local || b.here(&x)) && count[x] == 0 && !slices.Contains(r.Keep, x) {
+					t.Fatalf("%+v is forgotten", x)
+				}
+				if x.State == model.BackendActive && (!r.Local || b.here(&x)) && count[x] == 0 {
+					t.Fatalf("%+v is active and gets nothing", x)
+				}
+			}
+			if len(r.Slots) > int(maxSpread(len(given)))+len(given) {
+				t.Fatalf("%d slots", len(r.Slots))
+			}
+		}
+	})
+}
+
+func same(a, b model.Balance) bool {
+	return a.Frontend == b.Frontend && slices.Equal(a.Slots, b.Slots) && slices.Equal(a.Keep, b.Keep) && slices.Equal(a.Table, b.Table)
+}
+
+// A Maglev table is made again only where those who are in it have changed.
+func TestBalanceKeepsTable(t *testing.T) {
+	s := web(t, "10.96.0.1:80", "10.0.0.5:80", "10.0.0.6:80", "10.0.0.7:80")
+	b := Balancer{Self: self(), Size: 251, Select: model.SelectMaglev}
+	rows := b.Balance(&s, nil)
+	s.Name, s.Affinity, s.Backends[0].Zone = "other", 5, "z"
+	again := b.Balance(&s, rows)
+	if &again[0].Table[0] != &rows[0].Table[0] {
+		t.Error("made again though nobody changed")
+	}
+	s.Backends[2].State = model.BackendMaintenance
+	left := b.Balance(&s, again)
+	if &left[0].Table[0] == &rows[0].Table[0] || slices.Max(left[0].Table) != 1 {
+		t.Error("taken over though somebody has gone")
+	}
+	s.Backends = s.Backends[:1]
+	if one := b.Balance(&s, left); one[0].Table != nil || len(one[0].Slots) != 1 {
+		t.Error("one backend needs no table")
+	}
+}
