@@ -178,6 +178,9 @@ func TestNodePort(t *testing.T) {
 		// The frontend for those inside has another backend.
 		want := place(v, 2).String()
 		for _, to := range []netip.Addr{node[v], lo[v]} {
+			if to == lo[v] && !r.host {
+				continue
+			}
 			if got, err := r.call(netip.AddrPortFrom(to, port), tcp); err != nil || got.from != want {
 				t.Errorf("%s: %+v, %v; want %s", to, got, err, want)
 			}
@@ -198,6 +201,9 @@ func TestNodePort(t *testing.T) {
 			}
 			return nil
 		}))
+	}
+	if !r.host {
+		return
 	}
 	taken := error(unix.EADDRINUSE)
 	if !errors.Is(refused(), unix.ECONNREFUSED) {
@@ -227,6 +233,9 @@ func TestNodePort(t *testing.T) {
 // With the option, workloads' sockets are left alone.
 func TestHostOnly(t *testing.T) {
 	r := newRig(t, maps.Config{}, layout.ConfigSockHost)
+	if !r.host {
+		t.Skip("this kernel does not tell which network namespace is the node's")
+	}
 	r.serve(1)
 	r.put(balance(front(vip[0], 80, tcp), 1, 1))
 	pod := netns.New(t, "pod")
