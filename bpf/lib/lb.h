@@ -104,8 +104,8 @@ static __always_inline bool lb_kept(__u32 slots, const struct lb_affinity_key *w
 }
 
 /* Chooses a backend. `who` stays with its one for `idle` ns, 0: it does not stay. */
-static __always_inline enum lb_answer lb_pick(const struct lb_frontend *f, const struct lb_affinity_key *who, __u64 idle,
-					      __u32 hash, struct lb_backend *to)
+static __always_inline enum lb_answer lb_pick(const struct lb_frontend *f, const struct lb_affinity_key *who,
+					      __u64 idle, __u32 hash, struct lb_backend *to)
 {
 	__u32 slots = f->slots, count = f->count, table = f->table;
 	struct lb_slot_key k = {.slots = slots};

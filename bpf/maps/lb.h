@@ -9,7 +9,7 @@
 
 /* What an address is. An address without a row has nothing to do with services: most destinations end here. */
 enum lb_address_flags {
-	LB_A_VIP = 1 << 0,  /* what no frontend of it wants is refused */
+	LB_A_VIP = 1 << 0, /* what no frontend of it wants is refused */
 	LB_A_NODE = 1 << 1, /* the node's own: frontends of the zero address of its family are here too */
 };
 
@@ -36,18 +36,18 @@ struct lb_frontend_key {
 
 enum lb_frontend_flags {
 	LB_F_RANGES_DENY = 1 << 0, /* `ranges` are those who may not come from outside, not those who may */
-	LB_F_LOCAL = 1 << 1,       /* the slots were cut to this node's own backends */
+	LB_F_LOCAL = 1 << 1, /* the slots were cut to this node's own backends */
 };
 
 struct lb_frontend {
 	__u32 service;
-	__u32 slots;    /* slot set, 0: nobody is there */
-	__u32 count;    /* slots of the set that new flows get; 0: only who is kept */
-	__u32 table;    /* length of its Maglev table; 0: random selection */
+	__u32 slots; /* slot set, 0: nobody is there */
+	__u32 count; /* slots of the set that new flows get; 0: only who is kept */
+	__u32 table; /* length of its Maglev table; 0: random selection */
 	__u32 affinity; /* seconds that a client stays with its backend, 0: no affinity */
-	__u32 ranges;   /* set of prefixes in lb_source_v1; 0: everybody may come from outside */
-	__u8 flags;     /* enum lb_frontend_flags */
-	__u8 type;      /* model.ServiceType, for those who read */
+	__u32 ranges; /* set of prefixes in lb_source_v1; 0: everybody may come from outside */
+	__u8 flags; /* enum lb_frontend_flags */
+	__u8 type; /* model.ServiceType, for those who read */
 	__u16 pad;
 };
 
@@ -119,7 +119,7 @@ struct {
 
 enum lb_client {
 	LB_CLIENT_ADDRESS = 0,
-	LB_CLIENT_NETNS = 1,  /* cookie of a network namespace, in the low half */
+	LB_CLIENT_NETNS = 1, /* cookie of a network namespace, in the low half */
 	LB_CLIENT_SOCKET = 2, /* cookie of an unconnected datagram socket, whose datagrams go to one place */
 };
 
@@ -146,7 +146,7 @@ struct {
 
 /* What a socket believes to talk to. */
 struct lb_reverse_key {
-	__u64 socket;     /* cookie */
+	__u64 socket; /* cookie */
 	struct addr addr; /* the backend */
 	__be16 port;
 	__u8 proto;

@@ -41,8 +41,8 @@ const (
 	ScopeInternal              // workloads and nodes of the cluster
 )
 
-// Frontend is an address at which a service is reached. Port 0 with protocol 0 is never a service: it stands for "any port
-// of this address", which a node drops rather than routes.
+// Frontend is an address at which a service is reached. What no frontend of a VIP (the address of a ClusterIP, ExternalIPs or
+// LoadBalancer service) wants, a node refuses rather than routes.
 type Frontend struct {
 	Addr  netip.Addr `json:"addr"` // the zero address of a family: any address of the node (NodePort, HostPort)
 	Port  uint16     `json:"port"`

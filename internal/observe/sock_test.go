@@ -12,14 +12,10 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-var web = netip.MustParseAddrPort("172.20.0.1:80")
+var web = netip.AddrPortFrom(vip, 80)
 
-// sockets: the network namespace 5 is app2's, and web is a service.
+// sockets: the network namespace 5 is app2's.
 type sockets struct{ world }
-
-func (sockets) Service(front netip.AddrPort, proto uint8) (Service, bool) {
-	return Service{Name: "web", Namespace: "shop"}, front == web && proto == protoTCP
-}
 
 func (sockets) Owner(netns uint64, v6 bool) (netip.Addr, bool) { return app2, netns == 5 && !v6 }
 
@@ -48,7 +44,7 @@ func TestSocketFlows(t *testing.T) {
 	}{
 		{"towards the service", with(event, func(e *model.Event) { e.Code, e.Dst, e.DstPort = model.SockPreFwd, web.Addr(), 80 }), common(func(f *flowpb.Flow) {
 			f.EventType.SubType, f.SockXlatePoint, f.Verdict = 1, flowpb.SocketTranslationPoint_SOCK_XLATE_POINT_PRE_DIRECTION_FWD, flowpb.Verdict_TRACED
-			f.IP.Destination, f.Destination, f.L4, f.DestinationService = "172.20.0.1", &flowpb.Endpoint{}, l4(0, 80), service
+			f.IP.Destination, f.Destination, f.L4, f.DestinationService = "10.96.0.1", &flowpb.Endpoint{}, l4(0, 80), service
 		})},
 		{"which is a backend", with(event, func(e *model.Event) { e.Code, e.Dst, e.DstPort = model.SockPostFwd, app1, 8080 }), common(func(f *flowpb.Flow) {
 			f.EventType.SubType, f.SockXlatePoint, f.Verdict = 2, flowpb.SocketTranslationPoint_SOCK_XLATE_POINT_POST_DIRECTION_FWD, flowpb.Verdict_TRANSLATED
@@ -56,14 +52,14 @@ func TestSocketFlows(t *testing.T) {
 		})},
 		{"from the service", with(event, func(e *model.Event) { e.Code, e.Src, e.SrcPort = model.SockPostRev, web.Addr(), 80 }), common(func(f *flowpb.Flow) {
 			f.EventType.SubType, f.SockXlatePoint, f.Verdict = 4, flowpb.SocketTranslationPoint_SOCK_XLATE_POINT_POST_DIRECTION_REV, flowpb.Verdict_TRANSLATED
-			f.IP.Source, f.IP.Destination, f.L4, f.SourceService = "172.20.0.1", "10.0.1.2", l4(80, 0), service
+			f.IP.Source, f.IP.Destination, f.L4, f.SourceService = "10.96.0.1", "10.0.1.2", l4(80, 0), service
 			f.Source, f.Destination = &flowpb.Endpoint{}, f.Source
 		})},
 		{"nobody's socket, no service", with(event, func(e *model.Event) {
 			e.Code, e.Netns, e.Proto, e.Dst, e.DstPort = model.SockPreFwd, 6, protoUDP, web.Addr(), 80
 		}), common(func(f *flowpb.Flow) {
 			f.EventType.SubType, f.SockXlatePoint, f.Verdict = 1, flowpb.SocketTranslationPoint_SOCK_XLATE_POINT_PRE_DIRECTION_FWD, flowpb.Verdict_TRACED
-			f.IP.Source, f.IP.Destination, f.Source, f.Destination, f.Summary = "", "172.20.0.1", &flowpb.Endpoint{}, &flowpb.Endpoint{}, "UDP"
+			f.IP.Source, f.IP.Destination, f.Source, f.Destination, f.Summary = "", "10.96.0.1", &flowpb.Endpoint{}, &flowpb.Endpoint{}, "UDP"
 			f.L4 = &flowpb.Layer4{Protocol: &flowpb.Layer4_UDP{UDP: &flowpb.UDP{DestinationPort: 80}}}
 		})},
 		{"refused", with(event, func(e *model.Event) {
@@ -71,7 +67,7 @@ func TestSocketFlows(t *testing.T) {
 		}), common(func(f *flowpb.Flow) {
 			f.Type, f.EventType, f.Verdict = flowpb.FlowType_L3_L4, &flowpb.CiliumEventType{Type: 1, SubType: 158}, flowpb.Verdict_DROPPED
 			f.DropReason, f.DropReasonDesc, f.TrafficDirection = 158, flowpb.DropReason_SERVICE_BACKEND_NOT_FOUND, flowpb.TrafficDirection_EGRESS
-			f.IP.Destination, f.Destination, f.L4, f.DestinationService = "172.20.0.1", &flowpb.Endpoint{}, l4(0, 80), service
+			f.IP.Destination, f.Destination, f.L4, f.DestinationService = "10.96.0.1", &flowpb.Endpoint{}, l4(0, 80), service
 			f.File = &flowpb.FileInfo{Name: "sock/sock.bpf.c", Line: 5}
 		})},
 	} {

@@ -1,8 +1,10 @@
 package maps
 
 import (
+	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	layout "github.com/hypha-net/hypha/bpf/maps"
@@ -26,11 +28,8 @@ func (m *Maps) dumpLB(name string, row *[]Column, next func() bool) error {
 		})
 	case LBMaglev:
 		return rows(m.lbMaglev, row, next, func(k *layout.LBMaglevKey, v *layout.LBMaglev) []Column {
-			text := ""
-			for _, x := range v.Index {
-				text += " " + num(x)
-			}
-			return []Column{{"SLOTS", num(k.Slots)}, {"FROM", num(uint64(k.Piece) * uint64(layout.LBPiece))}, {"INDEXES", text[1:]}}
+			return []Column{{"SLOTS", num(k.Slots)}, {"FROM", num(uint64(k.Piece) * uint64(layout.LBPiece))},
+				{"INDEXES", strings.Trim(fmt.Sprint(v.Index), "[]")}}
 		})
 	case LBMember:
 		return rows(m.lbMember, row, next, func(k *layout.LBMember, _ *uint8) []Column {

@@ -20,15 +20,19 @@ const DefaultRatio = 0.0025
 const (
 	ctShare  = 0.30
 	natShare = 0.14
-	lbShare  = 0.03 // each of the two
+
+	affinityShare = 0.03
+	reverseShare  = 0.10
 )
 
 // Bounds of derived sizes, in rows.
 const (
 	ctFloor, ctCeiling   = 65536, 4 << 20
 	natFloor, natCeiling = 32768, 4 << 20
-	lbFloor, lbCeiling   = 16384, 1 << 20
-	sizeStep             = 4096 // derived sizes are multiples, so that a little less memory after a reboot changes none
+
+	affinityFloor, affinityCeiling = 16384, 1 << 20
+	reverseFloor, reverseCeiling   = 32768, 4 << 20
+	sizeStep                       = 4096 // derived sizes are multiples, so that a little less memory after a reboot changes none
 )
 
 // rowOverhead is what the kernel adds to a row of an LRU hash: its head (48 bytes) and its share of the bucket array.
@@ -70,8 +74,8 @@ func resize(specs map[string]*ebpf.MapSpec, cfg Config, mem uint64, cpus int) er
 	set(Overflow, cfg.Policy)
 	set(IPCacheExact, cfg.IPCache)
 	set(IPCache, cfg.IPCache)
-	derive(LBAffinity, 0, lbShare, lbFloor, lbCeiling)
-	derive(LBReverse, 0, lbShare, lbFloor, lbCeiling)
+	derive(LBAffinity, 0, affinityShare, affinityFloor, affinityCeiling)
+	derive(LBReverse, 0, reverseShare, reverseFloor, reverseCeiling)
 	for _, name := range []string{LBAddress, LBFrontend, LBSource, LBMaglev, LBMember, LBSlot} {
 		// As many to a frontend as declared.
 		set(name, uint32(min(uint64(cfg.Services)*uint64(specs[name].MaxEntries/lbFrontends), math.MaxInt32)))

@@ -100,3 +100,22 @@ func BenchmarkUpdate(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkLoad brings 50,000 services into force, from nothing.
+func BenchmarkLoad(b *testing.B) {
+	const services = 50000
+	for b.Loop() {
+		b.StopTimer()
+		r := newRig(b, maps.Config{}, 0)
+		all := make([]model.Balance, services)
+		for i := range all {
+			all[i] = balance(front(netip.AddrFrom4([4]byte{172, 20, byte(i >> 8), byte(i)}), 80, tcp), model.ServiceID(i+1), 1, 2, 3)
+			all[i].Slots[0].Port = uint16(1000 + i%50000)
+		}
+		b.StartTimer()
+		r.put(all...)
+		b.StopTimer()
+		r.detach()
+		b.StartTimer()
+	}
+}

@@ -72,7 +72,7 @@ func TestRefuse(t *testing.T) {
 	r := newRig(t, maps.Config{}, layout.ConfigEvents)
 	r.serve(1)
 	for v := range 2 {
-		r.put(model.Balance{Frontend: model.Frontend{Addr: vip[v]}}, balance(front(vip[v], 80, tcp), model.ServiceID(v+1), 1),
+		r.put(balance(front(vip[v], 80, tcp), model.ServiceID(v+1), 1),
 			balance(front(vip[v], 81, tcp), model.ServiceID(v+3)), balance(front(vip[v], 81, udp), model.ServiceID(v+5)))
 	}
 	n := uint64(0)
@@ -124,17 +124,27 @@ func TestRefuse(t *testing.T) {
 		}
 	}
 	// What is no VIP any more is an address as any other: nothing routes to it here.
-	r.remove(model.Frontend{Addr: vip[0]})
-	if _, err := r.call(netip.AddrPortFrom(vip[0], 82), tcp); !errors.Is(err, unix.ENETUNREACH) {
+	r.remove(front(vip[0], 80, tcp))
+	r.remove(front(vip[0], 81, udp))
+	if _, err := r.call(netip.AddrPortFrom(vip[0], 80), tcp); !errors.Is(err, refused()) {
+		t.Errorf("a service that is gone from a VIP: %v", err)
+	}
+	r.remove(front(vip[0], 81, tcp))
+	if _, err := r.call(netip.AddrPortFrom(vip[0], 81), tcp); !errors.Is(err, unix.ENETUNREACH) {
 		t.Errorf("a port of what is not a VIP any more: %v", err)
 	}
+	// An address that only some of its ports are redirected from is somebody else's.
+	redirect := balance(front(vip[0], 80, tcp), 1, 1)
+	redirect.Type = model.ServiceLocalRedirect
+	r.put(redirect)
 	if _, err := r.call(netip.AddrPortFrom(vip[0], 80), tcp); err != nil {
-		t.Errorf("the service that is left: %v", err)
+		t.Errorf("a port that is redirected: %v", err)
 	}
-	r.remove(front(vip[0], 80, tcp))
-	r.remove(front(vip[0], 81, tcp))
-	r.remove(front(vip[0], 81, udp))
-	if got, err := r.m.FrontendAddrs(); err != nil || got[vip[0]] != (maps.FrontendAddr{}) {
+	if _, err := r.call(netip.AddrPortFrom(vip[0], 81), tcp); !errors.Is(err, unix.ENETUNREACH) {
+		t.Errorf("another port of the same address: %v", err)
+	}
+	r.remove(redirect.Frontend)
+	if got, err := r.m.FrontendAddrs(); err != nil || len(got) != 3 { // the node's, and the other VIP
 		t.Errorf("rows of addresses: %v, %v", got, err)
 	}
 }
@@ -168,6 +178,9 @@ func TestNodePort(t *testing.T) {
 		// The frontend for those inside has another backend.
 		want := place(v, 2).String()
 		for _, to := range []netip.Addr{node[v], lo[v]} {
+			if to == lo[v] && !r.host {
+				continue
+			}
 			if got, err := r.call(netip.AddrPortFrom(to, port), tcp); err != nil || got.from != want {
 				t.Errorf("%s: %+v, %v; want %s", to, got, err, want)
 			}
@@ -188,6 +201,9 @@ func TestNodePort(t *testing.T) {
 			}
 			return nil
 		}))
+	}
+	if !r.host {
+		return
 	}
 	taken := error(unix.EADDRINUSE)
 	if !errors.Is(refused(), unix.ECONNREFUSED) {
@@ -217,6 +233,9 @@ func TestNodePort(t *testing.T) {
 // With the option, workloads' sockets are left alone.
 func TestHostOnly(t *testing.T) {
 	r := newRig(t, maps.Config{}, layout.ConfigSockHost)
+	if !r.host {
+		t.Skip("this kernel does not tell which network namespace is the node's")
+	}
 	r.serve(1)
 	r.put(balance(front(vip[0], 80, tcp), 1, 1))
 	pod := netns.New(t, "pod")

@@ -55,6 +55,7 @@ type rig struct {
 	m     *maps.Maps
 	ns    *netns.NS
 	links []link.Link
+	host  bool // the programs know which network namespace is the node's; before Linux 5.14 only the machine's first
 }
 
 // newNode makes the network namespace of a rig.
@@ -91,6 +92,7 @@ func newRigIn(t testing.TB, ns *netns.NS, cfg maps.Config, flags uint32) *rig {
 		constants.Flags |= layout.ConfigRetval
 	}
 	ns.In(func() (err error) { constants.HostNetns, err = hostns.Cookie(); return err })
+	r.host = constants.HostNetns != 0
 	spec, err := sock.Spec()
 	must(t, err)
 	must(t, spec.Variables[layout.ConfigVariable].Set(constants))

@@ -28,15 +28,15 @@ type Target struct {
 	ranges *pool[[]netip.Prefix]
 	rows   map[model.Frontend]maps.Frontend
 	addrs  map[netip.Addr]maps.FrontendAddr
-	used   map[netip.Addr]int  // frontends of an address
-	vips   map[netip.Addr]bool // what is not a frontend's is refused there
+	used   map[netip.Addr]int                     // frontends in force, of an address
+	vips   map[netip.Addr]map[model.Frontend]bool // frontends that make an address a VIP, in force or not
 	node   map[netip.Addr]bool
 	swept  error // of removing sets, told by Prune: it must not keep changes from coming into force
 }
 
 // New takes over what the kernel holds. It writes nothing but what the node's addresses make different.
 func New(cfg Config, m *maps.Maps) (*Target, error) {
-	t := &Target{maps: m, used: map[netip.Addr]int{}, vips: map[netip.Addr]bool{}, node: map[netip.Addr]bool{},
+	t := &Target{maps: m, used: map[netip.Addr]int{}, vips: map[netip.Addr]map[model.Frontend]bool{}, node: map[netip.Addr]bool{},
 		slots:  newPool(m.PutSlots, m.DeleteSlots, slotsKey),
 		ranges: newPool(m.PutRanges, m.DeleteRanges, rangesKey)}
 	for _, a := range cfg.Node {
@@ -66,6 +66,7 @@ func (t *Target) adopt() (err error) {
 	slotRefs, rangeRefs, now := map[uint32]int{}, map[uint32]int{}, time.Now()
 	for f, row := range t.rows {
 		t.used[f.Addr]++
+		t.claim(f, row.Type)
 		slotRefs[row.Slots]++
 		rangeRefs[row.Ranges]++
 		if s := slots[row.Slots]; int(row.Table) <= len(s.Table) { // the kernel's table is rounded up
@@ -79,11 +80,6 @@ func (t *Target) adopt() (err error) {
 	for id, ps := range ranges {
 		t.ranges.adopt(id, rangesOf(ps), rangeRefs[id], now)
 	}
-	for a, row := range t.addrs {
-		if row.VIP {
-			t.vips[a] = true
-		}
-	}
 	for a := range t.node {
 		err = errors.Join(err, t.settle(a))
 	}
@@ -95,9 +91,34 @@ func (t *Target) adopt() (err error) {
 	return err
 }
 
+// claim notes whether a frontend makes its address a VIP: one that is nothing but the place of services. It does also when
+// there is no room for the frontend itself: then it is refused, not routed.
+func (t *Target) claim(f model.Frontend, typ model.ServiceType) {
+	switch typ {
+	case model.ServiceClusterIP, model.ServiceExternalIPs, model.ServiceLoadBalancer:
+	default:
+		t.release(f)
+		return
+	}
+	if f.Addr.IsUnspecified() || t.node[f.Addr] {
+		return
+	}
+	if t.vips[f.Addr] == nil {
+		t.vips[f.Addr] = map[model.Frontend]bool{}
+	}
+	t.vips[f.Addr][f] = true
+}
+
+func (t *Target) release(f model.Frontend) {
+	delete(t.vips[f.Addr], f)
+	if len(t.vips[f.Addr]) == 0 {
+		delete(t.vips, f.Addr)
+	}
+}
+
 // settle brings the row of an address in line with what is known of it.
 func (t *Target) settle(a netip.Addr) error {
-	want := maps.FrontendAddr{VIP: t.vips[a], Node: t.node[a]}
+	want := maps.FrontendAddr{VIP: len(t.vips[a]) > 0, Node: t.node[a]}
 	have, ok := t.addrs[a]
 	if want == (maps.FrontendAddr{}) && t.used[a] == 0 {
 		if !ok {
@@ -128,22 +149,16 @@ func (t *Target) Look(context.Context) error {
 	return nil
 }
 
-// Update puts a frontend into force; one of port 0 and protocol 0 makes its address a VIP. When it fails, what was in force
-// for the frontend stays so.
+// Update puts a frontend into force. When it fails, what was in force for the frontend stays so.
 func (t *Target) Update(_ context.Context, f model.Frontend, b model.Balance) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.Addr = f.Addr.Unmap()
-	if f.Port == 0 && f.Proto == 0 {
-		was := t.vips[f.Addr]
-		t.vips[f.Addr] = true
-		err := t.settle(f.Addr)
-		if err != nil {
-			t.vips[f.Addr] = was
-		}
-		return err
+	if !f.Addr.IsValid() || f.Port == 0 || f.Proto == 0 {
+		return fmt.Errorf("frontend %v: want an address, a port and a protocol", f)
 	}
-	if err := check(f, &b); err != nil {
+	t.claim(f, b.Type)
+	if err := errors.Join(t.settle(f.Addr), check(f, &b)); err != nil {
 		return err
 	}
 	have, had := t.rows[f]
@@ -195,21 +210,19 @@ func (t *Target) Delete(_ context.Context, f model.Frontend) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.Addr = f.Addr.Unmap()
-	if f.Port == 0 && f.Proto == 0 {
-		delete(t.vips, f.Addr)
-		return t.settle(f.Addr)
-	}
 	return t.remove(f)
 }
 
 func (t *Target) remove(f model.Frontend) error {
 	row, ok := t.rows[f]
 	if !ok {
+		t.release(f)
 		return t.settle(f.Addr)
 	}
 	if err := t.maps.DeleteFrontend(f); err != nil {
 		return err
 	}
+	t.release(f)
 	delete(t.rows, f)
 	now := time.Now()
 	t.slots.leave(row.Slots, now)
@@ -230,9 +243,11 @@ func (t *Target) Prune(_ context.Context, want map[model.Frontend]model.Balance)
 			failed = errors.Join(failed, t.remove(f))
 		}
 	}
-	for a := range t.vips {
-		if _, ok := want[model.Frontend{Addr: a}]; !ok {
-			delete(t.vips, a)
+	for _, fs := range t.vips {
+		for f := range fs {
+			if _, ok := want[f]; !ok {
+				t.release(f)
+			}
 		}
 	}
 	for a := range t.addrs {

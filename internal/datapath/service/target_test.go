@@ -66,7 +66,7 @@ func town() []model.Balance {
 		all = append(all, b)
 	}
 	for v := range 2 {
-		all = append(all, model.Balance{Frontend: model.Frontend{Addr: vip[v]}}, balance(front(anyAddr[v], 30080, tcp), model.ServiceID(100+v), 3))
+		all = append(all, balance(front(anyAddr[v], 30080, tcp), model.ServiceID(100+v), 3))
 	}
 	return all
 }
@@ -182,7 +182,7 @@ func TestFull(t *testing.T) {
 	r := newRig(t, maps.Config{Services: 8}, 0) // 8 frontends, 32 slots
 	r.serve(1)
 	f := front(vip[0], 80, tcp)
-	r.put(model.Balance{Frontend: model.Frontend{Addr: vip[0]}}, balance(f, 1, 1))
+	r.put(balance(f, 1, 1))
 	large := balance(f, 1, 1)
 	for range 100 {
 		large.Slots = append(large.Slots, backend(f, 2))
@@ -202,6 +202,18 @@ func TestFull(t *testing.T) {
 	}
 	if got, err := r.call(netip.AddrPortFrom(vip[0], 2000), tcp); !errors.Is(err, refused()) {
 		t.Errorf("what found no room: %+v, %v", got, err)
+	}
+	// Also where it would have been the only one.
+	alone := balance(front(vip[1], 80, tcp), 51, 1)
+	if err := r.Update(t.Context(), alone.Frontend, alone); !errors.Is(err, maps.ErrFull) {
+		t.Fatalf("a ninth frontend where 8 fit: %v", err)
+	}
+	if got, err := r.call(netip.AddrPortFrom(vip[1], 80), tcp); !errors.Is(err, refused()) {
+		t.Errorf("what found no room: %+v, %v", got, err)
+	}
+	r.remove(alone.Frontend)
+	if got, err := r.m.FrontendAddrs(); err != nil || got[vip[1]].VIP {
+		t.Errorf("rows of addresses: %v, %v", got, err)
 	}
 	r.remove(front(vip[0], 1000, tcp))
 	r.put(late)

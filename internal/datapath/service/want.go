@@ -16,9 +16,6 @@ const protoUDP = 17
 
 // check refuses what the datapath could not do.
 func check(f model.Frontend, b *model.Balance) error {
-	if !f.Addr.IsValid() || f.Port == 0 || f.Proto == 0 {
-		return fmt.Errorf("frontend %v: want an address, a port and a protocol", f)
-	}
 	for _, all := range [][]model.Backend{b.Slots, b.Keep} {
 		for _, x := range all {
 			if x.Proto != f.Proto || x.Addr.Unmap().Is4() != f.Addr.Unmap().Is4() || x.Port == 0 {
