@@ -10,11 +10,13 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/hypha-net/hypha/internal/cgroup"
 	"github.com/hypha-net/hypha/internal/config"
 	"github.com/hypha-net/hypha/internal/control/identity"
 	"github.com/hypha-net/hypha/internal/control/ipam"
@@ -33,6 +35,7 @@ import (
 	"github.com/hypha-net/hypha/internal/datapath/overlay"
 	dppolicy "github.com/hypha-net/hypha/internal/datapath/policy"
 	"github.com/hypha-net/hypha/internal/datapath/route"
+	dpservice "github.com/hypha-net/hypha/internal/datapath/service"
 	"github.com/hypha-net/hypha/internal/endpoint"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/monitor"
@@ -64,6 +67,7 @@ type Agent struct {
 	loader   *loader.Loader
 	cache    *ipcache.Cache
 	pairs    *link.Pairs
+	cgroup   string // whose processes reach services; "": nobody's
 	self     model.Node
 	alloc    *ipam.Allocator
 	policies *policies
@@ -89,6 +93,7 @@ type Agent struct {
 	nodeSync     *table.Reconciler[netip.Prefix, model.IPEntry]
 	localSync    *table.Reconciler[netip.Prefix, model.IPEntry]
 	remoteSync   *table.Reconciler[netip.Prefix, model.IPEntry]
+	serviceSync  *table.Reconciler[model.Frontend, model.Balance]
 	events       *event.Reader
 	eventCounter eventCounter
 }
@@ -206,7 +211,7 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 		return err
 	}
 	a.maps, err = maps.Open(maps.Config{Dir: a.paths.Maps(), MemRatio: a.cfg.MapRatio, CT: a.cfg.CTMax, NAT: a.cfg.NATMax,
-		Policy: a.cfg.PolicyMax, IPCache: a.cfg.IPCacheMax, Ring: a.cfg.EventRing}, maps.Deps{Log: a.log.With("part", "maps")})
+		Policy: a.cfg.PolicyMax, IPCache: a.cfg.IPCacheMax, Services: a.cfg.LBMax, Ring: a.cfg.EventRing}, maps.Deps{Log: a.log.With("part", "maps")})
 	if err != nil {
 		return err
 	}
@@ -220,7 +225,7 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 	opts := loader.Options{IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Masq4: a.cfg.Masq4 && a.cfg.EnableIPv4, Masq6: a.cfg.Masq6 && a.cfg.EnableIPv6,
 		Overlay: a.cfg.Tunnel(), TunnelPort: a.cfg.TunnelPort, Events: a.cfg.EventsDrop, Trace: a.cfg.EventsTrace,
 		ReportInterval: a.cfg.ReportInterval, Accounting: a.cfg.Accounting, MasqPortMin: lo, MasqPortMax: hi,
-		Router4: own(a.self.Routers, false), Router6: own(a.self.Routers, true)}
+		Router4: own(a.self.Routers, false), Router6: own(a.self.Routers, true), SockHost: a.cfg.LBSockHostNS}
 	if opts.Netkit, err = a.openPairs(); err != nil {
 		return err
 	}
@@ -230,8 +235,27 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 		}
 		a.tunnel = overlay.Config{Port: a.cfg.TunnelPort, MTU: mtu, Index: opts.TunnelIfIndex}
 	}
-	a.loader, err = loader.New(loader.Config{Links: a.paths.Links(), Programs: a.paths.Programs(), Options: opts}, loader.Deps{Log: a.log.With("part", "loader"), Kernel: a.kernel, Maps: a.maps.Replacements()})
+	if a.cgroup, err = a.controlGroup(); err != nil {
+		return err
+	}
+	a.loader, err = loader.New(loader.Config{Links: a.paths.Links(), Programs: a.paths.Programs(), Options: opts, Cgroup: a.cgroup}, loader.Deps{Log: a.log.With("part", "loader"), Kernel: a.kernel, Maps: a.maps.Replacements()})
 	return err
+}
+
+// controlGroup is the one whose processes find services where they connect; "": none does.
+func (a *Agent) controlGroup() (string, error) {
+	if !a.cfg.KubeProxy {
+		return "", nil
+	}
+	if a.cfg.CgroupRoot != "" {
+		return a.cfg.CgroupRoot, nil
+	}
+	root, err := cgroup.Root()
+	if errors.Is(err, cgroup.ErrNone) {
+		a.log.Warn("services reach no process", "err", err)
+		return "", nil
+	}
+	return root, err
 }
 
 // openPairs says whether any workload's pair is, or will be, a netkit one.
@@ -344,6 +368,11 @@ func (a *Agent) openServices() error {
 	if !a.cfg.KubeProxy {
 		a.services.rows.SetComplete()
 	}
+	target, err := dpservice.New(dpservice.Config{Node: slices.Concat(a.self.Addrs, a.self.Routers)}, a.maps)
+	if err != nil {
+		return err
+	}
+	a.serviceSync = table.NewReconciler(table.Config{}, a.services.rows, target)
 	a.listed = &fileServices{log: a.log.With("part", "services"), owner: kvstore.FileOwner(a.cfg.NodeName), store: stored, judge: a.services.judge}
 	if a.cfg.ServicesFile != "" {
 		a.file = servicefile.New(a.cfg.ServicesFile, a.log.With("part", "services"))
@@ -357,7 +386,7 @@ func (a *Agent) openServices() error {
 
 func (a *Agent) openObserver() (err error) {
 	a.names = &resolver{endpoints: a.endpoints.Table(), ips: a.store.IPs().Table(), identities: a.policies.Identity, rule: a.policies.Rule,
-		service: a.services.name}
+		service: a.services.name, owners: newOwners(a.log.With("part", "endpoint"), a.endpoints.Table())}
 	labels := make([]string, 0, len(a.cfg.NodeLabels))
 	labels = append(labels, a.cfg.NodeLabels...)
 	if a.observer, err = observe.New(observe.Config{Node: a.cfg.NodeName, Cluster: a.cfg.ClusterName, NodeLabels: labels, Version: version.Get().Version,

@@ -50,7 +50,7 @@ func (a *Agent) repair(ctx context.Context) error {
 		if pinned > 0 {
 			a.log.Warn("pins of maps were removed from outside and are back", "maps", pinned)
 		}
-		err = errors.Join(err, a.repairOverlay())
+		err = errors.Join(err, a.repairOverlay(), a.repairSockets())
 		if a.repairs.note(err) {
 			if err != nil {
 				a.log.Error("kernel objects could not be repaired", "error", err)
@@ -76,5 +76,17 @@ func (a *Agent) repairOverlay() error {
 		return err
 	}
 	a.log.Warn("the tunnel device was changed from outside and is in order again", "was", what)
+	return nil
+}
+
+func (a *Agent) repairSockets() error {
+	what := a.loader.SocketsAttached()
+	if what == nil {
+		return nil
+	}
+	if err := a.loader.AttachSockets(); err != nil {
+		return err
+	}
+	a.log.Warn("programs of sockets were taken away from outside and are back", "was", what)
 	return nil
 }

@@ -63,6 +63,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if a.cfg.KubeProxy {
 		run("services", a.services.Run)
 	}
+	run("service rows", a.serviceSync.Run)
+	run("socket owners", a.names.owners.Run)
 	run("services file", a.listed.Run)
 	if a.file != nil {
 		run("services file", a.file.Run)

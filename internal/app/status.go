@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
+	"github.com/hypha-net/hypha/internal/cgroup"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/version"
 )
@@ -129,6 +130,12 @@ func (a *Agent) serviceStatus(add addFunc) {
 	}
 	for _, err := range a.listed.Problems() {
 		wrong = append(wrong, "services file: "+err.Error())
+	}
+	if err := a.serviceSync.Err(); err != nil {
+		wrong = append(wrong, "not in force: "+err.Error())
+	}
+	if a.cgroup == "" {
+		wrong = append(wrong, cgroup.ErrNone.Error()+": no process reaches a service")
 	}
 	for _, id := range slices.Sorted(maps.Keys(refused)) {
 		wrong = append(wrong, fmt.Sprintf("service %d is not served: %v", id, refused[id]))

@@ -79,6 +79,7 @@ type Agent struct {
 
 	ServicesFile string   `koanf:"services-file"`
 	KubeProxy    bool     `koanf:"kube-proxy-replacement"`
+	CgroupRoot   string   `koanf:"cgroup-root"`
 	NodePorts    []string `koanf:"node-port-range"`
 	LBMode       string   `koanf:"bpf-lb-mode"`
 	LBAlgorithm  string   `koanf:"bpf-lb-algorithm"`
@@ -180,6 +181,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Duration("monitor-aggregation-interval", 5*time.Second, "time between trace events of one direction of a connection")
 
 	f.String("services-file", "", "YAML or JSON list of services that this node tells the cluster; followed while the agent runs")
+	f.String("cgroup-root", "", "control group whose processes reach services, a directory (default: where cgroup2 is mounted)")
 	f.Bool("kube-proxy-replacement", true, "serve the cluster's services on this node; off: it leaves them to others")
 	f.StringSlice("node-port-range", []string{"30000", "32767"}, "ports of NodePort services, first and last")
 	f.String("bpf-lb-mode", "snat", "the way back of what comes from outside: snat")

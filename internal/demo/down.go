@@ -50,7 +50,8 @@ func (d *Demo) Down(ctx context.Context) error {
 		errs = errors.Join(errs, netns.Delete(name))
 	}
 	for _, n := range nodes {
-		errs = errors.Join(errs, lab.RemovePins(paths.For(d.dir, n.name)))
+		p := paths.For(d.dir, n.name)
+		errs = errors.Join(errs, lab.RemovePins(p), lab.RemoveCgroup(p))
 	}
 	if errs != nil { // the state stays, for another try
 		return errs

@@ -10,7 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hypha-net/hypha/internal/lab"
 	"github.com/hypha-net/hypha/internal/netns"
+	"github.com/hypha-net/hypha/internal/paths"
 )
 
 // ExecError is a command that could not be started; the code is what a shell would return.
@@ -61,6 +63,9 @@ func (d *Demo) Exec(name string, argv []string) error {
 	if err != nil {
 		return fmt.Errorf("enter %s: %w", name, err)
 	}
+	if err := d.enterCgroup(name); err != nil {
+		return fmt.Errorf("enter %s: %w", name, err)
+	}
 	runtime.LockOSThread() // never unlocked: this thread becomes the command
 	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("enter %s: %w", name, err)
@@ -91,4 +96,16 @@ func (d *Demo) showHosts() error {
 		return fail(err)
 	}
 	return nil
+}
+
+// enterCgroup moves this process into the control group of the node, or of the pod's node, so that it finds services as they do.
+func (d *Demo) enterCgroup(name string) error {
+	node := name
+	if p, ok := d.find(name); ok {
+		node = p.Node
+	}
+	if !isNode(node) {
+		return nil // the world finds none
+	}
+	return lab.EnterCgroup(paths.For(d.dir, node))
 }

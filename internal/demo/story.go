@@ -112,7 +112,7 @@ func (d *Demo) tell(ctx context.Context, begin time.Time) error {
 		return errors.New("pod app1 is missing: `hypha demo up` again")
 	}
 	probes := d.probe(ctx, app1.Addrs[0])
-	d.say("The demo is up after %.1f s: %d nodes with an agent each, %d pods, one policy.\n", time.Since(begin).Seconds(), len(nodes), len(d.pods()))
+	d.say("The demo is up after %.1f s: %d nodes with an agent each, %d pods, one policy, one service.\n", time.Since(begin).Seconds(), len(nodes), len(d.pods()))
 	for _, n := range nodes {
 		d.say("  %-6s %s, %s", n.name, n.ip4, n.ip6)
 		for _, p := range d.pods() {
@@ -146,6 +146,7 @@ func (d *Demo) tell(ctx context.Context, begin time.Time) error {
 	if d.dir != paths.DemoDir { // another than what the commands look for by themselves
 		demoDir, stateDir = " --dir "+d.dir, " --state-dir "+d.dir
 	}
+	d.say("The service %s (%s:80) is app1, for processes on the nodes and in their pods:\n  %s demo%s exec app2 -- %s", serviceName, serviceIP, me, demoDir, d.getCommand(serviceName))
 	d.say("\nThree commands to try:\n  %s demo%s exec app3 -- %s\n  %s%s observe --verdict DROPPED --last 5\n  %s%s policy trace app3 app1 --port 80\n\nThe end: %s demo%s down",
 		me, demoDir, d.getCommand("app1"), me, stateDir, me, stateDir, me, demoDir)
 	if len(wrong) > 0 {

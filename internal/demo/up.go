@@ -59,6 +59,9 @@ func (d *Demo) Up(ctx context.Context) error {
 	if err := d.policy(ctx); err != nil {
 		return err
 	}
+	if err := d.service(ctx); err != nil {
+		return err
+	}
 	return d.tell(ctx, begin)
 }
 
@@ -96,7 +99,7 @@ func (d *Demo) writeHosts() error {
 	var b strings.Builder
 	if own, err := os.ReadFile("/etc/hosts"); err == nil {
 		b.Write(own)
-		b.WriteString("\n# pods, nodes and outside of hypha demo\n")
+		b.WriteString("\n# pods, service, nodes and outside of hypha demo\n")
 	}
 	add := func(addr, name string) { fmt.Fprintf(&b, "%s\t%s\n", addr, name) }
 	for _, p := range d.pods() {
@@ -108,6 +111,7 @@ func (d *Demo) writeHosts() error {
 		add(n.ip4, n.name)
 		add(n.ip6, n.name)
 	}
+	add(serviceIP, serviceName)
 	add(outside4, worldName)
 	add(outside6, worldName)
 	return replaceFile(d.hostsFile(), []byte(b.String()))

@@ -37,6 +37,14 @@ func (a Agent) Paths() paths.Paths { return paths.For(a.StateDir, a.Node) }
 // Start writes the options and starts the agent; it is not ready yet.
 func (a Agent) Start() (*Process, error) {
 	opts := map[string]any{"state-dir": a.StateDir, "node-name": a.Node}
+	group, err := Cgroup(a.Paths())
+	if err == nil && group != "" {
+		opts["cgroup-root"] = group
+		err = os.MkdirAll(group, 0o755)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make control group of agent %s: %w", a.Node, err)
+	}
 	maps.Copy(opts, a.Options)
 	b, err := yaml.Marshal(opts)
 	if err != nil {

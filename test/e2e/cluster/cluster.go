@@ -202,7 +202,7 @@ func (c *Cluster) Close() error {
 		delete(c.pods, name)
 	}
 	for _, n := range c.Nodes {
-		errs = errors.Join(errs, n.NS.Remove(), lab.RemovePins(n.Paths), unmount(n.Paths))
+		errs = errors.Join(errs, n.NS.Remove(), lab.RemovePins(n.Paths), lab.RemoveCgroup(n.Paths), unmount(n.Paths))
 	}
 	if c.World != nil {
 		errs = errors.Join(errs, c.World.Remove())
