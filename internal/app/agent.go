@@ -113,6 +113,9 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if a.lock, err = lockState(a.paths); err != nil {
 		return nil, err
 	}
+	if err := admit(a.paths, a.gid); err != nil {
+		return nil, err
+	}
 	if err := makeDirs(a.paths.Endpoints(), a.paths.PendingDel()); err != nil {
 		return nil, err
 	}
