@@ -292,8 +292,16 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	for _, s := range a.cfg.NonMasq {
 		nonMasq = append(nonMasq, netip.MustParsePrefix(s))
 	}
+	classes, err := a.maps.Classes()
+	if err != nil {
+		return err
+	}
+	numbers, err := openNumbers(a.log, a.paths.NodeNumbers(), classes)
+	if err != nil {
+		return err
+	}
 	a.cluster = newCluster(a.log, a.self, node.Options{Native: !a.cfg.Tunnel(), DirectRoutes: a.cfg.DirectNodes, UnderlayV6: tunnel.Is6(),
-		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, a.store.Nodes().Table(), a.endpoints.Table())
+		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.Nodes().Table(), a.endpoints.Table())
 	p := a.policies
 	p.stored, p.local = a.store.Policies(), a.endpoints.Table()
 	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.Identities().Table(), a.store.IPs().Table(), a.cluster.Identities
