@@ -48,8 +48,8 @@ func TestCase46Soak(t *testing.T) {
 	d.put("first") // the revision is there for good once there was a policy
 	d.drop("first")
 	var before map[string][]string
-	eventually(t, "the first pods' identities to be collected", func(ctx context.Context) (err error) {
-		if before, err = c.Holdings(ctx); err == nil && strings.Contains(fmt.Sprint(before), "key hypha/identity/") {
+	eventually(t, "the first pods' identities to be collected and the policy's file to be there", func(ctx context.Context) (err error) {
+		if before, err = c.Holdings(ctx); err == nil && (strings.Contains(fmt.Sprint(before), "key hypha/identity/") || !strings.Contains(fmt.Sprint(before), "/policy.json")) {
 			err = fmt.Errorf("%v", before)
 		}
 		return err

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -35,10 +36,13 @@ func TestCase45Leaks(t *testing.T) {
 		n++
 		leakCycle(t, c, n, kill)
 	}
-	before, err := c.Holdings(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	var before map[string][]string
+	eventually(t, yes, "a list of what the nodes hold", func() (err error) {
+		if before, err = c.Holdings(t.Context()); err == nil && !strings.Contains(fmt.Sprint(before), "/policy.json") {
+			err = errors.New("the policy's file is to come")
+		}
+		return err
+	})
 	for range 5 {
 		next(false)
 	}

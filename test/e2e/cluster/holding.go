@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/vishvananda/netlink"
@@ -46,6 +47,8 @@ func (n *Node) holdings(ctx context.Context) (out []string, err error) {
 				return nil
 			case err == nil && d.Name() == "etcd":
 				return fs.SkipDir
+			case err == nil && strings.Contains(d.Name(), ".tmp-"):
+				return fmt.Errorf("%s is being written", path) // one that stays is a fault
 			case err == nil && !d.IsDir():
 				out = append(out, what+" "+path)
 			}
