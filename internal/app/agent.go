@@ -37,6 +37,7 @@ import (
 	"github.com/hypha-net/hypha/internal/monitor"
 	"github.com/hypha-net/hypha/internal/observe"
 	"github.com/hypha-net/hypha/internal/paths"
+	"github.com/hypha-net/hypha/internal/source/file"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
 	"github.com/hypha-net/hypha/internal/table"
 	"github.com/hypha-net/hypha/internal/version"
@@ -111,6 +112,9 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 		return nil, err
 	}
 	if a.lock, err = lockState(a.paths); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(file.Sweep(a.paths.State), file.Sweep(a.paths.Endpoints())); err != nil {
 		return nil, err
 	}
 	if err := admit(a.paths, a.gid); err != nil {
