@@ -37,6 +37,7 @@ import (
 	"github.com/hypha-net/hypha/internal/monitor"
 	"github.com/hypha-net/hypha/internal/observe"
 	"github.com/hypha-net/hypha/internal/paths"
+	"github.com/hypha-net/hypha/internal/source/file"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
 	"github.com/hypha-net/hypha/internal/table"
 	"github.com/hypha-net/hypha/internal/version"
@@ -111,6 +112,12 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 		return nil, err
 	}
 	if a.lock, err = lockState(a.paths); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(file.Sweep(a.paths.State), file.Sweep(a.paths.Endpoints())); err != nil {
+		return nil, err
+	}
+	if err := admit(a.paths, a.gid); err != nil {
 		return nil, err
 	}
 	if err := makeDirs(a.paths.Endpoints(), a.paths.PendingDel()); err != nil {
@@ -289,8 +296,16 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	for _, s := range a.cfg.NonMasq {
 		nonMasq = append(nonMasq, netip.MustParsePrefix(s))
 	}
+	classes, err := a.maps.Classes()
+	if err != nil {
+		return err
+	}
+	numbers, err := openNumbers(a.log, a.paths.NodeNumbers(), classes)
+	if err != nil {
+		return err
+	}
 	a.cluster = newCluster(a.log, a.self, node.Options{Native: !a.cfg.Tunnel(), DirectRoutes: a.cfg.DirectNodes, UnderlayV6: tunnel.Is6(),
-		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, a.store.Nodes().Table(), a.endpoints.Table())
+		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.Nodes().Table(), a.endpoints.Table())
 	p := a.policies
 	p.stored, p.local = a.store.Policies(), a.endpoints.Table()
 	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.Identities().Table(), a.store.IPs().Table(), a.cluster.Identities
