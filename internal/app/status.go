@@ -90,7 +90,7 @@ func (a *Agent) policyStatus(add addFunc) {
 	switch {
 	case errors.Is(err, maps.ErrFull):
 		add("policy", stateFailure, err.Error()+"; revision "+fmt.Sprint(have)+" stays in force, new workloads are refused",
-			"raise bpf-policy-map-max and restart the agent, or have fewer policies; the agent tries again by itself")
+			"raise "+sizeOption(err)+" and restart the agent, or have fewer policies; the agent tries again by itself")
 	case err != nil:
 		add("policy", stateFailure, err.Error(), "revision "+fmt.Sprint(have)+" stays in force; the agent tries again by itself, `hypha policy get` shows what was imported")
 	case want != have:
@@ -98,6 +98,14 @@ func (a *Agent) policyStatus(add addFunc) {
 	default:
 		add("policy", stateOK, fmt.Sprintf("revision %d, %s", have, mode), "")
 	}
+}
+
+// sizeOption is the option that sets the size of the map that an error says is full.
+func sizeOption(err error) string {
+	if strings.Contains(err.Error(), maps.IPCacheExact) || strings.Contains(err.Error(), maps.IPCache) {
+		return "bpf-ipcache-max"
+	}
+	return "bpf-policy-map-max"
 }
 
 func (a *Agent) endpointStatus(s *agentv1.StatusResponse, add addFunc) {
