@@ -74,6 +74,9 @@ func TestCase25Clock(t *testing.T) {
 			for _, n := range c.Nodes {
 				eventually(t, 3*time.Minute, when+": "+n.Name, func() error { return whole(t.Context(), n) })
 			}
+			if !kill {
+				told(t, c, c.Nodes[0], "clock", "was moved by")
+			}
 			for _, s := range streams {
 				if err := s.alive(time.Minute); err != nil {
 					t.Errorf("%s: %v", when, err)
