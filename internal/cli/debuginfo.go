@@ -128,4 +128,6 @@ func kernelFacts(context.Context) (any, error) {
 
 func programFacts(context.Context) (any, error) { return version.Get(), nil }
 
-func (e *env) machineFacts(context.Context) (any, error) { return doctor.Examine(e.Probe, or(e.stateDir, paths.StateDir)), nil }
+func (e *env) machineFacts(context.Context) (any, error) {
+	return doctor.Examine(e.Probe, or(e.stateDir, paths.StateDir)), nil
+}
