@@ -12,6 +12,7 @@ import (
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/testutil/score"
 	"github.com/hypha-net/hypha/internal/workload"
+	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
 // envClock says that the machine's clock may be set.
@@ -96,10 +97,14 @@ func TestCase25Clock(t *testing.T) {
 			eventually(t, 3*time.Minute, when+": end of policy", func() error {
 				return c.DeletePolicies(t.Context(), fmt.Sprintf("name=friend-app-%d", workload.HTTPPort))
 			})
-			late := add(t, c, fmt.Sprintf("late%d-%v", i, kill), 1, "id=friend")
-			if err := c.Delete(t.Context(), late); err != nil {
-				t.Error(err)
-			}
+			late := cluster.PodSpec{Name: fmt.Sprintf("late%d-%v", i, kill), Node: 1, Labels: []string{"id=friend"}, Idle: true}
+			eventually(t, 3*time.Minute, when+": ADD and DEL", func() error {
+				p, err := c.Add(t.Context(), late)
+				if err != nil {
+					return err
+				}
+				return c.Delete(t.Context(), p)
+			})
 		}
 	}
 	tried, passed := forbid()
