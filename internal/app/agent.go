@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -78,7 +79,7 @@ type Agent struct {
 
 	devices      *device.Watcher
 	tunnel       overlay.Config
-	repairs      repairs
+	repairs      *repairs
 	deviceSync   *table.Reconciler[uint32, device.Device]
 	routeTarget  *route.Target
 	routeSync    *table.Reconciler[netip.Prefix, model.Route]
@@ -87,12 +88,15 @@ type Agent struct {
 	remoteSync   *table.Reconciler[netip.Prefix, model.IPEntry]
 	events       *event.Reader
 	eventCounter eventCounter
+	trend        trend
+	refused      atomic.Uint64 // workloads that were not attached
 }
 
 // New brings the agent up to where it may serve: the store is open, the kernel's maps and programs are in place and what
 // an earlier agent left is adopted. On an error everything this call opened is closed again; what is in the kernel stays.
 func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.LevelVar) (_ *Agent, err error) {
-	a := &Agent{cfg: l.Agent, options: l.Options, log: log, level: level, paths: l.Agent.Paths(), started: time.Now(), registry: prometheus.NewRegistry()}
+	a := &Agent{cfg: l.Agent, options: l.Options, log: log, level: level, paths: l.Agent.Paths(), started: time.Now(), registry: prometheus.NewRegistry(),
+		repairs: newRepairs(log)}
 	a.stepped = a.started
 	defer func() {
 		if err != nil {
@@ -340,6 +344,10 @@ func (a *Agent) openObserver() (err error) {
 		return err
 	}
 	if a.events, err = event.New(event.Deps{Log: a.log.With("part", "event"), Maps: a.maps}); err != nil {
+		return err
+	}
+	a.trend.count = countsOf(a.maps, &a.eventCounter)
+	if err := a.trend.look(time.Now()); err != nil { // what an earlier agent's time saw is not news
 		return err
 	}
 	a.observer.Agent.Started(a.started)
