@@ -24,6 +24,7 @@ var wallClock = map[string]string{
 	"internal/model/endpoint.go":                   "when the workload was attached, for people",
 	"internal/source/kvstore/cluster.go heartbeat": "for people and other tools; nobody here reads it",
 	"internal/source/kvstore/health.go":            "a status, encoded but never read back",
+	"internal/app/trend.go look":                   "to notice that the clock was moved, for display",
 	"internal/source/file/scan.go Names":           "which temporary files a killed process has left: they stay for longer, or go while their writer, killed or not, has another",
 	"internal/datapath/event/decode.go tick":       "how far the wall clock is from the kernel's monotonic one, taken anew each second, for display",
 	"internal/datapath/event/decode.go decode":     "time of an event, for display",

@@ -115,7 +115,11 @@ func (a admin) DeletePolicy(ctx context.Context, req *connect.Request[agentv1.De
 }
 
 func (a admin) AddEndpoint(ctx context.Context, req *connect.Request[agentv1.AddEndpointRequest]) (*connect.Response[agentv1.AddEndpointResponse], error) {
-	return reply(a.server.AddEndpoint(ctx, req.Msg))
+	resp, err := a.server.AddEndpoint(ctx, req.Msg)
+	if err != nil {
+		a.refused.Add(1)
+	}
+	return reply(resp, err)
 }
 
 func (a admin) DeleteEndpoint(ctx context.Context, req *connect.Request[agentv1.DeleteEndpointRequest]) (*connect.Response[agentv1.DeleteEndpointResponse], error) {

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,6 +42,7 @@ import (
 	"github.com/hypha-net/hypha/internal/monitor"
 	"github.com/hypha-net/hypha/internal/observe"
 	"github.com/hypha-net/hypha/internal/paths"
+	"github.com/hypha-net/hypha/internal/source/file"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
 	"github.com/hypha-net/hypha/internal/source/servicefile"
 	"github.com/hypha-net/hypha/internal/table"
@@ -86,7 +88,7 @@ type Agent struct {
 
 	devices      *device.Watcher
 	tunnel       overlay.Config
-	repairs      repairs
+	repairs      *repairs
 	deviceSync   *table.Reconciler[uint32, device.Device]
 	routeTarget  *route.Target
 	routeSync    *table.Reconciler[netip.Prefix, model.Route]
@@ -96,12 +98,15 @@ type Agent struct {
 	serviceSync  *table.Reconciler[model.Frontend, model.Balance]
 	events       *event.Reader
 	eventCounter eventCounter
+	trend        trend
+	refused      atomic.Uint64 // workloads that were not attached
 }
 
 // New brings the agent up to where it may serve: the store is open, the kernel's maps and programs are in place and what
 // an earlier agent left is adopted. On an error everything this call opened is closed again; what is in the kernel stays.
 func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.LevelVar) (_ *Agent, err error) {
-	a := &Agent{cfg: l.Agent, options: l.Options, log: log, level: level, paths: l.Agent.Paths(), started: time.Now(), registry: prometheus.NewRegistry()}
+	a := &Agent{cfg: l.Agent, options: l.Options, log: log, level: level, paths: l.Agent.Paths(), started: time.Now(), registry: prometheus.NewRegistry(),
+		repairs: newRepairs(log)}
 	a.stepped = a.started
 	defer func() {
 		if err != nil {
@@ -121,6 +126,12 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 		return nil, err
 	}
 	if a.lock, err = lockState(a.paths); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(file.Sweep(a.paths.State), file.Sweep(a.paths.Endpoints())); err != nil {
+		return nil, err
+	}
+	if err := admit(a.paths, a.gid); err != nil {
 		return nil, err
 	}
 	if err := makeDirs(a.paths.Endpoints(), a.paths.PendingDel()); err != nil {
@@ -321,8 +332,16 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	for _, s := range a.cfg.NonMasq {
 		nonMasq = append(nonMasq, netip.MustParsePrefix(s))
 	}
+	classes, err := a.maps.Classes()
+	if err != nil {
+		return err
+	}
+	numbers, err := openNumbers(a.log, a.paths.NodeNumbers(), classes)
+	if err != nil {
+		return err
+	}
 	a.cluster = newCluster(a.log, a.self, node.Options{Native: !a.cfg.Tunnel(), DirectRoutes: a.cfg.DirectNodes, UnderlayV6: tunnel.Is6(),
-		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, a.store.Nodes().Table(), a.endpoints.Table())
+		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.Nodes().Table(), a.endpoints.Table())
 	p := a.policies
 	p.stored, p.local = a.store.Policies(), a.endpoints.Table()
 	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.Identities().Table(), a.store.IPs().Table(), a.cluster.Identities
@@ -394,6 +413,10 @@ func (a *Agent) openObserver() (err error) {
 		return err
 	}
 	if a.events, err = event.New(event.Deps{Log: a.log.With("part", "event"), Maps: a.maps}); err != nil {
+		return err
+	}
+	a.trend.count = countsOf(a.maps, &a.eventCounter)
+	if err := a.trend.look(time.Now()); err != nil { // what an earlier agent's time saw is not news
 		return err
 	}
 	a.observer.Agent.Started(a.started)

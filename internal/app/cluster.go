@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hypha-net/hypha/internal/control/identity"
 	"github.com/hypha-net/hypha/internal/control/node"
@@ -29,10 +30,10 @@ type cluster struct {
 	localRows *table.Table[netip.Prefix, model.IPEntry] // this node's workloads
 	routes    *table.Table[netip.Prefix, model.Route]
 
-	mu     sync.Mutex
-	scope  *identity.Scope
-	scoped map[string]scoped // by node
-	warned []string
+	mu      sync.Mutex
+	numbers *numbers
+	scoped  map[string]scoped // by node
+	warned  []string
 }
 
 type scoped struct {
@@ -40,8 +41,8 @@ type scoped struct {
 	labels model.Labels
 }
 
-func newCluster(log *slog.Logger, self model.Node, opts node.Options, nodes *table.Table[string, model.Node], local *table.Table[uint16, model.Endpoint]) *cluster {
-	c := &cluster{log: log, self: self, opts: opts, nodes: nodes, local: local, scope: identity.NewScope(model.IdentityScopeRemote), scoped: map[string]scoped{},
+func newCluster(log *slog.Logger, self model.Node, opts node.Options, numbers *numbers, nodes *table.Table[string, model.Node], local *table.Table[uint16, model.Endpoint]) *cluster {
+	c := &cluster{log: log, self: self, opts: opts, nodes: nodes, local: local, numbers: numbers, scoped: map[string]scoped{},
 		nodeRows: table.New[netip.Prefix, model.IPEntry]("node addresses", table.Prefix), localRows: table.New[netip.Prefix, model.IPEntry]("local addresses", table.Prefix),
 		routes: table.New[netip.Prefix, model.Route]("routes", table.Prefix)}
 	c.opts.Identity = c.nodeIdentity
@@ -59,7 +60,7 @@ func (c *cluster) nodeIdentity(n *model.Node) model.IdentityID {
 	if had && old.labels.Equal(labels) {
 		return old.id
 	}
-	id, _, err := c.scope.Acquire(labels)
+	id, _, err := c.numbers.scope.Acquire(labels)
 	if err != nil { // 16 million sets of labels
 		c.log.Error("node has no identity of its own", "node", n.Name, "err", err)
 		return model.IdentityRemoteNode
@@ -71,7 +72,7 @@ func (c *cluster) nodeIdentity(n *model.Node) model.IdentityID {
 
 func (c *cluster) forget(name string) {
 	if old, ok := c.scoped[name]; ok {
-		c.scope.Release(old.id)
+		c.numbers.scope.Release(old.id)
 		delete(c.scoped, name)
 	}
 }
@@ -87,8 +88,9 @@ func (c *cluster) Identities() []model.Identity {
 	return slices.Collect(maps.Values(seen))
 }
 
-// compute brings the derived tables up to date, once. changed is called when identities of nodes may have changed.
-func (c *cluster) compute(changed func()) {
+// compute brings the derived tables up to date, once. changed is called when identities of nodes may have changed. When it fails,
+// they are as they were.
+func (c *cluster) compute(changed func()) error {
 	nodes := c.nodes.Snapshot()
 	c.mu.Lock()
 	before := maps.Clone(c.scoped)
@@ -101,6 +103,17 @@ func (c *cluster) compute(changed func()) {
 		if _, ok := nodes.Get(name); !ok {
 			c.forget(name)
 		}
+	}
+	if nodes.Complete() {
+		c.numbers.settle()
+	}
+	used := make(map[model.IdentityID]model.Labels, len(c.scoped))
+	for _, s := range c.scoped {
+		used[s.id] = s.labels
+	}
+	if err := c.numbers.save(used); err != nil {
+		c.mu.Unlock()
+		return err
 	}
 	same := maps.EqualFunc(before, c.scoped, func(a, b scoped) bool { return a.id == b.id })
 	if !slices.Equal(c.warned, plan.Warnings) {
@@ -127,6 +140,7 @@ func (c *cluster) compute(changed func()) {
 	if !same {
 		changed()
 	}
+	return nil
 }
 
 // computeLocal does so for this node's workloads.
@@ -173,9 +187,14 @@ func (c *cluster) Run(ctx context.Context, changed func()) error {
 	var doneNodes, doneLocal <-chan struct{} // what the last snapshots say of later ones
 	for {
 		nodes, local := c.nodes.Snapshot(), c.local.Snapshot()
+		var retry <-chan time.Time
 		if nodes.Changed() != doneNodes {
-			c.compute(changed)
-			doneNodes = nodes.Changed()
+			if err := c.compute(changed); err != nil {
+				c.log.Error("nodes of the cluster stay as they were", "err", err)
+				retry = time.After(time.Second)
+			} else {
+				doneNodes = nodes.Changed()
+			}
 		}
 		if local.Changed() != doneLocal {
 			c.computeLocal()
@@ -186,6 +205,7 @@ func (c *cluster) Run(ctx context.Context, changed func()) error {
 			return nil
 		case <-nodes.Changed():
 		case <-local.Changed():
+		case <-retry:
 		}
 	}
 }

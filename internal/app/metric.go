@@ -1,8 +1,12 @@
 package app
 
 import (
+	"context"
+
 	"github.com/prometheus/client_golang/prometheus"
 
+	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
+	"github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/monitor"
 )
 
@@ -27,12 +31,17 @@ var (
 	revisionNow  = desc("policy_max_revision", "Newest policy revision in force.")
 	policyFailed = desc("policy_failing", "1 while the newest policy could not be put in force.")
 	nodesNow     = desc("nodes_all_num", "Nodes of the cluster.")
+	refusedAdds  = desc("endpoint_refused_total", "Workloads that were not attached, because something was missing or full.")
+	addressesOut = desc("ipcache_unwritten", "Addresses that could not be written to the kernel; their packets are dropped.")
+	partState    = desc("component_state", "How a part is, as `hypha status` shows it: 0 well, 1 warning, 2 failure.", "component")
 )
+
+var partStates = map[agentv1.Component_State]float64{stateOK: 0, stateWarning: 1, stateFailure: 2}
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{forwardCount, forwardBytes, dropCount, dropBytes, eventsStored, eventsLost, mapErrors, mapEntries,
-		mapCapacity, endpointsNow, revisionNow, policyFailed, nodesNow} {
+		mapCapacity, endpointsNow, revisionNow, policyFailed, nodesNow, refusedAdds, addressesOut, partState} {
 		ch <- d
 	}
 }
@@ -46,16 +55,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
 	if ms, err := c.maps.Metrics(); err == nil {
-		for _, m := range ms {
-			dir := [...]string{"UNKNOWN", "INGRESS", "EGRESS", "UNKNOWN"}[m.Direction&3]
-			if m.Reason == 0 {
-				counter(forwardCount, m.Packets, dir)
-				counter(forwardBytes, m.Bytes, dir)
-			} else {
-				counter(dropCount, m.Packets, monitor.DropReason(m.Reason), dir)
-				counter(dropBytes, m.Bytes, monitor.DropReason(m.Reason), dir)
-			}
-		}
+		packets(ms, counter)
 	}
 	counter(eventsStored, c.eventCounter.stored.Load())
 	counter(eventsLost, c.eventCounter.lost.Load())
@@ -74,4 +74,26 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(policyFailed, failing)
 	gauge(nodesNow, float64(c.store.Nodes().Table().Snapshot().Len()))
+	counter(refusedAdds, c.refused.Load())
+	_, _, out := c.cache.Status()
+	gauge(addressesOut, float64(out))
+	for _, part := range c.status(context.Background()).Components {
+		if v, ok := partStates[part.GetState()]; ok {
+			gauge(partState, v, part.GetName())
+		}
+	}
+}
+
+// packets are the datapath's counters by verdict: forwarded, or why not.
+func packets(ms []maps.Metric, counter func(d *prometheus.Desc, v uint64, labels ...string)) {
+	for _, m := range ms {
+		dir := [...]string{"UNKNOWN", "INGRESS", "EGRESS", "UNKNOWN"}[m.Direction&3]
+		if m.Reason == 0 {
+			counter(forwardCount, m.Packets, dir)
+			counter(forwardBytes, m.Bytes, dir)
+		} else {
+			counter(dropCount, m.Packets, monitor.DropReason(m.Reason), dir)
+			counter(dropBytes, m.Bytes, monitor.DropReason(m.Reason), dir)
+		}
+	}
 }

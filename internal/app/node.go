@@ -16,6 +16,7 @@ import (
 	"github.com/hypha-net/hypha/internal/control/ipam"
 	"github.com/hypha-net/hypha/internal/datapath/host"
 	"github.com/hypha-net/hypha/internal/datapath/overlay"
+	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
 )
@@ -85,12 +86,17 @@ func (a *Agent) claimRanges(ctx context.Context) ([]netip.Prefix, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
+	none := fault.New(a.log, "no pod ranges yet: waiting for the store", "pod ranges claimed")
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		got, err := a.store.ClaimPodCIDRs(ctx, r.Choose)
-		if err == nil || !errors.Is(err, kvstore.ErrUnreachable) {
-			return got, err
+		if err == nil {
+			none.Note(nil)
+			return got, nil
 		}
-		a.log.Warn("no pod ranges yet: waiting for the store", "err", err, "store", a.store.Status().Err, "retry", pause)
+		if !errors.Is(err, kvstore.ErrUnreachable) {
+			return nil, err
+		}
+		none.Note(err, "store", a.store.Status().Err)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()

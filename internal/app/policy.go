@@ -15,6 +15,7 @@ import (
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	dppolicy "github.com/hypha-net/hypha/internal/datapath/policy"
+	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
 	"github.com/hypha-net/hypha/internal/table"
@@ -86,6 +87,7 @@ func (p *policies) Run(ctx context.Context, ready func(context.Context) error) e
 		p.log.Warn("store does not answer, starting with what the last run knew", "err", err)
 	}
 	pause := 50 * time.Millisecond
+	failed := fault.New(p.log, "policy not applied, trying again", "policy applied")
 	for {
 		stored, ids, ips, local := p.stored.Snapshot(), p.peers.ids.Snapshot(), p.peers.ips.Snapshot(), p.local.Snapshot()
 		var retry <-chan time.Time
@@ -93,10 +95,11 @@ func (p *policies) Run(ctx context.Context, ready func(context.Context) error) e
 			p.note(0, errors.New("the store has not answered yet and nothing is known from an earlier run: policy stays as the kernel has it"))
 			retry = time.After(time.Second)
 		} else if err := p.sync(ctx); err != nil {
-			p.log.Error("policy not applied", "err", err, "retry", pause)
+			failed.Note(err)
 			retry = time.After(pause)
 			pause = min(2*pause, 10*time.Second)
 		} else {
+			failed.Note(nil)
 			pause = 50 * time.Millisecond
 		}
 		select {

@@ -3,36 +3,48 @@ package app
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/hypha-net/hypha/internal/datapath/loader"
 	"github.com/hypha-net/hypha/internal/datapath/overlay"
+	"github.com/hypha-net/hypha/internal/fault"
 )
 
 // repairEvery is how often the agent looks whether its kernel objects are still there. Devices, programs and pins can be
 // removed without a word to those who follow netlink.
 const repairEvery = 2 * time.Second
 
-// repairs are what could not be mended at the last look.
+// repairs is what became of the looks.
 type repairs struct {
-	mu     sync.Mutex
-	failed error
+	failed *fault.Fault
+
+	mu   sync.Mutex
+	last string // what was mended at last
+	at   time.Time
 }
 
-func (r *repairs) err() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.failed
+func newRepairs(log *slog.Logger) *repairs {
+	return &repairs{failed: fault.New(log, "kernel objects could not be repaired", "kernel objects are in place again")}
 }
 
-// note keeps the outcome of a look, and says whether it is another one than before.
-func (r *repairs) note(err error) (news bool) {
+// mended notes what somebody had taken away and is back.
+func (r *repairs) mended(what string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	news = (err == nil) != (r.failed == nil) || err != nil && err.Error() != r.failed.Error()
-	r.failed = err
-	return news
+	r.last, r.at = what, time.Now()
+}
+
+// done says how things are when nothing is missing.
+func (r *repairs) done() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last == "" {
+		return "in place"
+	}
+	return fmt.Sprintf("in place; repaired at %s: %s", r.at.Format("15:04:05"), r.last)
 }
 
 // repair keeps the tunnel device, with its programs, and the pins of maps in place until ctx ends. Workloads' devices are
@@ -49,15 +61,10 @@ func (a *Agent) repair(ctx context.Context) error {
 		pinned, err := a.maps.Repin()
 		if pinned > 0 {
 			a.log.Warn("pins of maps were removed from outside and are back", "maps", pinned)
+			a.repairs.mended(counted(pinned, "pin of a map", "pins of maps") + " had been removed")
 		}
 		err = errors.Join(err, a.repairOverlay(), a.repairSockets())
-		if a.repairs.note(err) {
-			if err != nil {
-				a.log.Error("kernel objects could not be repaired", "error", err)
-			} else {
-				a.log.Info("kernel objects are in place again")
-			}
-		}
+		a.repairs.failed.Note(err)
 	}
 }
 
@@ -76,6 +83,7 @@ func (a *Agent) repairOverlay() error {
 		return err
 	}
 	a.log.Warn("the tunnel device was changed from outside and is in order again", "was", what)
+	a.repairs.mended("the tunnel device: " + what.Error())
 	return nil
 }
 
@@ -88,5 +96,6 @@ func (a *Agent) repairSockets() error {
 		return err
 	}
 	a.log.Warn("programs of sockets were taken away from outside and are back", "was", what)
+	a.repairs.mended("programs of sockets: " + what.Error())
 	return nil
 }

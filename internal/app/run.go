@@ -18,6 +18,7 @@ import (
 	"github.com/hypha-net/hypha/api/agent/v1/agentv1connect"
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/endpoint"
+	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/observe/server"
 )
@@ -72,6 +73,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	run("adoption", a.completeAddresses)
 	run("sweep", a.sweep)
 	run("repair", a.repair)
+	run("trend", a.trend.run)
 	run("identities", a.followMoves)
 	run("store", func(ctx context.Context) error {
 		select {
@@ -205,16 +207,16 @@ func (a *Agent) completeAddresses(ctx context.Context) error {
 		return n.Complete() && l.Complete() && r.Complete() && a.policies.hasStarted() &&
 			a.nodeSync.Revision() >= n.Revision() && a.localSync.Revision() >= l.Revision() && a.remoteSync.Revision() >= r.Revision()
 	}
+	stale := fault.New(a.log, "stale addresses not dropped", "stale addresses dropped")
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
 		if !waitFor(ctx, worked) {
 			return nil
 		}
 		err := a.cache.Complete()
-		if err == nil {
+		if stale.Note(err); err == nil {
 			a.log.Debug("addresses of an earlier run dropped where nobody claims them")
 			return nil
 		}
-		a.log.Error("stale addresses not dropped", "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -242,24 +244,20 @@ func (a *Agent) sweep(ctx context.Context) error {
 	connections, retry := time.NewTicker(30*time.Second), time.NewTicker(time.Second)
 	defer connections.Stop()
 	defer retry.Stop()
+	addresses := fault.New(a.log, "addresses not written", "addresses written")
+	expired := fault.New(a.log, "expired connections not removed", "expired connections removed again")
+	unused := fault.New(a.log, "unused translations not removed", "unused translations removed again")
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-retry.C:
-			if err := a.cache.Retry(); err != nil {
-				a.log.Warn("addresses not written", "err", err)
-			}
-			if err := a.cache.Forget(); err != nil {
-				a.log.Warn("who addresses were is not forgotten", "err", err)
-			}
+			addresses.Note(errors.Join(a.cache.Retry(), a.cache.Forget()))
 		case <-connections.C:
-			if _, err := a.maps.SweepConnections(); err != nil {
-				a.log.Warn("expired connections not removed", "err", err)
-			}
-			if _, err := a.maps.SweepTranslations(); err != nil {
-				a.log.Warn("unused translations not removed", "err", err)
-			}
+			_, err := a.maps.SweepConnections()
+			expired.Note(err)
+			_, err = a.maps.SweepTranslations()
+			unused.Note(err)
 		}
 	}
 }

@@ -80,6 +80,22 @@ func (a *Agent) listenUnix(path string) (net.Listener, error) {
 	return listenUnix(refuge, a.gid)
 }
 
+// admit lets a group reach the sockets: through the directory of all agents, whose content it need not list, and into this one's.
+func admit(p paths.Paths, gid int) error {
+	if gid == 0 {
+		return nil
+	}
+	shared := filepath.Dir(p.State)
+	st, err := os.Stat(shared)
+	if err == nil {
+		err = errors.Join(os.Chmod(shared, st.Mode().Perm()|0o011), os.Chown(p.State, 0, gid), os.Chmod(p.State, 0o710))
+	}
+	if err != nil {
+		return fmt.Errorf("let group %d to the sockets: %w", gid, err)
+	}
+	return nil
+}
+
 // listenUnix opens a socket with mode 0660 for root and a group. The caller holds the state directory's lock, so a
 // socket that is there already is a dead agent's.
 func listenUnix(path string, gid int) (net.Listener, error) {

@@ -2,8 +2,9 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"maps"
+	gomaps "maps"
 	"slices"
 	"strings"
 
@@ -11,6 +12,8 @@ import (
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/cgroup"
+	"github.com/hypha-net/hypha/internal/datapath/maps"
+	"github.com/hypha-net/hypha/internal/endpoint/pending"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/version"
 )
@@ -89,6 +92,9 @@ func (a *Agent) policyStatus(add addFunc) {
 	}
 	want, have, err := a.store.Policies().Snapshot().Revision, a.policies.Revision(), a.policies.Err()
 	switch {
+	case errors.Is(err, maps.ErrFull):
+		add("policy", stateFailure, err.Error()+"; revision "+fmt.Sprint(have)+" stays in force, new workloads are refused",
+			"raise "+sizeOption(err)+" and restart the agent, or have fewer policies; the agent tries again by itself")
 	case err != nil:
 		add("policy", stateFailure, err.Error(), "revision "+fmt.Sprint(have)+" stays in force; the agent tries again by itself, `hypha policy get` shows what was imported")
 	case want != have:
@@ -96,6 +102,14 @@ func (a *Agent) policyStatus(add addFunc) {
 	default:
 		add("policy", stateOK, fmt.Sprintf("revision %d, %s", have, mode), "")
 	}
+}
+
+// sizeOption is the option that sets the size of the map that an error says is full.
+func sizeOption(err error) string {
+	if strings.Contains(err.Error(), maps.IPCacheExact) || strings.Contains(err.Error(), maps.IPCache) {
+		return "bpf-ipcache-max"
+	}
+	return "bpf-policy-map-max"
 }
 
 func (a *Agent) endpointStatus(s *agentv1.StatusResponse, add addFunc) {
@@ -112,6 +126,12 @@ func (a *Agent) endpointStatus(s *agentv1.StatusResponse, add addFunc) {
 		add("endpoints", stateWarning, "not ready: "+strings.Join(late, ", "), "`hypha endpoint log ID` says what they wait for")
 	} else {
 		add("endpoints", stateOK, fmt.Sprintf("%d ready", s.EndpointsReady), "")
+	}
+	if left, _ := pending.Count(a.paths.PendingDel()); left > 0 {
+		add("deletes", stateWarning, fmt.Sprintf("%s noted by the CNI plugin in %s wait to be finished", count(uint64(left), "delete"), a.paths.PendingDel()),
+			"the agent goes on by itself; its log says what they wait for")
+	} else {
+		add("deletes", stateOK, "none pending", "")
 	}
 	used := len(a.alloc.Dump())
 	add("ipam", stateOK, fmt.Sprintf("%s in use of %s", counted(used, "address", "addresses"), strings.Join(texts(a.self.PodCIDRs), ", ")), "")
@@ -137,7 +157,7 @@ func (a *Agent) serviceStatus(add addFunc) {
 	if a.cgroup == "" {
 		wrong = append(wrong, cgroup.ErrNone.Error()+": no process reaches a service")
 	}
-	for _, id := range slices.Sorted(maps.Keys(refused)) {
+	for _, id := range slices.Sorted(gomaps.Keys(refused)) {
 		wrong = append(wrong, fmt.Sprintf("service %d is not served: %v", id, refused[id]))
 	}
 	switch n := len(wrong); {
@@ -160,8 +180,12 @@ func (a *Agent) datapathStatus(s *agentv1.StatusResponse, add addFunc) {
 			add(name, stateOK, fine, "")
 		}
 	}
-	part("devices", a.deviceSync.Err(), "programs attached", "the agent tries again; look at the devices with `ip link`, or set --devices")
-	part("kernel objects", a.repairs.err(), "in place", "the agent tries again every few seconds; restart it if that does not help")
+	fine := "programs attached"
+	if n, at := a.devices.Overruns(); n > 0 {
+		fine += fmt.Sprintf("; the kernel's messages overran %d times, the last at %s: all devices were read anew", n, at.Format("15:04:05"))
+	}
+	part("devices", a.deviceSync.Err(), fine, "the agent tries again; look at the devices with `ip link`, or set --devices")
+	part("kernel objects", a.repairs.failed.Err(), a.repairs.done(), "the agent tries again every few seconds; restart it if that does not help")
 	part("routes", a.routeSync.Err(), fmt.Sprintf("%d to other nodes", a.cluster.routes.Snapshot().Len()), "remove the route that stands in the way, or choose another pool")
 	rows, waiting, failed := a.cache.Status()
 	switch {
@@ -178,10 +202,10 @@ func (a *Agent) datapathStatus(s *agentv1.StatusResponse, add addFunc) {
 	s.Maps = ms
 	var full []string
 	for _, m := range ms {
-		if strings.HasPrefix(m.Type, "LRU") || m.MaxEntries == 0 || strings.Contains(m.Type, "Array") || strings.Contains(m.Type, "array") {
+		if strings.HasPrefix(m.Type, "LRU") || strings.Contains(m.Type, "Array") || strings.Contains(m.Type, "array") {
 			continue
 		}
-		if uint64(m.Entries)*10 >= uint64(m.MaxEntries)*9 {
+		if nearlyFull(m) {
 			full = append(full, fmt.Sprintf("%s %d/%d", m.Name, m.Entries, m.MaxEntries))
 		}
 	}
@@ -190,6 +214,7 @@ func (a *Agent) datapathStatus(s *agentv1.StatusResponse, add addFunc) {
 	} else {
 		add("maps", stateOK, fmt.Sprintf("%d pinned under %s", len(ms), a.paths.Maps()), "")
 	}
+	a.loadStatus(ms, add)
 }
 
 func (a *Agent) mapStatus() ([]*agentv1.MapStatus, error) {

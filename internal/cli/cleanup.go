@@ -60,6 +60,9 @@ func (e *env) cleanup() *cobra.Command {
 			return fmt.Errorf("clean up the kernel: %w", err)
 		}
 		fmt.Fprintf(e.Stdout, "removed the devices, programs and maps of %s\n", escape.Text(p.BPF))
+		if err := os.RemoveAll(filepath.Dir(paths.Refuge(p.AgentSocket()))); err != nil {
+			return fmt.Errorf("remove sockets: %w", err)
+		}
 		if keepState || !exists(p.State) {
 			return nil
 		}

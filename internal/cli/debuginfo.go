@@ -16,6 +16,7 @@ import (
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/cli/out"
 	"github.com/hypha-net/hypha/internal/doctor"
+	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/version"
 )
 
@@ -127,4 +128,6 @@ func kernelFacts(context.Context) (any, error) {
 
 func programFacts(context.Context) (any, error) { return version.Get(), nil }
 
-func (e *env) machineFacts(context.Context) (any, error) { return doctor.Examine(e.Probe), nil }
+func (e *env) machineFacts(context.Context) (any, error) {
+	return doctor.Examine(e.Probe, or(e.stateDir, paths.StateDir)), nil
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hypha-net/hypha/internal/cli/out"
 	"github.com/hypha-net/hypha/internal/doctor"
+	"github.com/hypha-net/hypha/internal/paths"
 )
 
 func (e *env) doctor() *cobra.Command {
@@ -15,7 +16,7 @@ func (e *env) doctor() *cobra.Command {
 		Long: "Say what this machine and its kernel have and lack, without an agent. As root it can ask more. Exit code 1 when\nsomething is missing that the agent cannot do without."}
 	o := e.output(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
-		r := doctor.Examine(e.Probe)
+		r := doctor.Examine(e.Probe, or(e.stateDir, paths.StateDir))
 		err := o.write(r, func() error { return e.printDoctor(r) })
 		if err == nil && !r.OK {
 			return silent{ExitFailed}

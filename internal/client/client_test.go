@@ -199,6 +199,30 @@ func TestStarting(t *testing.T) {
 	}
 }
 
+// An agent whose state directory takes no socket is found where it went.
+func TestRefuge(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the refuge is root's")
+	}
+	d := stateDir(t)
+	socket := paths.For(d, "n1").AgentSocket()
+	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	refuge := paths.Refuge(socket)
+	if err := os.MkdirAll(filepath.Dir(refuge), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(filepath.Dir(refuge)) })
+	serve(t, refuge, reader(&fakeAgent{}))
+	if accepts(paths.For(d, "n2").AgentSocket()) || !accepts(socket) {
+		t.Error("another agent answers, or none")
+	}
+	if _, err := Reader(socket).Status(t.Context(), connect.NewRequest(&agentv1.StatusRequest{})); Down(err) {
+		t.Error(err)
+	}
+}
+
 func TestTimeout(t *testing.T) {
 	socket := filepath.Join(stateDir(t), "n1", "agent.sock")
 	f := &fakeAgent{hang: make(chan struct{})}

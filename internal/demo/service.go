@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"time"
 
 	"connectrpc.com/connect"
@@ -28,10 +27,11 @@ func (d *Demo) service(ctx context.Context) error {
 	if !ok || len(app1.Addrs) == 0 {
 		return errors.New("pod app1 is missing: `hypha demo up` again")
 	}
-	to := netip.AddrPortFrom(app1.Addrs[0], workload.HTTPPort).String()
+	to := app1.Addrs[0].String()
 	first := paths.For(d.dir, nodes[0].name)
-	want := &agentv1.Service{Id: serviceID, Namespace: app1.Namespace, Name: serviceName, Frontend: serviceIP + ":80/TCP", Type: "ClusterIP",
-		Backends: []*agentv1.ServiceBackend{{Address: to + "/TCP", Node: app1.Node}}}
+	want := &agentv1.Service{Id: serviceID, Namespace: app1.Namespace, Name: serviceName, Type: "ClusterIP",
+		Frontend: &agentv1.Frontend{Ip: serviceIP, Port: workload.HTTPPort, Protocol: "TCP"},
+		Backends: []*agentv1.Backend{{Ip: to, Port: workload.HTTPPort, Protocol: "TCP", Node: app1.Node}}}
 	if _, err := client.Admin(first.AdminSocket()).UpdateService(ctx, connect.NewRequest(&agentv1.UpdateServiceRequest{Service: want})); err != nil {
 		return fmt.Errorf("make the service: %s", client.Message(err))
 	}
@@ -39,8 +39,10 @@ func (d *Demo) service(ctx context.Context) error {
 		r := client.Reader(paths.For(d.dir, n.name).AgentSocket())
 		for {
 			got, err := r.GetService(ctx, connect.NewRequest(&agentv1.GetServiceRequest{Id: serviceID}))
-			if err == nil && len(got.Msg.GetService().GetBackends()) == 1 && got.Msg.GetService().GetBackends()[0].GetAddress() == to+"/TCP" {
-				return nil
+			if err == nil {
+				if b := got.Msg.GetService().GetBackends(); len(b) == 1 && b[0].GetIp() == to {
+					return nil
+				}
 			}
 			select {
 			case <-ctx.Done():

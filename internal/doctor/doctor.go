@@ -27,8 +27,12 @@ type Report struct {
 	Checks []Check `json:"checks"`
 }
 
-// Examine looks at this machine. probe may be nil.
-func Examine(probe Probe) Report { return examine(os.DirFS("/"), os.Geteuid() == 0, probe) }
+// Examine looks at this machine, and where an agent keeps its state. probe may be nil.
+func Examine(probe Probe, stateDir string) Report {
+	r := examine(os.DirFS("/"), os.Geteuid() == 0, probe)
+	r.Checks = append(r.Checks, disk(stateDir))
+	return r
+}
 
 func examine(root fs.FS, privileged bool, probe Probe) Report {
 	r := Report{OK: true, Root: privileged}

@@ -29,7 +29,7 @@ func TestSaidOnce(t *testing.T) {
 	if got := strings.Count(log.String(), "\n"); got != 1 {
 		t.Errorf("%d lines:\n%s", got, log)
 	}
-	if since, times := f.Since(); f.Err() != full || times != 1000 || since.IsZero() {
+	if since, times := f.Since(); !errors.Is(f.Err(), full) || times != 1000 || since.IsZero() {
 		t.Errorf("%v, %d times since %v", f.Err(), times, since)
 	}
 	f.Note(nil)

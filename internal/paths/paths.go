@@ -73,6 +73,9 @@ func (p Paths) PKI() string { return filepath.Join(p.State, "pki") }
 // HostRecord notes the node's settings as they were before the agent changed them.
 func (p Paths) HostRecord() string { return filepath.Join(p.State, "host.json") }
 
+// NodeNumbers notes which numbers the labels of other nodes have on this one.
+func (p Paths) NodeNumbers() string { return filepath.Join(p.State, "node-identities.json") }
+
 // Maps holds the pinned maps.
 func (p Paths) Maps() string { return filepath.Join(p.BPF, "maps") }
 

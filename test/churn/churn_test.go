@@ -3,6 +3,7 @@ package churn
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,24 +25,7 @@ func TestCase21Churn(t *testing.T) {
 	}
 	s := score.Start(t, "21", "random churn of pods, labels and policies, agents killed; every pair of pods probes without a pause, IPv4 and IPv6")
 	r := s.Rand()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	c, err := cluster.New(ctx, cluster.Config{Bin: bin, Nodes: 2, IPv4: true, IPv6: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			for _, n := range c.Nodes {
-				t.Logf("the end of the log of %s:\n%s", n.Name, n.Log(40))
-				out, err := c.Hypha(context.Background(), n, "bpf", "metrics", "list")
-				t.Logf("what %s dropped: %v\n%s", n.Name, err, out)
-			}
-		}
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	c := ground(t, nil)
 	d := newDriver(t, c, r)
 	t.Cleanup(func() { _, _ = d.field.End() }) // also when it fails in the middle
 	for place := range places {
@@ -58,7 +42,7 @@ func TestCase21Churn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	heard, refused := judge(t, s.Seed, d.changes, probes)
+	heard, refused, _ := judge(t, s.Seed, d.changes, probes, score.Full())
 	s.Count(len(probes), "probes")
 	s.Say("%d changes, %d kills; %d probes passed, %d were refused, each as it was legal in its window", len(d.changes)-killed, killed, heard, refused)
 	if heard == 0 || refused == 0 || killed == 0 || len(d.changes) < places+5 {
@@ -66,12 +50,46 @@ func TestCase21Churn(t *testing.T) {
 	}
 }
 
-// judge fails the test for what was not legal, with the changes that matter.
-func judge(t *testing.T, seed uint64, changes []history.Change, probes []history.Probe) (heard, refused int) {
+// ground is the cluster that is churned, until the test ends.
+func ground(t *testing.T, options map[string]any) *cluster.Cluster {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := cluster.New(ctx, cluster.Config{Bin: bin, Nodes: 2, IPv4: true, IPv6: true, Options: options})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, n := range c.Nodes {
+				t.Logf("the end of the log of %s:\n%s", n.Name, n.Log(40))
+				out, err := c.Hypha(context.Background(), n, "bpf", "metrics", "list")
+				t.Logf("what %s dropped: %v\n%s", n.Name, err, out)
+			}
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// judge fails the test for what was not legal, with the changes that matter; what was refused although it was allowed only where
+// that is asked for. late is the number of those.
+func judge(t *testing.T, seed uint64, changes []history.Change, probes []history.Probe, strict bool) (heard, refused, late int) {
 	t.Helper()
 	const most = 3 // counterexamples of a kind
 	j := history.NewJudge(bounds, changes)
 	bad := map[string]int{}
+	// What was refused although it was allowed may be the doing of a machine too busy for the bounds: it fails on the scoreboard,
+	// every other run only tells. What passed against policy fails always.
+	tardy := func(why string) bool { return strings.Contains(why, "refused while it was allowed") }
+	complain := func(why string) func(string, ...any) {
+		if tardy(why) && !strict {
+			return t.Logf
+		}
+		return t.Errorf
+	}
 	for _, p := range probes {
 		if p.Heard > 0 {
 			heard++
@@ -85,9 +103,12 @@ func judge(t *testing.T, seed uint64, changes []history.Change, probes []history
 		}
 	}
 	for why, n := range bad {
-		t.Errorf("%d of %d probes: %s (HYPHA_SEED=%d)", n, len(probes), why, seed)
+		if tardy(why) {
+			late += n
+		}
+		complain(why)("%d of %d probes: %s (HYPHA_SEED=%d)", n, len(probes), why, seed)
 	}
-	return heard, refused
+	return heard, refused, late
 }
 
 // startKiller kills agents from time to time until stop, which returns how often.

@@ -12,6 +12,7 @@ import (
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/testutil/score"
 	"github.com/hypha-net/hypha/internal/workload"
+	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
 // envClock says that the machine's clock may be set.
@@ -36,14 +37,12 @@ func TestCase25Clock(t *testing.T) {
 		t.Skip("needs a machine whose clock may be set: make test-kernels does that in QEMU")
 	}
 	const day = 24 * time.Hour
-	c := start(t, overlay, 2, map[string]any{"kvstore-lease-ttl": "1m"})
+	c := start(t, overlay, 2, map[string]any{"kvstore-lease-ttl": "1m", "debug": false})
 	app, friend, stranger := add(t, c, "app", 1), add(t, c, "friend", 0), add(t, c, "stranger", 0)
 	importPolicy(t, c, allow("friend", "app", workload.EchoPort))
 	var streams []*stream
 	for _, v6 := range overlay.families() {
-		for range 10 {
-			streams = append(streams, startStream(t, friend.NS, app.Addr(v6)))
-		}
+		streams = append(streams, startStream(t, friend.NS, app.Addr(v6)))
 	}
 	forbid := knock(t, stranger.NS, app.Addr(false))
 	published := func() int {
@@ -76,25 +75,36 @@ func TestCase25Clock(t *testing.T) {
 			for _, n := range c.Nodes {
 				eventually(t, 3*time.Minute, when+": "+n.Name, func() error { return whole(t.Context(), n) })
 			}
+			if !kill {
+				told(t, c, c.Nodes[0], "clock", "was moved by")
+			}
 			for _, s := range streams {
 				if err := s.alive(time.Minute); err != nil {
 					t.Errorf("%s: %v", when, err)
 				}
 			}
-			if now := published(); now != before {
+			if now := published(); now < before { // more: a workload of this test that has just gone
 				t.Errorf("%s: %d keys in the store, were %d", when, now, before)
 			}
-			importPolicy(t, c, allow("friend", "app", workload.HTTPPort))
+			// An emulated CPU under traffic may take longer than the store's clients wait.
+			eventually(t, 3*time.Minute, when+": policy", func() error {
+				_, err := c.Import(t.Context(), allow("friend", "app", workload.HTTPPort))
+				return err
+			})
 			if _, err := fetch(friend.NS, app.Addr(true), workload.HTTPPort, time.Minute); err != nil {
 				t.Errorf("%s: policy that came is not in force: %v", when, err)
 			}
-			if err := c.DeletePolicies(t.Context(), fmt.Sprintf("name=friend-app-%d", workload.HTTPPort)); err != nil {
-				t.Fatal(err)
-			}
-			late := add(t, c, fmt.Sprintf("late%d-%v", i, kill), 1, "id=friend")
-			if err := c.Delete(t.Context(), late); err != nil {
-				t.Error(err)
-			}
+			eventually(t, 3*time.Minute, when+": end of policy", func() error {
+				return c.DeletePolicies(t.Context(), fmt.Sprintf("name=friend-app-%d", workload.HTTPPort))
+			})
+			late := cluster.PodSpec{Name: fmt.Sprintf("late%d-%v", i, kill), Node: 1, Labels: []string{"id=friend"}, Idle: true}
+			eventually(t, 3*time.Minute, when+": ADD and DEL", func() error {
+				p, err := c.Add(t.Context(), late)
+				if err != nil {
+					return err
+				}
+				return c.Delete(t.Context(), p)
+			})
 		}
 	}
 	tried, passed := forbid()

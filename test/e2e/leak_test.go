@@ -1,27 +1,16 @@
 package e2e
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"net"
-	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
-	gocmp "github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
+	"github.com/google/go-cmp/cmp"
 
-	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/testutil/score"
 	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
@@ -47,14 +36,27 @@ func TestCase45Leaks(t *testing.T) {
 		n++
 		leakCycle(t, c, n, kill)
 	}
-	before := holdings(t, c)
+	var before map[string][]string
+	eventually(t, yes, "a list of what the nodes hold", func() (err error) {
+		if before, err = c.Holdings(t.Context()); err == nil && !strings.Contains(fmt.Sprint(before), "/policy.json") {
+			err = errors.New("the policy's file is to come")
+		}
+		return err
+	})
 	for range 5 {
 		next(false)
 	}
 	settled(t, c, before)
-	var was []usage
+	usage := func(n *cluster.Node) cluster.Usage {
+		u, err := n.Usage()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	var was []cluster.Usage
 	for _, n := range c.Nodes {
-		was = append(was, usageOf(t, n))
+		was = append(was, usage(n))
 	}
 	for range cycles {
 		next(false)
@@ -62,19 +64,19 @@ func TestCase45Leaks(t *testing.T) {
 	settled(t, c, before)
 	var grown []string
 	for i, n := range c.Nodes {
-		var now usage
+		var now cluster.Usage
 		eventually(t, yes, "goroutines and files of "+n.Name+" to be as many as before", func() error {
-			now = usageOf(t, n)
-			if now.goroutines > was[i].goroutines || now.files > was[i].files {
-				return fmt.Errorf("were %d and %d, are %d and %d:\n%s", was[i].goroutines, was[i].files, now.goroutines, now.files, now.stacks)
+			now = usage(n)
+			if now.Goroutines > was[i].Goroutines || now.Files > was[i].Files {
+				return fmt.Errorf("were %d and %d, are %d and %d:\n%s", was[i].Goroutines, was[i].Files, now.Goroutines, now.Files, now.Stacks)
 			}
 			return nil
 		})
 		const much = 8 << 20 // more than rings and tables of such a cluster hold
-		if now.heap > was[i].heap+much {
-			t.Errorf("%s: %d bytes of heap, were %d before %d cycles", n.Name, now.heap, was[i].heap, cycles)
+		if now.Heap > was[i].Heap+much {
+			t.Errorf("%s: %d bytes of heap, were %d before %d cycles", n.Name, now.Heap, was[i].Heap, cycles)
 		}
-		grown = append(grown, fmt.Sprintf("%+.1f", float64(now.heap-was[i].heap)/(1<<20)))
+		grown = append(grown, fmt.Sprintf("%+.1f", float64(now.Heap-was[i].Heap)/(1<<20)))
 	}
 	for range kills {
 		next(true)
@@ -150,126 +152,17 @@ func leakCycle(t *testing.T, c *cluster.Cluster, i int, kill bool) {
 	}
 }
 
-// holdings are what each node holds outside of its agent's process.
-func holdings(t *testing.T, c *cluster.Cluster) map[string][]string {
-	t.Helper()
-	out := map[string][]string{}
-	for _, n := range c.Nodes {
-		held, err := holdingsOf(t.Context(), n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out[n.Name] = held
-	}
-	return out
-}
-
-func holdingsOf(ctx context.Context, n *cluster.Node) (out []string, err error) {
-	if _, err := n.Admin().FlushMap(ctx, connect.NewRequest(&agentv1.FlushMapRequest{Name: "ct_v1"})); err != nil {
-		return nil, err
-	}
-	st, err := n.Status(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range st.GetMaps() {
-		out = append(out, fmt.Sprintf("%d rows of %s", m.GetEntries(), m.GetName()))
-	}
-	for what, dir := range map[string]string{"pin": n.Paths.BPF, "file": n.Paths.State} {
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			switch {
-			case errors.Is(err, fs.ErrNotExist): // gone meanwhile
-				return nil
-			case err == nil && d.Name() == "etcd":
-				return fs.SkipDir
-			case err == nil && !d.IsDir():
-				out = append(out, what+" "+path)
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	for _, prefix := range []string{"cilium/", "hypha/"} {
-		keys, err := n.Admin().KVGet(ctx, connect.NewRequest(&agentv1.KVGetRequest{Key: prefix, Prefix: true}))
-		if err != nil {
-			return nil, err
-		}
-		for _, kv := range keys.Msg.GetPairs() {
-			out = append(out, "key "+kv.GetKey())
-		}
-	}
-	err = n.NS.Do(func() error {
-		links, err := netlink.LinkList()
-		for _, l := range links {
-			out = append(out, "device "+l.Attrs().Name)
-		}
-		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-			routes, rerr := netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE) // table 0: all
-			err = errors.Join(err, rerr)
-			for _, r := range routes {
-				if r.Dst == nil || !r.Dst.IP.IsLinkLocalUnicast() { // those follow their devices
-					out = append(out, fmt.Sprintf("route to %v by %d", r.Dst, r.LinkIndex))
-				}
-			}
-		}
-		return err
-	})
-	slices.Sort(out)
-	return out, err
-}
-
 // settled waits for both nodes to hold what they held before: identities are collected a little after their last use.
 func settled(t *testing.T, c *cluster.Cluster, before map[string][]string) {
 	t.Helper()
 	eventually(t, 90*time.Second, "what the nodes hold to be as before", func() error {
-		if d := gocmp.Diff(before, holdings(t, c)); d != "" {
+		now, err := c.Holdings(t.Context())
+		if err != nil {
+			return err
+		}
+		if d := cmp.Diff(before, now); d != "" {
 			return fmt.Errorf("-before +now\n%s", d)
 		}
 		return nil
 	})
-}
-
-// usage is what an agent's process holds.
-type usage struct {
-	goroutines, files int
-	heap              int64 // bytes in use after a collection
-	stacks            string
-}
-
-func usageOf(t *testing.T, n *cluster.Node) (u usage) {
-	t.Helper()
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", n.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	u.files = len(files)
-	heap := profile(t, n, "heap?gc=1&debug=1")
-	for line := range strings.Lines(heap) {
-		_, _ = fmt.Sscanf(line, "# HeapAlloc = %d", &u.heap)
-	}
-	u.stacks = profile(t, n, "goroutine?debug=1")
-	if _, err := fmt.Sscanf(u.stacks, "goroutine profile: total %d", &u.goroutines); err != nil || u.heap == 0 {
-		t.Fatalf("profiles say nothing: %v\n%s", err, cmp.Or(u.stacks, heap))
-	}
-	return u
-}
-
-// profile asks an agent for a profile as text.
-func profile(t *testing.T, n *cluster.Node, what string) string {
-	t.Helper()
-	tr := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-		return n.NS.DialContext(ctx, network, addr)
-	}}
-	resp, err := (&http.Client{Transport: tr, Timeout: 20 * time.Second}).Get("http://127.0.0.1:6060/debug/pprof/" + what)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }

@@ -67,10 +67,15 @@ func (s *Scope) Restore(labels model.Labels, id model.IdentityID) error {
 		return fmt.Errorf("restore identity %d: it has other labels already", id)
 	}
 	s.byKey[key], s.labels[id], s.users[id] = id, labels, 1
-	if n := id &^ model.IdentityScopeMask; n >= s.next {
+	s.Skip(id)
+	return nil
+}
+
+// Skip makes a number, and those before it, the last to be given out: somebody else still knows it.
+func (s *Scope) Skip(id model.IdentityID) {
+	if n := id &^ model.IdentityScopeMask; id&model.IdentityScopeMask == s.base && n >= s.next {
 		s.next = (n + 1) % scopeSize
 	}
-	return nil
 }
 
 // Release gives back one use, and says whether it was the last one: then the number means nothing any more.

@@ -8,12 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
@@ -40,10 +42,15 @@ const settle = 50 * time.Millisecond
 
 // Watcher keeps a table of the outside devices of one network namespace.
 type Watcher struct {
-	cfg  Config
-	deps Deps
-	h    *netlink.Handle
-	sub  *nl.NetlinkSocket
+	cfg   Config
+	deps  Deps
+	h     *netlink.Handle
+	sub   *nl.NetlinkSocket
+	blind *fault.Fault
+
+	mu       sync.Mutex
+	overruns int
+	overrun  time.Time // the last
 }
 
 // New subscribes to changes in the calling thread's network namespace and fills the table for the first time.
@@ -58,7 +65,8 @@ func New(cfg Config, deps Deps) (*Watcher, error) {
 		sub.Close()
 		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	w := &Watcher{cfg: cfg, deps: deps, h: h, sub: sub}
+	w := &Watcher{cfg: cfg, deps: deps, h: h, sub: sub,
+		blind: fault.New(deps.Log, "Could not look at the devices; trying again", "Devices are seen again")}
 	if err := w.look(); err != nil {
 		w.Close()
 		return nil, err
@@ -91,8 +99,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return <-failed
 		case <-time.After(settle):
 		}
-		if err := w.look(); err != nil {
-			w.deps.Log.Warn("Could not look at the devices; trying again", "error", err)
+		err := w.look()
+		if w.blind.Note(err); err != nil {
 			mark(dirty)
 		}
 	}
@@ -115,7 +123,12 @@ func (w *Watcher) listen(ctx context.Context, dirty chan<- struct{}) error {
 	for ctx.Err() == nil {
 		_, err := f.Read(buf)
 		switch {
-		case err == nil, errors.Is(err, unix.ENOBUFS):
+		case errors.Is(err, unix.ENOBUFS):
+			w.mu.Lock()
+			w.overruns, w.overrun = w.overruns+1, time.Now()
+			w.mu.Unlock()
+			mark(dirty)
+		case err == nil:
 			mark(dirty)
 		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.EINTR):
 		default:
@@ -123,6 +136,13 @@ func (w *Watcher) listen(ctx context.Context, dirty chan<- struct{}) error {
 		}
 	}
 	return nil
+}
+
+// Overruns says how often the kernel had more to tell than the socket could hold, and when at last. All was read anew each time.
+func (w *Watcher) Overruns() (n int, last time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.overruns, w.overrun
 }
 
 func mark(c chan<- struct{}) {

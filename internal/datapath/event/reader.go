@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/hypha-net/hypha/internal/datapath/maps"
+	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
 )
 
@@ -136,22 +137,22 @@ func (r *Reader) read(ctx context.Context, cpu int, rr *ringbuf.Reader, got func
 func (r *Reader) watchLoss(ctx context.Context, lost func(int, uint64)) {
 	t := time.NewTicker(lossEvery)
 	defer t.Stop()
+	unread := fault.New(r.log, "Could not read how many events were lost", "Lost events are counted again")
 	for {
 		select {
 		case <-ctx.Done():
-			r.countLoss(lost)
+			unread.Note(r.countLoss(lost))
 			return
 		case <-t.C:
-			r.countLoss(lost)
+			unread.Note(r.countLoss(lost))
 		}
 	}
 }
 
-func (r *Reader) countLoss(lost func(int, uint64)) {
+func (r *Reader) countLoss(lost func(int, uint64)) error {
 	counts, err := r.maps.EventCounts()
 	if err != nil {
-		r.log.Warn("Could not read how many events were lost", "error", err)
-		return
+		return err
 	}
 	for cpu, c := range counts {
 		if n := c.Lost - r.lost[cpu]; n != 0 {
@@ -159,4 +160,5 @@ func (r *Reader) countLoss(lost func(int, uint64)) {
 			r.lost[cpu] = c.Lost
 		}
 	}
+	return nil
 }

@@ -42,6 +42,12 @@ func List(dir string) ([]Delete, error) {
 	return out, err
 }
 
+// Count is how many notes there are.
+func Count(dir string) (int, error) {
+	names, err := file.Names(dir, suffix)
+	return len(names), err
+}
+
 // Exists says whether there is a note for an attachment.
 func Exists(dir, containerID, ifName string) bool {
 	_, err := os.Lstat(path(dir, containerID, ifName))

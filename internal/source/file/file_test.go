@@ -210,3 +210,24 @@ func TestWriteFails(t *testing.T) {
 		t.Errorf("temporary files left: %v", left)
 	}
 }
+
+// What a process left that was killed while it wrote goes; state stays.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, ".policy.json"+tempInfix+"123")
+	kept := filepath.Join(dir, "policy.json")
+	for _, f := range []string{left, kept} {
+		if err := os.WriteFile(f, []byte("{}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Errorf("the temporary file: %v", err)
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Errorf("the state: %v", err)
+	}
+}

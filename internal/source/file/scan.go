@@ -58,3 +58,15 @@ func ScanJSON[T any](dir, suffix string) (map[string]T, error) {
 	}
 	return out, bad
 }
+
+// Sweep removes the temporary files that a killed process left in a directory. Nobody may be writing there.
+func Sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, ".*"+tempInfix+"*"))
+	for _, f := range left {
+		err = errors.Join(err, os.Remove(f))
+	}
+	if err != nil {
+		return fmt.Errorf("sweep state: %w", err)
+	}
+	return nil
+}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/hypha-net/hypha/internal/fault"
 )
 
 const heartbeatEvery = time.Minute
@@ -37,11 +39,12 @@ func (s *Store) writeClusterConfig(ctx context.Context) {
 // interval. It holds a leased key, so another agent follows a lease's time after this one has died. Work must stand two
 // leaders at a time: a leader that lost its lease learns of it late.
 func (s *Store) lead(ctx context.Context, key string, every time.Duration, work func(context.Context) error) {
+	failed := fault.New(s.log, "cluster-wide work failed, will try again", "cluster-wide work is done again")
 	for {
 		wait := every
 		if err := s.elect(ctx, key); err == nil {
-			if err := work(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("cluster-wide work failed, will try again", "work", key, "err", err)
+			if err := work(ctx); ctx.Err() == nil {
+				failed.Note(err, "work", key)
 			}
 		} else {
 			if !errors.Is(err, errFollower) {

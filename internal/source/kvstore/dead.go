@@ -109,7 +109,7 @@ func (s *Store) revive(ctx context.Context) {
 	case <-s.srv.fatal.dead:
 	}
 	s.health.note(nil, s.srv.fault())
-	for err := room(s.cfg.Paths.Etcd()); err != nil; err = room(s.cfg.Paths.Etcd()) {
+	for again := true; again; again = room(s.cfg.Paths.Etcd()) != nil { // not at once: what kills it may not be the disk
 		if !sleep(ctx, s.cfg.Retry) {
 			return
 		}

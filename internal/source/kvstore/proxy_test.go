@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -12,6 +13,8 @@ import (
 type proxy struct {
 	l      net.Listener
 	target string
+	// refusing: connections end at once.
+	refusing atomic.Bool
 
 	mu   sync.Mutex
 	open chan struct{} // closed while not held
@@ -42,6 +45,10 @@ func newProxy(t testing.TB, target string) *proxy {
 func (p *proxy) addr() string { return p.l.Addr().String() }
 
 func (p *proxy) serve(c net.Conn) {
+	if p.refusing.Load() {
+		_ = c.Close()
+		return
+	}
 	d, err := net.Dial("tcp", p.target)
 	if err != nil {
 		_ = c.Close()
@@ -88,13 +95,28 @@ func (p *proxy) release() {
 	close(p.open)
 }
 
-func (p *proxy) close() {
-	_ = p.l.Close()
+// refuse ends every connection at once, and takes none, until told otherwise.
+func (p *proxy) refuse(on bool) {
+	p.refusing.Store(on)
+	if on {
+		p.cut()
+	}
+}
+
+func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.all {
 		_ = c.Close()
 	}
+	p.all = nil
+}
+
+func (p *proxy) close() {
+	_ = p.l.Close()
+	p.cut()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	select {
 	case <-p.open:
 	default:

@@ -118,6 +118,24 @@ func (n *Node) Endpoints(ctx context.Context) ([]*agentv1.Endpoint, error) {
 	return resp.Msg.GetEndpoints(), nil
 }
 
+// Rows are the rows of a kernel map of the node, as the agent shows them: values by column.
+func (n *Node) Rows(ctx context.Context, name string) ([]map[string]string, error) {
+	stream, err := n.Reader().DumpMap(ctx, connect.NewRequest(&agentv1.DumpMapRequest{Name: name}))
+	if err != nil {
+		return nil, fmt.Errorf("ask %s for %s: %s", n.Name, name, client.Message(err))
+	}
+	defer func() { _ = stream.Close() }()
+	var out []map[string]string
+	for stream.Receive() {
+		row := map[string]string{}
+		for _, col := range stream.Msg().GetColumns() {
+			row[col.GetName()] = col.GetValue()
+		}
+		out = append(out, row)
+	}
+	return out, stream.Err()
+}
+
 // Hypha runs the CLI against this node's agent and returns what it printed, both streams together.
 func (c *Cluster) Hypha(ctx context.Context, n *Node, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, c.cfg.Bin.Hypha, append([]string{"--state-dir", c.Dir, "--node-name", n.Name}, args...)...)

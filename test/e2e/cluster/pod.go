@@ -133,25 +133,12 @@ func (c *Cluster) knows(ctx context.Context, p *Pod) error {
 
 // kernelAddrs are the identities of addresses as a node's kernel has them: its agent's tables are ahead of it.
 func (n *Node) kernelAddrs(ctx context.Context) (map[string]string, error) {
-	stream, err := n.Reader().DumpMap(ctx, connect.NewRequest(&agentv1.DumpMapRequest{Name: "ipcache_exact_v1"}))
-	if err != nil {
-		return nil, fmt.Errorf("ask %s for addresses: %s", n.Name, client.Message(err))
+	rows, err := n.Rows(ctx, "ipcache_exact_v1")
+	out := make(map[string]string, len(rows))
+	for _, r := range rows {
+		out[r["PREFIX"]] = r["IDENTITY"]
 	}
-	defer func() { _ = stream.Close() }()
-	out := map[string]string{}
-	for stream.Receive() {
-		var prefix, identity string
-		for _, col := range stream.Msg().GetColumns() {
-			switch col.GetName() {
-			case "PREFIX":
-				prefix = col.GetValue()
-			case "IDENTITY":
-				identity = col.GetValue()
-			}
-		}
-		out[prefix] = identity
-	}
-	return out, stream.Err()
+	return out, err
 }
 
 // endpoint is what the agent knows of the pod.
