@@ -22,6 +22,7 @@ import (
 	"github.com/hypha-net/hypha/api/agent/v1/agentv1connect"
 	"github.com/hypha-net/hypha/internal/client"
 	"github.com/hypha-net/hypha/internal/config"
+	"github.com/hypha-net/hypha/internal/lab"
 	"github.com/hypha-net/hypha/internal/netns"
 	"github.com/hypha-net/hypha/internal/paths"
 	testns "github.com/hypha-net/hypha/internal/testutil/netns"
@@ -51,7 +52,9 @@ func TestCase45Goroutines(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = errors.Join(os.RemoveAll(dir), os.RemoveAll(paths.For(dir, leakNode).BPF)) })
+	t.Cleanup(func() {
+		_ = errors.Join(os.RemoveAll(dir), os.RemoveAll(paths.For(dir, leakNode).BPF), lab.RemoveCgroup(paths.For(dir, leakNode)))
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestCase45Goroutines$", "-test.count=1", "-test.v")
@@ -140,9 +143,19 @@ func openFiles(t *testing.T) map[string]int {
 // life is an agent from its start to its end.
 func life(t *testing.T, dir string) {
 	t.Helper()
+	p := paths.For(dir, leakNode)
+	group, err := lab.Cgroup(p) // not the machine's own
+	if err != nil {
+		t.Fatal(err)
+	}
+	if group != "" {
+		if err := os.MkdirAll(group, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	l, err := config.LoadAgent([]string{"--state-dir=" + dir, "--node-name=" + leakNode, "--cluster-name=leak", "--node-ip=192.0.2.1,fd00:2::1",
 		"--devices=eth0", "--ipv4-pool=10.10.0.0/16", "--ipv6-pool=fd10::/104", "--debug", "--log-file=" + filepath.Join(dir, "log"),
-		"--prometheus-serve-addr=127.0.0.1:9962", "--pprof", "--bpf-ct-global-max=4096", "--bpf-nat-global-max=4096", "--bpf-events-ring-size=65536",
+		"--prometheus-serve-addr=127.0.0.1:9962", "--pprof", "--cgroup-root=" + group, "--bpf-ct-global-max=4096", "--bpf-nat-global-max=4096", "--bpf-events-ring-size=65536",
 	}, func() []string { return nil })
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,6 +125,25 @@ func TestDemo(t *testing.T) {
 		if out, _, code := d.run("", "exec", "app3", "--", bin.Hypha, "workload", "get", "--timeout", "500ms", "app1"); code == 0 {
 			t.Errorf("app3 reached app1: %q", out)
 		}
+		// By the service's address: policy is judged on who stands behind it.
+		for _, from := range []string{"app2", "app2-remote"} {
+			if out, errOut, code := d.run("", "exec", from, "--", bin.Hypha, "workload", "get", "http://web/"); code != 0 || !strings.HasPrefix(out, "app1 on node1") {
+				t.Errorf("get web from %s: %q %q %d", from, out, errOut, code)
+			}
+		}
+		if out, _, code := d.run("", "exec", "app3", "--", bin.Hypha, "workload", "get", "--timeout", "500ms", "http://web/"); code == 0 {
+			t.Errorf("app3 reached app1 by its service: %q", out)
+		}
+		if out, errOut, code := d.run("", "exec", "app2", "--", bin.Hypha, "workload", "get", "--timeout", "500ms", "http://web:81/"); code == 0 || !strings.Contains(out+errOut, "refused") {
+			t.Errorf("a port of the service's address that nobody serves: %q %q %d", out, errOut, code)
+		}
+		eventually(t, 10*time.Second, "a flow to the service", func() error {
+			out, err := exec.Command(bin.Hypha, "observe", "--state-dir", dir, "--type", "trace-sock", "--last", "50").CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "default/web:80") {
+				return fmt.Errorf("no flow names the service: %s\n%s", fmt.Sprint(err), out)
+			}
+			return nil
+		})
 		if _, _, code := d.run("", "exec", "app2", "--", "sh", "-c", "exit 37"); code != 37 {
 			t.Errorf("exit code %d, want 37", code)
 		}

@@ -36,7 +36,7 @@ func TestServicesEverywhere(t *testing.T) {
 				out, err := c.Hypha(t.Context(), n, args...)
 				for _, w := range want {
 					if not, is := strings.CutPrefix(w, "!"); is == strings.Contains(out, not) || err != nil && !strings.HasPrefix(what, "degraded") {
-						return fmt.Errorf("%s: want %s, %v:\n%s", n.Name, w, err, out)
+						return fmt.Errorf("%s: want %s, %s:\n%s", n.Name, w, fmt.Sprint(err), out)
 					}
 				}
 			}
