@@ -177,6 +177,9 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err := a.openServices(); err != nil {
 		return nil, err
 	}
+	if err := a.openServiceRows(); err != nil {
+		return nil, err
+	}
 	if err := a.openObserver(); err != nil {
 		return nil, err
 	}
@@ -387,11 +390,6 @@ func (a *Agent) openServices() error {
 	if !a.cfg.KubeProxy {
 		a.services.rows.SetComplete()
 	}
-	target, err := dpservice.New(dpservice.Config{Node: slices.Concat(a.self.Addrs, a.self.Routers)}, a.maps)
-	if err != nil {
-		return err
-	}
-	a.serviceSync = table.NewReconciler(table.Config{}, a.services.rows, target)
 	a.listed = &fileServices{log: a.log.With("part", "services"), owner: kvstore.FileOwner(a.cfg.NodeName), store: stored, judge: a.services.judge}
 	if a.cfg.ServicesFile != "" {
 		a.file = servicefile.New(a.cfg.ServicesFile, a.log.With("part", "services"))
@@ -400,6 +398,16 @@ func (a *Agent) openServices() error {
 		a.listed.listed = table.New[model.Frontend, model.Service]("services file", table.Frontend)
 		a.listed.listed.SetComplete()
 	}
+	return nil
+}
+
+// openServiceRows makes what brings the rows into the kernel.
+func (a *Agent) openServiceRows() error {
+	target, err := dpservice.New(dpservice.Config{Node: slices.Concat(a.self.Addrs, a.self.Routers)}, a.maps)
+	if err != nil {
+		return err
+	}
+	a.serviceSync = table.NewReconciler(table.Config{}, a.services.rows, target)
 	return nil
 }
 

@@ -68,12 +68,11 @@ func (d *decoder) services(s *sighting) (src, dst Service) {
 	e := &s.ev
 	if e.Socket == 0 {
 		if e.Flags&model.EventL4 != 0 && ported(e.Proto) {
-			src, _ = d.resolver.Service(netip.AddrPortFrom(e.Src, e.SrcPort), e.Proto)
-			dst, _ = d.resolver.Service(netip.AddrPortFrom(e.Dst, e.DstPort), e.Proto)
+			src, dst = d.service(netip.AddrPortFrom(e.Src, e.SrcPort), e.Proto), d.service(netip.AddrPortFrom(e.Dst, e.DstPort), e.Proto)
 		}
 		return src, dst
 	}
-	name, _ := d.resolver.Service(e.Front, e.Proto)
+	name := d.service(e.Front, e.Proto)
 	a, known := d.resolver.Owner(e.Netns, e.Front.Addr().Is6())
 	if backward(e) {
 		if known {
@@ -85,6 +84,13 @@ func (d *decoder) services(s *sighting) (src, dst Service) {
 		e.Src = a
 	}
 	return Service{}, name
+}
+
+func (d *decoder) service(front netip.AddrPort, proto uint8) Service {
+	if v, ok := d.resolver.Service(front, proto); ok {
+		return v
+	}
+	return Service{}
 }
 
 func ported(proto uint8) bool { return proto == protoTCP || proto == protoUDP || proto == protoSCTP }
