@@ -39,7 +39,9 @@ func (c Client) Get(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("get: %w", err)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.dial}}
+	// A transport lets a dial go on for the sake of other requests; there are none.
+	dial := func(_ context.Context, network, addr string) (net.Conn, error) { return c.dial(ctx, network, addr) }
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 	resp, err := client.Do(req)
 	if err != nil {
 		return "", err // names method and URL
