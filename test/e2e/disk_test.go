@@ -254,7 +254,7 @@ func (r *diskRig) kept(when string) {
 func (r *diskRig) wear(n *cluster.Node) {
 	r.Helper()
 	big := strings.Repeat("x", 400_000)
-	for i := range 60 {
+	for i := range 200 { // more than etcd lays out in advance for its log (64 MB)
 		ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
 		_, err := n.Admin().KVSet(ctx, connect.NewRequest(&agentv1.KVSetRequest{Key: fmt.Sprintf("test/%d", i), Value: []byte(big)}))
 		cancel()
@@ -262,5 +262,5 @@ func (r *diskRig) wear(n *cluster.Node) {
 			return
 		}
 	}
-	r.Fatalf("the store took 24 MB on a full disk:\n%s", n.Log(20))
+	r.Fatalf("the store took 80 MB on a full disk:\n%s", n.Log(20))
 }
