@@ -106,7 +106,7 @@ func TestCase07Revoke(t *testing.T) {
 				time.Sleep(200 * time.Millisecond)
 				for _, s := range gone {
 					if last := time.Unix(0, s.last.Load()); last.After(inForce) {
-						t.Errorf("a message passed %s after the removal was in force", last.Sub(inForce))
+						t.Errorf("a message sent %s after the removal was in force passed", last.Sub(inForce))
 					}
 					if !s.silent(300 * time.Millisecond) {
 						t.Error("the connection still passes messages")

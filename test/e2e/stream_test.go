@@ -24,7 +24,7 @@ import (
 type stream struct {
 	conn  net.Conn
 	count atomic.Uint64 // messages that came back
-	last  atomic.Int64  // when, in Unix nanoseconds
+	last  atomic.Int64  // when the last of them was sent, in Unix nanoseconds: when it is read is up to the scheduler
 	done  chan struct{}
 	err   error // why it ended; read after done
 }
@@ -51,6 +51,7 @@ func (s *stream) run() error {
 	var out, in [64]byte
 	for n := uint64(1); ; n++ {
 		binary.BigEndian.PutUint64(out[:], n)
+		sent := time.Now()
 		if _, err := s.conn.Write(out[:]); err != nil {
 			return err
 		}
@@ -61,7 +62,7 @@ func (s *stream) run() error {
 			return fmt.Errorf("message %d came back as %d", n, got)
 		}
 		s.count.Add(1)
-		s.last.Store(time.Now().UnixNano())
+		s.last.Store(sent.UnixNano())
 	}
 }
 
