@@ -109,7 +109,16 @@ func (r *diskRig) recovered(when string) time.Duration {
 	for i, n := range r.Nodes {
 		eventually(r.T, 2*time.Minute, when+" "+n.Name, func() error { return whole(r.Context(), n) })
 		r.serial++
-		p := add(r.T, r.Cluster, fmt.Sprintf("late%d", r.serial), i)
+		p, err := r.Prepare(cluster.PodSpec{Name: fmt.Sprintf("late%d", r.serial), Node: i, Labels: []string{"id=app"}})
+		if err != nil {
+			r.Fatal(err)
+		}
+		eventually(r.T, 2*time.Minute, when+", ADD on "+n.Name, func() error { // a store on a busy disk may be late once more
+			if err := r.Attach(r.Context(), p); err != nil {
+				return errors.Join(err, r.Detach(r.Context(), p))
+			}
+			return nil
+		})
 		if err := r.Delete(r.Context(), p); err != nil {
 			r.Errorf("%s: %v", when, err)
 		}
