@@ -66,8 +66,8 @@ func change(r *rand.Rand, b []byte, corpus [][]byte) []byte {
 	return b
 }
 
-// Limit is what a single input may cost.
-const Limit = time.Second
+// Limit is what a single input may cost, in time of one CPU.
+const Limit = time.Second * slower
 
 // Cost is what inputs cost.
 type Cost struct {
