@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -38,8 +37,11 @@ func TestCase45Leaks(t *testing.T) {
 	}
 	var before map[string][]string
 	eventually(t, yes, "a list of what the nodes hold", func() (err error) {
-		if before, err = c.Holdings(t.Context()); err == nil && strings.Count(fmt.Sprint(before), "/policy.json") < len(c.Nodes) {
-			err = errors.New("the policy's files are to come")
+		before, err = c.Holdings(t.Context())
+		for _, cache := range []string{"policy", "identities", "ips", "nodes", "services"} { // written a little after what they hold
+			if err == nil && strings.Count(fmt.Sprint(before), "/"+cache+".json") < len(c.Nodes) {
+				err = fmt.Errorf("%s.json is to come", cache)
+			}
 		}
 		return err
 	})
