@@ -88,6 +88,11 @@ func TestAgentEndsEarly(t *testing.T) {
 		Binary: script(t, `cat "$2"; echo "no such option" >&2; exit 3`), NS: ns.NS, StateDir: dir, Node: "n1",
 		Config: filepath.Join(dir, "n1.yaml"), Log: filepath.Join(dir, "log", "n1.log"), Options: map[string]any{"node-ip": []string{"172.29.0.1"}},
 	}
+	t.Cleanup(func() {
+		if err := RemoveCgroup(a.Paths()); err != nil {
+			t.Error(err)
+		}
+	})
 	p, err := a.Start()
 	if err != nil {
 		t.Fatal(err)

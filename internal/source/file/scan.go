@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -63,7 +64,9 @@ func ScanJSON[T any](dir, suffix string) (map[string]T, error) {
 func Sweep(dir string) error {
 	left, err := filepath.Glob(filepath.Join(dir, ".*"+tempInfix+"*"))
 	for _, f := range left {
-		err = errors.Join(err, os.Remove(f))
+		if rerr := os.Remove(f); !errors.Is(rerr, syscall.EROFS) { // a disk that takes no writes keeps no agent from starting
+			err = errors.Join(err, rerr)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("sweep state: %w", err)

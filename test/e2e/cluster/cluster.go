@@ -210,7 +210,7 @@ func (c *Cluster) Close() error {
 	return errors.Join(errs, os.RemoveAll(c.Dir))
 }
 
-// Sweep removes what processes that run no more have left: namespaces, pins and directories.
+// Sweep removes what processes that run no more have left: namespaces, pins, control groups and directories.
 func Sweep() error {
 	if err := netns.Sweep(); err != nil {
 		return err
@@ -226,7 +226,7 @@ func Sweep() error {
 		}
 		for _, node := range []string{"node1", "node2"} {
 			p := paths.For(dir, node)
-			if err := errors.Join(lab.RemovePins(p), unmount(p)); err != nil {
+			if err := errors.Join(lab.RemovePins(p), lab.RemoveCgroup(p), unmount(p)); err != nil {
 				return err
 			}
 		}
