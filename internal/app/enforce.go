@@ -87,7 +87,7 @@ func (p *policies) introduce(ctx context.Context, e model.Endpoint) error {
 	}
 	p.peers.fed[e.Identity] = row
 	p.peers.dirty[e.Identity] = true // should the endpoint not come after all
-	if err := p.applier.Apply(ctx, plan); err != nil {
+	if err := p.applier.Apply(ctx, plan, nil); err != nil {
 		p.resync = true
 		p.wake()
 		return fmt.Errorf("make identity %d of endpoint %d known: %w", e.Identity, e.ID, err)

@@ -122,7 +122,7 @@ func (p *policies) wake() {
 	}
 }
 
-// note publishes the outcome of a sync.
+// note publishes the outcome of a sync: a revision, or what it failed with.
 func (p *policies) note(revision uint64, err error) {
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
@@ -142,14 +142,16 @@ func (p *policies) sync(ctx context.Context) error {
 }
 
 func (p *policies) syncLocked(ctx context.Context) (err error) {
-	revision := uint64(0)
-	defer func() { p.note(revision, err) }()
+	defer func() {
+		if err != nil {
+			p.note(0, err)
+		}
+	}()
 	n, err := p.collect()
 	if err != nil {
 		return err
 	}
 	c := n.changes
-	revision = c.Revision
 	if err := p.repair(); err != nil {
 		return err
 	}
@@ -158,18 +160,18 @@ func (p *policies) syncLocked(ctx context.Context) (err error) {
 		return err
 	}
 	p.given(n)
-	if err := p.applier.Apply(ctx, plan); err != nil {
+	err = p.applier.Apply(ctx, plan, func() {
+		p.inForce(setsOf(plan), c.Revision)
+		p.learn()
+		p.note(c.Revision, nil)
+		if !p.hasStarted() {
+			close(p.started)
+		}
+	})
+	if err != nil {
 		p.resync = true
-		return err
 	}
-	p.inForce(setsOf(plan), c.Revision)
-	p.learn()
-	select {
-	case <-p.started:
-	default:
-		close(p.started)
-	}
-	return nil
+	return err
 }
 
 // repair makes the engine start from what the kernel really holds, after a write that failed.

@@ -47,10 +47,12 @@ func (f *fakeAgent) start(dir, node string) (stop func(), err error) {
 		rd, ad = agentv1connect.UnimplementedReaderHandler{}, agentv1connect.UnimplementedAdminHandler{}
 	}
 	var servers []*http.Server
+	var serving sync.WaitGroup
 	stop = func() {
 		for _, s := range servers {
 			_ = s.Close()
 		}
+		serving.Wait() // a server closed before it began to serve closes its listener only then
 	}
 	for _, name := range []string{"agent.sock", "admin.sock"} {
 		mux := http.NewServeMux()
@@ -65,7 +67,7 @@ func (f *fakeAgent) start(dir, node string) (stop func(), err error) {
 		}
 		s := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}
 		servers = append(servers, s)
-		go func() { _ = s.Serve(l) }()
+		serving.Go(func() { _ = s.Serve(l) })
 	}
 	return stop, nil
 }

@@ -24,10 +24,8 @@ var explained = map[int]string{
 	133: "a policy's default deny",
 	181: "a deny rule",
 	132: "a pod sends before it is attached or after it is detached, or its node has not heard of the address yet",
-	150: "what a pod's stack sends to link-local addresses by itself",
 	151: "to an address whose pod is gone or not there yet",
 	171: "an identity that is new on the other node, or an address whose identity changes",
-	176: "router solicitations, and other ICMPv6 that a pod's stack sends by itself",
 	201: "multicast that a pod's stack sends by itself",
 }
 

@@ -191,7 +191,7 @@ func (w *world) write(plan model.PolicyPlan, ep uint16, commit func() error) {
 		commit = nil
 	}
 	if w.seen == nil && commit == nil {
-		w.must(w.applier.Apply(context.Background(), plan))
+		w.must(w.applier.Apply(context.Background(), plan, nil))
 		return
 	}
 	for _, s := range plan.Steps {

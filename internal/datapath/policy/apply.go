@@ -6,9 +6,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 
-	"github.com/hypha-net/hypha/internal/datapath/maps"
+	dpmaps "github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
 )
 
@@ -27,7 +29,7 @@ type Prefixes interface {
 // Deps are what an Applier needs from others.
 type Deps struct {
 	Log      *slog.Logger
-	Maps     *maps.Maps
+	Maps     *dpmaps.Maps
 	Prefixes Prefixes
 }
 
@@ -40,13 +42,27 @@ type Applier struct {
 func New(deps Deps) *Applier { return &Applier{deps: deps} }
 
 // Apply applies the steps in order. An error ends it: what the failed write would have led to is not switched to, so the
-// policy that was in force stays whole; the plan may be applied again.
-func (a *Applier) Apply(ctx context.Context, plan model.PolicyPlan) error {
-	for i := range plan.Steps {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("apply policy revision %d: %w", plan.Revision, err)
+// policy that was in force stays whole; the plan may be applied again. inForce, unless nil, is called once no verdict will
+// change any more and only the last step's deletions are left, for which running programs are waited for.
+func (a *Applier) Apply(ctx context.Context, plan model.PolicyPlan, inForce func()) error {
+	if inForce == nil {
+		inForce = func() {}
+	}
+	if len(plan.Steps) == 0 {
+		inForce()
+	}
+	for i, s := range plan.Steps {
+		err := ctx.Err()
+		if err == nil {
+			err = a.write(s, nil)
 		}
-		if err := a.Step(plan.Steps[i], nil); err != nil {
+		if err == nil {
+			if i == len(plan.Steps)-1 {
+				inForce()
+			}
+			err = a.remove(s)
+		}
+		if err != nil {
 			return fmt.Errorf("apply policy revision %d, step %d: %w", plan.Revision, i+1, err)
 		}
 	}
@@ -56,6 +72,14 @@ func (a *Applier) Apply(ctx context.Context, plan model.PolicyPlan) error {
 // Step applies one step. commit, unless nil, is called where endpoints flip to their sets, after them, so that a caller
 // can bring a new endpoint in at the one moment when all it needs is written and nothing is deleted yet.
 func (a *Applier) Step(s model.PolicyStep, commit func() error) error {
+	if err := a.write(s, commit); err != nil {
+		return err
+	}
+	return a.remove(s)
+}
+
+// write does all of a step but its deletions.
+func (a *Applier) write(s model.PolicyStep, commit func() error) error {
 	m := a.deps.Maps
 	if err := m.PutLists(s.Lists); err != nil {
 		return err
@@ -64,11 +88,7 @@ func (a *Applier) Step(s model.PolicyStep, commit func() error) error {
 		return err
 	}
 	if len(s.Classes) > 0 {
-		ids := make([]model.IdentityID, 0, len(s.Classes))
-		for id := range s.Classes {
-			ids = append(ids, id)
-		}
-		if err := a.deps.Prefixes.ClassesKnown(ids); err != nil {
+		if err := a.deps.Prefixes.ClassesKnown(slices.Collect(maps.Keys(s.Classes))); err != nil {
 			return err
 		}
 	}
@@ -86,12 +106,22 @@ func (a *Applier) Step(s model.PolicyStep, commit func() error) error {
 		}
 	}
 	if s.BumpEpoch {
-		if err := m.BumpEpoch(); err != nil {
+		return m.BumpEpoch()
+	}
+	return nil
+}
+
+// remove does the deletions of a step. A program that read the number of a set, or the identity of a prefix, before it was
+// taken out of use must still find the rows behind it, or it would drop a packet that both the old policy and the new one allow.
+func (a *Applier) remove(s model.PolicyStep) error {
+	m := a.deps.Maps
+	if len(s.DeletePrefixes) > 0 {
+		if err := a.deps.Prefixes.DeletePolicyPrefixes(s.DeletePrefixes); err != nil {
 			return err
 		}
 	}
-	if len(s.DeletePrefixes) > 0 {
-		if err := a.deps.Prefixes.DeletePolicyPrefixes(s.DeletePrefixes); err != nil {
+	if len(s.DeletePrefixes)+len(s.DeleteLists) > 0 {
+		if err := m.Quiesce(); err != nil {
 			return err
 		}
 	}
@@ -120,7 +150,7 @@ func (a *Applier) flip(sets map[uint16]model.SetID) error {
 		if !ok || row.Set == set {
 			continue
 		}
-		err := a.deps.Maps.UpdateEndpoint(addr, func(e *maps.Endpoint) bool {
+		err := a.deps.Maps.UpdateEndpoint(addr, func(e *dpmaps.Endpoint) bool {
 			if e.ID != row.ID {
 				return false // the address has gone to another endpoint meanwhile
 			}

@@ -55,7 +55,7 @@ func TestPlanAndReadBack(t *testing.T) {
 			Classes: map[model.IdentityID]model.ClassID{1: 1, 1000: 5, cidr: 6}},
 		{Prefixes: map[netip.Prefix]model.IdentityID{netip.MustParsePrefix("192.0.2.0/24"): cidr}, EndpointSets: map[uint16]model.SetID{7: 2}, BumpEpoch: true},
 	}}
-	if err := a.Apply(context.Background(), first); err != nil {
+	if err := a.Apply(context.Background(), first, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := model.PolicyState{
@@ -74,8 +74,15 @@ func TestPlanAndReadBack(t *testing.T) {
 	second := model.PolicyPlan{Revision: 2, Steps: []model.PolicyStep{{
 		DeletePrefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, DeleteClasses: []model.IdentityID{cidr, 9999},
 		DeleteLists: []model.PolicyKey{{Set: 2, Class: 5, Dir: model.Egress}, {Set: 77}}}}}
-	if err := a.Apply(context.Background(), second); err != nil {
-		t.Fatal(err)
+	told := 0
+	err := a.Apply(context.Background(), second, func() {
+		told++
+		if lists, err := m.Lists(); len(lists) != 3 || err != nil {
+			t.Errorf("in force with lists %v, %v: they are not to be deleted yet", lists, err)
+		}
+	})
+	if told != 1 || err != nil {
+		t.Fatalf("in force told %d times, %v", told, err)
 	}
 	want.Lists = map[model.PolicyKey]model.PolicyList{{Set: 2}: list(3, 1), {Set: 1}: list(0, 0)}
 	want.Classes = map[model.IdentityID]model.ClassID{1: 1, 1000: 5}
@@ -103,7 +110,7 @@ func TestFullMapStopsBeforeTheFlip(t *testing.T) {
 	}
 	plan := model.PolicyPlan{Revision: 1, Steps: []model.PolicyStep{{Lists: lists, EndpointSets: map[uint16]model.SetID{7: 2}, BumpEpoch: true,
 		DeleteLists: []model.PolicyKey{{Set: 1}}}}}
-	if err := a.Apply(context.Background(), plan); !errors.Is(err, maps.ErrFull) {
+	if err := a.Apply(context.Background(), plan, nil); !errors.Is(err, maps.ErrFull) {
 		t.Fatalf("error %v, want ErrFull", err)
 	}
 	e, _, err := m.Endpoint(netip.MustParseAddr("10.0.0.7"))
@@ -119,7 +126,7 @@ func TestFullMapStopsBeforeTheFlip(t *testing.T) {
 		t.Fatal(err)
 	}
 	plan.Steps[0].Lists = map[model.PolicyKey]model.PolicyList{{Set: 2}: list(1, 1)}
-	if err := a.Apply(context.Background(), plan); err != nil {
+	if err := a.Apply(context.Background(), plan, nil); err != nil {
 		t.Fatal(err)
 	}
 }
