@@ -114,7 +114,7 @@ func (l *Loader) Attached(r Role, ifindex int) error {
 			if err := have.Close(); err != nil {
 				return err
 			}
-			if on != ifindex || running != programID(l.progs[name]) {
+			if on != ifindex || running != l.ids[name] {
 				return fmt.Errorf("program %s is not on device %d", name, ifindex)
 			}
 		} else if ok, err := filtered(ifindex, h, name); err != nil || !ok {
@@ -256,6 +256,18 @@ func linked(l link.Link, expected int) (ifindex int, prog ebpf.ProgramID) {
 	return 0, 0
 }
 
+// programIDs are the kernel's numbers of programs, by name. One that the kernel does not tell is missing.
+func programIDs(progs map[string]*ebpf.Program) map[string]ebpf.ProgramID {
+	ids := make(map[string]ebpf.ProgramID, len(progs))
+	for name, p := range progs {
+		if id := programID(p); id != 0 {
+			ids[name] = id
+		}
+	}
+	return ids
+}
+
+// programID is 0 where the kernel does not tell.
 func programID(p *ebpf.Program) ebpf.ProgramID {
 	info, err := p.Info()
 	if err != nil {

@@ -43,6 +43,7 @@ type Loader struct {
 
 	mu    sync.Mutex
 	progs map[string]*ebpf.Program
+	ids   map[string]ebpf.ProgramID // of progs: the kernel is asked once, not at every look at an attachment
 	held  map[string]link.Link // attached links, by pin
 	kept  string               // what the names of this loader's pinned programs begin with; "": none are pinned
 	host  uint64               // cookie of the node's network namespace, for programs of sockets
@@ -64,6 +65,7 @@ func New(cfg Config, deps Deps) (*Loader, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.ids = programIDs(l.progs)
 	return l, nil
 }
 
@@ -76,7 +78,7 @@ func (l *Loader) Reload(o Options) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.progs
-	l.progs, l.kept, l.cfg.Options = progs, kept, o
+	l.progs, l.ids, l.kept, l.cfg.Options = progs, programIDs(progs), kept, o
 	return closeAll(old)
 }
 
@@ -85,7 +87,7 @@ func (l *Loader) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	err := closeAll(l.progs)
-	l.progs = nil
+	l.progs, l.ids = nil, nil
 	for pin := range l.held {
 		err = errors.Join(err, l.release(pin))
 	}

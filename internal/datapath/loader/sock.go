@@ -68,7 +68,7 @@ func (l *Loader) SocketsAttached() error {
 		if err := have.Close(); err != nil {
 			return err
 		}
-		if !here || running != programID(l.progs[name]) {
+		if !here || running != l.ids[name] {
 			return fmt.Errorf("program %s is not on control group %s", name, l.cfg.Cgroup)
 		}
 	}
