@@ -103,7 +103,12 @@ static __always_inline void ct_touch(struct __sk_buff *skb, struct pkt *p, struc
 	p->flags |= PKT_F_CT;
 	if (reply) {
 		p->flags |= PKT_F_REPLY;
+		p->service = flags & CT_F_SERVICE;
 		flags |= CT_F_SEEN_REPLY;
+	} else if (p->service) {
+		flags |= CT_F_SERVICE;
+	} else {
+		flags &= ~CT_F_SERVICE;
 	}
 	if (p->tcp_flags & (TCP_FIN | TCP_RST)) {
 		if (p->tcp_flags & TCP_RST)

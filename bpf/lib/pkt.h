@@ -41,6 +41,7 @@ enum pkt_answer {
 	ANSWER_NONE,
 	ANSWER_TOO_BIG,
 	ANSWER_TIME_EXCEEDED,
+	ANSWER_UNREACHABLE, /* port */
 };
 
 /* Where a packet leaves the node. */
@@ -90,7 +91,8 @@ struct pkt {
 	struct tuple quote; /* quoted packet turned round, so that it travels as the error does */
 	struct who from;
 	struct who to;
-	struct addr xlated; /* for events: source after masquerade */
+	struct addr xlated; /* the source that it leaves under, zero: its own */
+	struct addr front; /* the service that it was sent to, zero: none */
 	struct addr tunnel; /* for events: outer peer */
 	struct hop via;
 	struct target dest;
@@ -101,6 +103,8 @@ struct pkt {
 	__u32 last_rule; /* of the two, the one asked last */
 	__u32 frag_id;
 	__u32 why; /* enum source_file << 16 | line of the last failure */
+	__be16 xlated_port;
+	__be16 front_port;
 	__u32 l4_len; /* bytes from `l4` to the end of the IP packet */
 	__u16 l4; /* offset of the L4 header */
 	__u16 quote_l3; /* offsets of the quoted headers */
@@ -116,6 +120,7 @@ struct pkt {
 	__u8 l4_header; /* bytes of the TCP or UDP header */
 	bool dont_fragment;
 	bool plain_header; /* no IP options, no extension headers */
+	bool service; /* its connection goes by way of a service */
 	bool passing; /* the sender is about to be somebody else: no verdict about it is kept */
 	struct clock clock; /* not of the packet: see pkt_now */
 };

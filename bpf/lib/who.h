@@ -10,14 +10,23 @@
 enum identity {
 	IDENTITY_UNKNOWN = 0,
 	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2,
 	IDENTITY_UNMANAGED = 3,
 	IDENTITY_INIT = 5,
 	IDENTITY_REMOTE_NODE = 6,
+	IDENTITY_WORLD4 = 9,
+	IDENTITY_WORLD6 = 10,
 	IDENTITY_WELL_KNOWN = 100, /* from here on numbers are given to workloads, */
 	IDENTITY_LOCAL = 1 << 24,  /* up to here */
 };
 
 #define IDENTITY_SCOPE_REMOTE 2 /* top byte of this node's own numbers for other nodes */
+
+/* Of no node and no workload, and the same on all nodes: what a node may say of whom it sends on behalf of. */
+static __always_inline bool identity_outside(__u32 id)
+{
+	return id == IDENTITY_WORLD || id == IDENTITY_WORLD4 || id == IDENTITY_WORLD6;
+}
 
 static __always_inline struct ipcache_value *ipcache_find(const struct addr *a)
 {

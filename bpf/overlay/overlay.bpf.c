@@ -6,8 +6,11 @@
 #include "../lib/bpf.h"
 #include "../lib/conn.h"
 #include "../lib/deliver.h"
+#include "../lib/demasq.h"
+#include "../lib/forward.h"
 #include "../lib/frag.h"
 #include "../lib/quote.h"
+#include "../lib/unsvc.h"
 #include "../lib/tunnel.h"
 
 /* Identities that a node may claim for an address whose row has not come yet: those of workloads. */
@@ -37,6 +40,12 @@ static __always_inline bool still_was(const struct pkt *p)
 	return was && *was == p->vni && identity_of_workload(p->vni);
 }
 
+/* Another node's own address, not that of a workload behind it. */
+static __always_inline bool node_itself(const struct ipcache_value *v)
+{
+	return v->identity == IDENTITY_REMOTE_NODE || v->identity >> 24 == IDENTITY_SCOPE_REMOTE;
+}
+
 /* The outer sender must be a node, and the inner one behind it, under the identity that the VNI says. */
 static __always_inline int check_sender(struct pkt *p)
 {
@@ -60,8 +69,11 @@ static __always_inline int check_sender(struct pkt *p)
 		p->passing = true;
 		return 0;
 	}
+	/* A node speaks for a service's client outside. */
+	if (identity_outside(p->vni) && node_itself(inner))
+		return 0;
 	/* A node says only that it is one. Which one, by its labels, is this node's own number. */
-	if (p->vni != IDENTITY_REMOTE_NODE || inner->identity >> 24 != IDENTITY_SCOPE_REMOTE)
+	if (p->vni != IDENTITY_REMOTE_NODE || !node_itself(inner))
 		return fail(p, DROP_IDENTITY, FILE_OVERLAY, __LINE__);
 	who_remote(&p->from, inner->identity);
 	return 0;
@@ -96,9 +108,28 @@ static __always_inline int admit_from_overlay(struct __sk_buff *skb, struct pkt 
 	return err;
 }
 
+/* To the node: its own packet, or the answer to a service's client outside, for whom the node spoke. */
+static __always_inline int to_node(struct __sk_buff *skb, struct pkt *p)
+{
+	struct ipcache_value *own = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.dst);
+	int err = 0;
+
+	if (!own || own->identity != IDENTITY_HOST)
+		return fail(p, DROP_UNROUTABLE, FILE_OVERLAY, __LINE__);
+	if (cfg.flags & CFG_SERVICES)
+		err = nat_reverse(skb, p);
+	if (err < 0)
+		return err;
+	if (err) {
+		p->flags |= PKT_F_ANSWER;
+		return forward(skb, p);
+	}
+	who_remote(&p->to, IDENTITY_HOST);
+	return deliver_stack(skb, p);
+}
+
 static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pkt *p)
 {
-	struct ipcache_value *own;
 	struct endpoint *dst;
 	int err = tunnel_get(skb, p);
 
@@ -106,21 +137,18 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pkt
 		err = parse(skb, p);
 	if (err)
 		return err;
-	if (established(skb, p))
-		return deliver_local(skb, p);
-	err = admit_from_overlay(skb, p);
-	if (err)
-		return err;
-	dst = endpoint_find(&p->t.dst);
-	if (!dst) {
-		own = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.dst);
-		if (!own || own->identity != IDENTITY_HOST)
-			return fail(p, DROP_UNROUTABLE, FILE_OVERLAY, __LINE__);
-		who_remote(&p->to, IDENTITY_HOST);
-		return deliver_stack(skb, p);
+	if (!established(skb, p)) {
+		err = admit_from_overlay(skb, p);
+		if (err)
+			return err;
+		dst = endpoint_find(&p->t.dst);
+		if (!dst)
+			return to_node(skb, p);
+		dest_local(p, dst);
+		err = conn_admit(skb, p);
 	}
-	dest_local(p, dst);
-	err = conn_admit(skb, p);
+	if (!err && svc_answers(p))
+		err = svc_from_backend(p);
 	return err ? err : deliver_local(skb, p);
 }
 

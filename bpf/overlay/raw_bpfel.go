@@ -27,6 +27,7 @@ const (
 	rawMapIpcacheV1        = "ipcache_v1"
 	rawMapIpcacheWasV1     = "ipcache_was_v1"
 	rawMapMetricsV1        = "metrics_v1"
+	rawMapNatV2            = "nat_v2"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
 	rawMapPolicyV1         = "policy_v1"
 	rawMapScratchV1        = "scratch_v1"
@@ -97,6 +98,7 @@ type rawMapSpecs struct {
 	IpcacheV1        *ebpf.MapSpec `ebpf:"ipcache_v1"`
 	IpcacheWasV1     *ebpf.MapSpec `ebpf:"ipcache_was_v1"`
 	MetricsV1        *ebpf.MapSpec `ebpf:"metrics_v1"`
+	NatV2            *ebpf.MapSpec `ebpf:"nat_v2"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.MapSpec `ebpf:"policy_v1"`
 	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
@@ -141,6 +143,7 @@ type rawMaps struct {
 	IpcacheV1        *ebpf.Map `ebpf:"ipcache_v1"`
 	IpcacheWasV1     *ebpf.Map `ebpf:"ipcache_was_v1"`
 	MetricsV1        *ebpf.Map `ebpf:"metrics_v1"`
+	NatV2            *ebpf.Map `ebpf:"nat_v2"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.Map `ebpf:"policy_v1"`
 	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
@@ -160,6 +163,7 @@ func (m *rawMaps) Close() error {
 		m.IpcacheV1,
 		m.IpcacheWasV1,
 		m.MetricsV1,
+		m.NatV2,
 		m.PolicyOverflowV1,
 		m.PolicyV1,
 		m.ScratchV1,

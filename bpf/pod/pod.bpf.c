@@ -10,6 +10,8 @@
 #include "../lib/ndp.h"
 #include "../lib/outside.h"
 #include "../lib/quote.h"
+#include "../lib/svc.h"
+#include "../lib/unsvc.h"
 
 /* Who may send from here: the address must be this device's, and the frame's MAC its owner's. */
 static __always_inline int check_source(struct __sk_buff *skb, struct pkt *p)
@@ -111,6 +113,22 @@ static __always_inline int find_destination(struct pkt *p)
 	return 0;
 }
 
+/* A service's address gives way to a backend's. Sockets did so already, where the node reaches them. */
+static __always_inline int find_backend(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = 0;
+
+	if (!(cfg.flags & CFG_SERVICES) || !bpf_map_lookup_elem(&lb_address_v1, &p->t.dst))
+		return 0;
+	if (p->flags & PKT_F_ERROR)
+		err = quote_parse(skb, p);
+	if (!err)
+		err = svc_to_backend(skb, p, SVC_INSIDE);
+	if (err > 0 && addr_eq(&p->t.src, &p->t.dst))
+		return fail(p, DROP_INVALID, FILE_POD, __LINE__);
+	return err < 0 ? err : 0;
+}
+
 static __always_inline int admit_from_pod(struct __sk_buff *skb, struct pkt *p)
 {
 	int err = check_source(skb, p);
@@ -120,12 +138,14 @@ static __always_inline int admit_from_pod(struct __sk_buff *skb, struct pkt *p)
 	if (!err && frag_is(p))
 		err = frag_follow(p);
 	if (!err)
+		err = find_backend(skb, p);
+	if (!err)
 		err = find_destination(p);
 	if (err)
 		return err;
 	if (forges_overlay(p))
 		return fail(p, DROP_ENCAPSULATION, FILE_POD, __LINE__);
-	if (p->flags & PKT_F_ERROR)
+	if (p->flags & PKT_F_ERROR && !p->quote_l3)
 		err = quote_parse(skb, p);
 	return err ? err : conn_admit(skb, p);
 }
@@ -145,6 +165,11 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct pkt *p)
 		return drop_chatter(skb, p);
 	if (!established(skb, p)) {
 		err = admit_from_pod(skb, p);
+		if (err)
+			return err;
+	}
+	if (svc_answers(p)) {
+		err = svc_from_backend(p);
 		if (err)
 			return err;
 	}

@@ -87,6 +87,7 @@ type Agent struct {
 	LBMaglevSeed string   `koanf:"bpf-lb-maglev-hash-seed"`
 	LBMax        uint32   `koanf:"bpf-lb-map-max"`
 	LBSockHostNS bool     `koanf:"bpf-lb-sock-hostns-only"`
+	LBNoBackend  string   `koanf:"service-no-backend-response"`
 
 	EnableHubble   bool     `koanf:"enable-hubble"`
 	HubbleListen   string   `koanf:"hubble-listen-address"`
@@ -189,6 +190,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Uint32("bpf-lb-maglev-table-size", 16381, "places of a Maglev table: a hundred times the backends of one service, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071")
 	f.String("bpf-lb-maglev-hash-seed", "JLfvgnHc2kaSUFaI", "seed of Maglev tables, base64 of 12 bytes, the same on every node")
 	f.Uint32("bpf-lb-map-max", 65536, "rows of the service maps")
+	f.String("service-no-backend-response", "reject", "what who asks a service without backends gets, packet by packet: reject (ICMP: port unreachable) or drop")
 	f.Bool("bpf-lb-sock-hostns-only", false, "translate at the sockets of the node itself only, not of workloads")
 
 	f.Bool("enable-hubble", true, "serve the flow API")

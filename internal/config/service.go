@@ -52,6 +52,9 @@ func (a *Agent) checkServices(bad func(string, string, ...any)) {
 	default:
 		bad("bpf-lb-mode", "%q is not snat", a.LBMode)
 	}
+	if a.LBNoBackend != "reject" && a.LBNoBackend != "drop" {
+		bad("service-no-backend-response", "%q is none of reject, drop", a.LBNoBackend)
+	}
 	if a.LBAlgorithm != "random" && a.LBAlgorithm != "maglev" {
 		bad("bpf-lb-algorithm", "%q is none of random, maglev", a.LBAlgorithm)
 	}

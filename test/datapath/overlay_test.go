@@ -8,6 +8,12 @@ import (
 // forWorkloads are the identities that a node may claim for one whose row has not come.
 func forWorkloads(id uint32) bool { return id == 3 || id == 5 || id >= 100 && id < 1<<24 }
 
+// outside are identities of nobody in the cluster, that a node may say on behalf of a service's client.
+func outside(id uint32) bool { return id == 2 || id == 9 || id == 10 }
+
+// itself says whether an identity is a node's.
+func itself(id uint32) bool { return id == idNode || id == idLabelled }
+
 // sender is whom to believe a packet out of the tunnel to be from.
 func (o *oracle) sender(p *view, outer bpftest.Outer) (end, uint8) {
 	node := o.exact[outer.From]
@@ -30,6 +36,9 @@ func (o *oracle) sender(p *view, outer bpftest.Outer) (end, uint8) {
 	}
 	if who.was != 0 && who.was == outer.VNI && who.id != outer.VNI {
 		return end{id: who.was, leaving: true}, 0
+	}
+	if outside(outer.VNI) && itself(who.id) {
+		return end{id: outer.VNI}, 0
 	}
 	if who.id != outer.VNI && !(outer.VNI == idNode && who.id == idLabelled) {
 		return end{}, maps.DropIdentity

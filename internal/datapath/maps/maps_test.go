@@ -249,7 +249,7 @@ func TestDumpEveryMap(t *testing.T) {
 	k := layout.CTKey{Proto: 6}
 	k.Port[0], k.Port[1] = be16(1000), be16(80)
 	must(t, put(m.ct, k, layout.CTValue{Expires: Now() + 60e9, Flags: layout.CTSeenReply}))
-	must(t, put(m.nat, layout.NATKey{Proto: 6, Sport: be16(1000)}, layout.NATValue{Port: be16(10240)}))
+	must(t, put(m.nat, layout.NATKey{Proto: 6, Sport: be16(1000)}, layout.NATValue{Sport: be16(10240)}))
 	must(t, put(m.frag, layout.FragKey{Proto: 17}, layout.FragValue{Sport: be16(53)}))
 	must(t, m.PutFrontend(frontend, Frontend{Service: 1}))
 	must(t, m.PutFrontendAddr(frontend.Addr, FrontendAddr{VIP: true}))
@@ -296,10 +296,11 @@ func TestSweep(t *testing.T) {
 	must(t, put(m.ct, dead, layout.CTValue{Expires: Now() - 1}))
 	nat := func(port uint16, age uint64) {
 		created := Now() - age
-		must(t, put(m.nat, layout.NATKey{Src: layout.AddrFrom(pod), Dst: layout.AddrFrom(peer), Sport: be16(port), Dport: be16(53), Proto: 17},
-			layout.NATValue{Addr: layout.AddrFrom(netip.MustParseAddr("192.0.2.1")), Port: be16(port), Created: created}))
-		must(t, put(m.nat, layout.NATKey{Src: layout.AddrFrom(peer), Dst: layout.AddrFrom(netip.MustParseAddr("192.0.2.1")), Sport: be16(53),
-			Dport: be16(port), Proto: 17, Dir: layout.NATReverse}, layout.NATValue{Addr: layout.AddrFrom(pod), Port: be16(port), Created: created}))
+		own, node, other := layout.AddrFrom(pod), layout.AddrFrom(netip.MustParseAddr("192.0.2.1")), layout.AddrFrom(peer)
+		must(t, put(m.nat, layout.NATKey{Src: own, Dst: other, Sport: be16(port), Dport: be16(53), Proto: 17},
+			layout.NATValue{Src: node, Dst: other, Sport: be16(port), Dport: be16(53), Created: created}))
+		must(t, put(m.nat, layout.NATKey{Src: other, Dst: node, Sport: be16(53), Dport: be16(port), Proto: 17, Dir: layout.NATReverse},
+			layout.NATValue{Src: other, Dst: own, Sport: be16(53), Dport: be16(port), Created: created}))
 	}
 	old := natGrace + 1e9 // a second
 	if Now() <= old {

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Copyright Authors of Hypha */
+/* Between a service's client outside and its backend on another node: the node sends on, under its own address there and the
+ * service's back. */
+#pragma once
+
+#include "conn.h"
+#include "outside.h"
+
+/* Nobody but a client's packets, which have a backend's address by now, and answers to them, come here: both have
+ * p->xlated. */
+static __noinline int forward(struct __sk_buff *skb, struct pkt *p)
+{
+	int err;
+
+	dest_remote(p, ipcache_find(&p->t.dst));
+	if (addr_zero(&p->xlated) || p->dest.flags & IPC_F_LOCAL_CIDR || p->to.identity == IDENTITY_HOST)
+		return fail(p, DROP_UNROUTABLE, FILE_FORWARD, __LINE__);
+	err = conn_admit(skb, p);
+	if (err)
+		return err;
+	if (p->hop <= 1)
+		return fail(p, DROP_TTL, FILE_FORWARD, __LINE__);
+	if (!(p->dest.flags & IPC_F_TUNNEL))
+		return outside_routed(skb, p);
+	/* Only this node knows who it is: a CIDR's identity is a number of its own. */
+	if (!identity_outside(p->from.identity))
+		p->from.identity =
+			p->from.identity >> 24 == IDENTITY_SCOPE_REMOTE ? IDENTITY_REMOTE_NODE : IDENTITY_WORLD;
+	return outside_tunnel(skb, p);
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Copyright Authors of Hypha */
+/* Services, packet by packet: the way back. */
+#pragma once
+
+#include "nat.h"
+
+/* An answer of a backend, as its connection's row says: it leaves under the service's address. Fills p->xlated. */
+static __noinline int svc_from_backend(struct pkt *p)
+{
+	struct nat_key k;
+	struct nat_value *v;
+
+	nat_key_from(p->flags & PKT_F_ERROR ? &p->quote : &p->t, &k, NAT_REVERSE);
+	v = bpf_map_lookup_elem(&nat_v2, &k);
+	if (!v || !nat_paired(&k, v))
+		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
+	p->xlated = v->src;
+	p->xlated_port = v->sport;
+	return 0;
+}
+
+/* Whether a packet that was admitted is such an answer, and not under the service's address yet. */
+static __always_inline bool svc_answers(const struct pkt *p)
+{
+	return p->service && p->flags & PKT_F_REPLY && addr_zero(&p->xlated);
+}
