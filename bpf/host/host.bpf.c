@@ -12,6 +12,7 @@
 #include "../lib/forward.h"
 #include "../lib/quote.h"
 #include "../lib/svc.h"
+#include "../lib/unsvc.h"
 
 enum {
 	NOT_OURS = 1,
@@ -154,13 +155,17 @@ static __always_inline int handle_from_netdev(struct __sk_buff *skb, struct pkt 
 			return TC_ACT_OK;
 		dst = endpoint_find(&p->t.dst);
 	}
+	if (dst)
+		dest_local(p, dst);
+	else if (!err)
+		err = forward_find(p);
+	if (!err)
+		err = conn_admit(skb, p);
+	if (!err && svc_answers(p))
+		err = svc_from_backend(p);
 	if (err)
 		return err;
-	if (!dst)
-		return forward(skb, p);
-	dest_local(p, dst);
-	err = conn_admit(skb, p);
-	return err ? err : deliver_from_outside(skb, p);
+	return p->dest.ifindex ? deliver_from_outside(skb, p) : forward(skb, p);
 }
 
 SEC("tc")

@@ -4,21 +4,20 @@
  * service's back. */
 #pragma once
 
-#include "conn.h"
 #include "outside.h"
 
-/* Nobody but a client's packets, which have a backend's address by now, and answers to them, come here: both have
- * p->xlated. */
-static __noinline int forward(struct __sk_buff *skb, struct pkt *p)
+/* Nobody but a client's packets, which have a backend's address by now, and answers to them, go on: both have p->xlated. */
+static __always_inline int forward_find(struct pkt *p)
 {
-	int err;
-
 	dest_remote(p, ipcache_find(&p->t.dst));
 	if (addr_zero(&p->xlated) || p->dest.flags & IPC_F_LOCAL_CIDR || p->to.identity == IDENTITY_HOST)
 		return fail(p, DROP_UNROUTABLE, FILE_FORWARD, __LINE__);
-	err = conn_admit(skb, p);
-	if (err)
-		return err;
+	return 0;
+}
+
+/* Sends on what was admitted. */
+static __noinline int forward(struct __sk_buff *skb, struct pkt *p)
+{
 	if (p->hop <= 1)
 		return fail(p, DROP_TTL, FILE_FORWARD, __LINE__);
 	if (!(p->dest.flags & IPC_F_TUNNEL))

@@ -108,7 +108,7 @@ static __always_inline int admit_from_overlay(struct __sk_buff *skb, struct pkt 
 	return err;
 }
 
-/* To the node: its own packet, or the answer to a service's client outside, for whom the node spoke. */
+/* To the node: its own packet, or the answer to a service's client outside, for whom the node spoke. Returns 1 for the former. */
 static __always_inline int to_node(struct __sk_buff *skb, struct pkt *p)
 {
 	struct ipcache_value *own = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.dst);
@@ -116,16 +116,13 @@ static __always_inline int to_node(struct __sk_buff *skb, struct pkt *p)
 
 	if (!own || own->identity != IDENTITY_HOST)
 		return fail(p, DROP_UNROUTABLE, FILE_OVERLAY, __LINE__);
+	who_remote(&p->to, IDENTITY_HOST);
 	if (cfg.flags & CFG_SERVICES)
 		err = nat_reverse(skb, p);
-	if (err < 0)
-		return err;
-	if (err) {
-		p->flags |= PKT_F_ANSWER;
-		return forward(skb, p);
-	}
-	who_remote(&p->to, IDENTITY_HOST);
-	return deliver_stack(skb, p);
+	if (err <= 0)
+		return err ? err : 1;
+	p->flags |= PKT_F_ANSWER;
+	return forward_find(p);
 }
 
 static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pkt *p)
@@ -142,14 +139,20 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pkt
 		if (err)
 			return err;
 		dst = endpoint_find(&p->t.dst);
-		if (!dst)
-			return to_node(skb, p);
-		dest_local(p, dst);
-		err = conn_admit(skb, p);
+		if (dst)
+			dest_local(p, dst);
+		else
+			err = to_node(skb, p);
+		if (err > 0)
+			return deliver_stack(skb, p);
+		if (!err)
+			err = conn_admit(skb, p);
 	}
 	if (!err && svc_answers(p))
 		err = svc_from_backend(p);
-	return err ? err : deliver_local(skb, p);
+	if (err)
+		return err;
+	return p->dest.ifindex ? deliver_local(skb, p) : forward(skb, p);
 }
 
 SEC("tc")

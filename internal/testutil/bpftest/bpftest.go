@@ -32,7 +32,8 @@ type Config struct {
 // AllOn are all flags of a configuration, AllOff none but the two IP versions.
 const (
 	AllOn = maps.ConfigIPv4 | maps.ConfigIPv6 | maps.ConfigOverlay | maps.ConfigMasq4 | maps.ConfigMasq6 |
-		maps.ConfigEvents | maps.ConfigTrace | maps.ConfigAccounting | maps.ConfigRedirectPeer | maps.ConfigSockHost | maps.ConfigRetval
+		maps.ConfigEvents | maps.ConfigTrace | maps.ConfigAccounting | maps.ConfigRedirectPeer | maps.ConfigSockHost | maps.ConfigRetval |
+		maps.ConfigServices | maps.ConfigReject
 	AllOff = maps.ConfigIPv4 | maps.ConfigIPv6
 )
 
