@@ -70,7 +70,7 @@ static __always_inline int answer_to_node(struct __sk_buff *skb, struct pkt *p)
 		return NOT_OURS;
 	if (look_inside(skb, p))
 		return NOT_OURS; /* whatever it is, no row of ours speaks of it */
-	err = nat_reverse(skb, p);
+	err = nat_reverse(skb, p, NAT_ANSWERS_ALL);
 	if (err <= 0)
 		return err ? err : NOT_OURS;
 	/* A row that outlived its connection opens no way in. */

@@ -5,9 +5,14 @@
 
 #include "nat.h"
 
+enum nat_answers {
+	NAT_ANSWERS_ALL,
+	NAT_ANSWERS_SERVED, /* to a service's client, whom the node spoke for; not to what workloads sent */
+};
+
 /* A packet from elsewhere to an address of the node. Returns 1 when it was for somebody else and now says so, 0 when it is
  * the node's own, or a negative drop reason. Where the sender answers for a service, p->xlated is that. */
-static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p)
+static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p, enum nat_answers which)
 {
 	const struct tuple *t = p->flags & PKT_F_ERROR ? &p->quote : &p->t;
 	struct nat_key k;
@@ -30,6 +35,8 @@ static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p)
 	if (!addr_eq(&to.src, &k.src) || to.sport != k.sport) {
 		p->xlated = to.src;
 		p->xlated_port = to.sport;
+	} else if (which == NAT_ANSWERS_SERVED) {
+		return 0;
 	}
 	err = nat_to(skb, p, &to.dst, to.dport);
 	return err ? err : 1;

@@ -118,7 +118,7 @@ static __always_inline int to_node(struct __sk_buff *skb, struct pkt *p)
 		return fail(p, DROP_UNROUTABLE, FILE_OVERLAY, __LINE__);
 	who_remote(&p->to, IDENTITY_HOST);
 	if (cfg.flags & CFG_SERVICES)
-		err = nat_reverse(skb, p);
+		err = nat_reverse(skb, p, NAT_ANSWERS_SERVED);
 	if (err <= 0)
 		return err ? err : 1;
 	p->flags |= PKT_F_ANSWER;
