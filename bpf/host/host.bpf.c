@@ -180,4 +180,41 @@ int from_netdev(struct __sk_buff *skb)
 	return verdict < 0 ? refuse(skb, p, verdict) : verdict;
 }
 
+/* What the node's own stack sends, where it is a service's backend: its answers leave under the service's address. All else
+ * is the node's own. */
+static __always_inline int handle_to_netdev(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = parse_outside(skb, p);
+
+	if (!err)
+		err = look_inside(skb, p);
+	if (err || !svc_served(p))
+		return TC_ACT_OK;
+	who_remote(&p->from, IDENTITY_HOST);
+	dest_remote(p, ipcache_find(&p->t.dst));
+	p->flags |= PKT_F_ANSWER;
+	err = conn_admit(skb, p);
+	if (!err)
+		err = nat_as(skb, p);
+	if (err)
+		return err;
+	trace(skb, p, TRACE_TO_NETWORK);
+	return TC_ACT_OK;
+}
+
+SEC("tc")
+int to_netdev(struct __sk_buff *skb)
+{
+	struct pkt *p;
+	int verdict;
+
+	if (!(cfg.flags & CFG_SERVICES) || forwarded(skb))
+		return TC_ACT_OK;
+	p = pkt_new(0);
+	if (!p)
+		return TC_ACT_OK;
+	verdict = handle_to_netdev(skb, p);
+	return verdict < 0 ? drop(skb, p, verdict) : verdict;
+}
+
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -41,6 +41,7 @@ const (
 	rawMapScratchV1        = "scratch_v1"
 	rawMapStateV1          = "state_v1"
 	rawProgFromNetdev      = "from_netdev"
+	rawProgToNetdev        = "to_netdev"
 	rawVarCfg              = "cfg"
 )
 
@@ -87,6 +88,7 @@ type rawSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type rawProgramSpecs struct {
 	FromNetdev *ebpf.ProgramSpec `ebpf:"from_netdev"`
+	ToNetdev   *ebpf.ProgramSpec `ebpf:"to_netdev"`
 }
 
 // rawMapSpecs contains maps before they are loaded into the kernel.
@@ -213,11 +215,13 @@ type rawVariables struct {
 // It can be passed to loadRawObjects or ebpf.CollectionSpec.LoadAndAssign.
 type rawPrograms struct {
 	FromNetdev *ebpf.Program `ebpf:"from_netdev"`
+	ToNetdev   *ebpf.Program `ebpf:"to_netdev"`
 }
 
 func (p *rawPrograms) Close() error {
 	return _RawClose(
 		p.FromNetdev,
+		p.ToNetdev,
 	)
 }
 

@@ -606,3 +606,79 @@ func TestServiceLiars(t *testing.T) {
 		}
 	})
 }
+
+// A backend in the node's own stack: the packet goes up, and the answer leaves under the service's address.
+func TestServiceHostBackend(t *testing.T) {
+	each(t, func(c *city) {
+		c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(bpftest.Node1[c.v], back)}, nil)
+		f := c.client(5000, vip[c.v], front)
+		verdict, out := drops(t, c.World, host.FromNetdev, c.dev, c.build(f, "S"))
+		if verdict != bpftest.Pass {
+			t.Fatalf("verdict %d", verdict)
+		}
+		if err := packet.Check(out); err != nil {
+			t.Error(err)
+		}
+		got := flowOf(out, c.v)
+		c.same("request", got, f.Src, f.SrcPort, bpftest.Node1[c.v], back)
+		verdict, out = drops(t, c.World, host.ToNetdev, c.dev, c.build(got.Reverse(), "SA"))
+		if verdict != bpftest.Pass {
+			t.Fatalf("answer: verdict %d", verdict)
+		}
+		if err := packet.Check(out); err != nil {
+			t.Error(err)
+		}
+		c.same("answer", flowOf(out, c.v), vip[c.v], front, f.Src, f.SrcPort)
+		// What the node says to others, and what others say by way of it, is left alone.
+		own := got.Reverse()
+		own.SrcPort++
+		for _, ingress := range []int{0, c.Dev[0]} {
+			frame := c.build(own, "A")
+			if ingress != 0 {
+				frame = c.build(got.Reverse(), "A")
+			}
+			verdict, out, _, err := c.RunPacket(host.ToNetdev, bpftest.Packet{Frame: frame, IfIndex: c.dev, Ingress: ingress})
+			if errors.Is(err, bpftest.ErrNoIngress) {
+				continue
+			}
+			if err != nil || verdict != bpftest.Pass || string(out) != string(frame) {
+				t.Errorf("the node's own: verdict %d, %v, changed %v", verdict, err, string(out) != string(frame))
+			}
+		}
+		// The same backend for a workload.
+		c.serve(ap(vip2[c.v], front), maps.LBInternal, []netip.AddrPort{ap(bpftest.Node1[c.v], back)}, nil)
+		g := c.Pod1.Flow(vip2[c.v], 6000, front)
+		verdict, out = drops(t, c.World, pod.FromPod, c.Pod1.Dev, c.build(g, "S"))
+		if got := flowOf(out, c.v); verdict != bpftest.Pass || got.Dst != bpftest.Node1[c.v] || got.DstPort != back {
+			t.Fatalf("from a workload: verdict %d, to %+v", verdict, got)
+		}
+		_, out = drops(t, c.World, pod.ToPod, c.Pod1.Dev, c.build(packet.Flow{SrcMAC: c.Pod1.HostMAC, DstMAC: c.Pod1.MAC, Src: bpftest.Node1[c.v], Dst: g.Src, SrcPort: back, DstPort: 6000}, "SA"))
+		c.same("answer to a workload", flowOf(out, c.v), vip2[c.v], front, g.Src, 6000)
+	})
+}
+
+// A workload that is its own backend hears from its gateway; nobody else can answer there.
+func TestServiceHairpin(t *testing.T) {
+	each(t, func(c *city) {
+		own := c.Pod1.Addr(c.v)
+		c.serve(ap(vip[c.v], front), maps.LBInternal, []netip.AddrPort{ap(own, back)}, nil)
+		for _, dir := range []uint32{maps.PolicyIngress, maps.PolicyEgress} {
+			c.PutPolicy(1, maps.ClassAny, dir, maps.PolicyValue{DefaultVerdict: maps.VerdictDeny})
+		}
+		defer c.PutPolicy(1, maps.ClassAny, maps.PolicyEgress, maps.PolicyValue{DefaultVerdict: maps.VerdictAllow})
+		var sent packet.Flow
+		for _, flags := range []string{"S", "A"} {
+			sent = c.passes(pod.FromPod, c.Pod1.Dev, nil, c.build(c.Pod1.Flow(vip[c.v], 5000, front), flags))
+			if sent.Src != bpftest.Router1[c.v] || sent.Dst != own || sent.DstPort != back {
+				t.Fatalf("came as %+v", sent)
+			}
+			answer := c.Pod1.Flow(sent.Src, back, sent.SrcPort)
+			c.same("answer", c.passes(pod.FromPod, c.Pod1.Dev, nil, c.build(answer, "SA")), vip[c.v], front, own, 5000)
+		}
+		other := c.Pod2.Flow(sent.Src, back, sent.SrcPort)
+		verdict, out := drops(t, c.World, pod.FromPod, c.Pod2.Dev, c.build(other, "A"))
+		if got := flowOf(out, c.v); verdict != bpftest.Pass || got.Dst != sent.Src {
+			t.Errorf("another workload's packet to that port: verdict %d, to %+v; it is for the node", verdict, got)
+		}
+	})
+}

@@ -6,10 +6,13 @@
 
 #include "outside.h"
 
-/* Nobody but a client's packets, which have a backend's address by now, and answers to them, go on: both have p->xlated. */
+/* Nobody but a client's packets, which have a backend's address by now, and answers to them, go on: both have p->xlated. A
+ * backend of the node's own stack is the end of the way. */
 static __always_inline int forward_find(struct pkt *p)
 {
 	dest_remote(p, ipcache_find(&p->t.dst));
+	if (p->service && p->to.identity == IDENTITY_HOST)
+		return 0;
 	if (addr_zero(&p->xlated) || p->dest.flags & IPC_F_LOCAL_CIDR || p->to.identity == IDENTITY_HOST)
 		return fail(p, DROP_UNROUTABLE, FILE_FORWARD, __LINE__);
 	return 0;
@@ -18,6 +21,8 @@ static __always_inline int forward_find(struct pkt *p)
 /* Sends on what was admitted. */
 static __noinline int forward(struct __sk_buff *skb, struct pkt *p)
 {
+	if (p->to.identity == IDENTITY_HOST)
+		return deliver_stack(skb, p);
 	if (p->hop <= 1)
 		return fail(p, DROP_TTL, FILE_FORWARD, __LINE__);
 	if (!(p->dest.flags & IPC_F_TUNNEL))

@@ -149,13 +149,35 @@ static __noinline int svc_leave_as(struct __sk_buff *skb, struct pkt *p, struct 
 	return addr_zero(as) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
 }
 
+/* A backend whose answers pass this node's programs anyway: a workload of the node, or the node itself. */
+static __always_inline bool svc_here(const struct addr *backend)
+{
+	struct ipcache_value *v;
+
+	if (endpoint_find(backend))
+		return true;
+	v = bpf_map_lookup_elem(&ipcache_exact_v1, backend);
+	return v && v->identity == IDENTITY_HOST;
+}
+
+/* A workload that is its own backend would not believe a packet from itself: it comes from its gateway. */
+static __always_inline int svc_hairpin(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new)
+{
+	if (!nat_speaks(&p->t))
+		return fail(p, DROP_NAT_PROTOCOL, FILE_SERVICE, __LINE__);
+	icmp_router(&new->src, pkt_v6(p));
+	return nat_lease(skb, k, new) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
+}
+
 /* Puts a new flow on record. The packet has its backend's address already; `new` is without the source it leaves under. */
 static __noinline int svc_record(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new,
-				 bool opens)
+				 bool opens, enum svc_side side)
 {
 	int err;
 
-	if (endpoint_find(&new->dst))
+	if (side == SVC_INSIDE && addr_eq(&new->dst, &k->src))
+		return svc_hairpin(skb, p, k, new);
+	if (side == SVC_INSIDE || svc_here(&new->dst))
 		return svc_pair(p, k, new, opens);
 	if (!nat_speaks(&p->t))
 		return fail(p, DROP_NAT_PROTOCOL, FILE_SERVICE, __LINE__);
@@ -266,7 +288,7 @@ static __noinline int svc_to_backend(struct __sk_buff *skb, struct pkt *p, enum 
 	p->front_port = k.dport;
 	err = nat_to(skb, p, &to.dst, to.dport);
 	if (!err && !to.created)
-		err = side == SVC_OUTSIDE ? svc_record(skb, p, &k, &to, opens) : svc_pair(p, &k, &to, opens);
+		err = svc_record(skb, p, &k, &to, opens, side);
 	if (err)
 		return err;
 	if (!addr_eq(&to.src, &k.src)) {

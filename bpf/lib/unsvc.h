@@ -5,8 +5,8 @@
 
 #include "nat.h"
 
-/* An answer of a backend, as its connection's row says: it leaves under the service's address. Fills p->xlated. */
-static __noinline int svc_from_backend(struct pkt *p)
+/* Whether a backend's packet is its answer to a service's client: then it is to leave under p->xlated, the service's address. */
+static __noinline bool svc_served(struct pkt *p)
 {
 	struct nat_key k;
 	struct nat_value *v;
@@ -14,10 +14,16 @@ static __noinline int svc_from_backend(struct pkt *p)
 	nat_key_from(p->flags & PKT_F_ERROR ? &p->quote : &p->t, &k, NAT_REVERSE);
 	v = bpf_map_lookup_elem(&nat_v2, &k);
 	if (!v || !nat_paired(&k, v))
-		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
+		return false;
 	p->xlated = v->src;
 	p->xlated_port = v->sport;
-	return 0;
+	return true;
+}
+
+/* An answer, as its connection's row says. */
+static __always_inline int svc_from_backend(struct pkt *p)
+{
+	return svc_served(p) ? 0 : fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
 }
 
 /* Whether a packet that was admitted is such an answer, and not under the service's address yet. */

@@ -45,7 +45,7 @@ func (m *Maps) SweepTranslations() (Swept, error) {
 	var failed error
 	s, err := sweep(m.nat, func(now uint64) func(*layout.NATKey, *layout.NATValue) bool {
 		return func(k *layout.NATKey, v *layout.NATValue) bool {
-			if now < v.Created+natGrace {
+			if now < v.Created+natGrace || hairpin(k, v) {
 				return false
 			}
 			ck := connectionOf(k, v)
@@ -61,6 +61,10 @@ func (m *Maps) SweepTranslations() (Swept, error) {
 	}
 	return s, err
 }
+
+// hairpin says whether a workload reached itself by way of a service: of that no connection is on record, so the table's own
+// replacement has to do.
+func hairpin(k *layout.NATKey, v *layout.NATValue) bool { return k.Src == v.Dst }
 
 // connectionOf is the key of the connection to which a translation belongs: between who began it, under their own address, and
 // the backend or whoever is outside.

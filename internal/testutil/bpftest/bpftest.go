@@ -138,7 +138,7 @@ func Objects() map[string]func() (*ebpf.CollectionSpec, error) {
 }
 
 var objectOf = map[string]string{
-	pod.FromPod: "pod", pod.ToPod: "pod", overlay.FromOverlay: "overlay", overlay.ToOverlay: "overlay", host.FromNetdev: "host",
+	pod.FromPod: "pod", pod.ToPod: "pod", overlay.FromOverlay: "overlay", overlay.ToOverlay: "overlay", host.FromNetdev: "host", host.ToNetdev: "host",
 }
 
 // Prog is a program by name (pod.FromPod and so on). Its object is loaded when first asked for.
