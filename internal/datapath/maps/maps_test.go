@@ -335,8 +335,8 @@ func TestSizes(t *testing.T) {
 		ct, nat [2]uint32 // bounds
 	}{
 		{Config{}, 1 << 30, [2]uint32{ctFloor, ctFloor}, [2]uint32{natFloor, natFloor}},
-		{Config{}, 24 << 30, [2]uint32{80_000, 110_000}, [2]uint32{60_000, 80_000}},
-		{Config{CT: 1000}, 24 << 30, [2]uint32{1000, 1000}, [2]uint32{60_000, 80_000}},
+		{Config{}, 24 << 30, [2]uint32{80_000, 110_000}, [2]uint32{50_000, 70_000}},
+		{Config{CT: 1000}, 24 << 30, [2]uint32{1000, 1000}, [2]uint32{50_000, 70_000}},
 		{Config{MemRatio: 1}, 1 << 50, [2]uint32{ctCeiling, ctCeiling}, [2]uint32{natCeiling, natCeiling}},
 	} {
 		all, err := specs()
