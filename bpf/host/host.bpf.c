@@ -103,7 +103,7 @@ static __always_inline int to_service(struct __sk_buff *skb, struct pkt *p)
 	err = check_sender(p);
 	if (err) /* who lies leaves no row behind */
 		return svc_wants(&p->t) ? err : NOT_OURS;
-	err = svc_to_backend(skb, p, SVC_OUTSIDE);
+	err = svc_to_backend(skb);
 	return err > 0 ? 0 : err ? err : NOT_OURS;
 }
 

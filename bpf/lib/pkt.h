@@ -144,6 +144,14 @@ static __always_inline struct pkt *pkt_new(enum pkt_flags flags)
 	return p;
 }
 
+/* The one in hand, for a function that does not get it from its caller. */
+static __always_inline struct pkt *pkt_this(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch_v1, &zero);
+}
+
 /* Time in ns, a few ms late at most, and not the same on all CPUs: reading the clock costs a third of what an established
  * packet does, jiffies cost nothing. */
 static __always_inline __u64 pkt_now(struct pkt *p)

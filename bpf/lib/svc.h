@@ -14,10 +14,21 @@ enum svc_answer {
 	SVC_SENT = 1, /* has its backend's address now */
 };
 
-enum svc_side {
-	SVC_INSIDE, /* the client is a workload of this node */
-	SVC_OUTSIDE,
-};
+/* The client is not a workload of this node. */
+static __always_inline bool svc_outside(const struct pkt *p)
+{
+	return p->flags & PKT_F_INGRESS;
+}
+
+static __always_inline const struct tuple *svc_tuple(const struct pkt *p)
+{
+	return p->flags & PKT_F_ERROR ? &p->quote : &p->t;
+}
+
+static __always_inline bool svc_opens(const struct pkt *p)
+{
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
+}
 
 /* What somebody from outside finds at an address. */
 static __always_inline struct lb_frontend *svc_outer(struct lb_frontend_key *k, __u32 flags)
@@ -32,11 +43,11 @@ static __always_inline struct lb_frontend *svc_outer(struct lb_frontend_key *k, 
 	return bpf_map_lookup_elem(&lb_frontend_v1, k);
 }
 
-static __always_inline struct lb_frontend *svc_find(const struct tuple *t, __u32 flags, enum svc_side side)
+static __always_inline struct lb_frontend *svc_find(const struct tuple *t, __u32 flags, bool outside)
 {
 	struct lb_frontend_key k = {.addr = t->dst, .port = t->dport, .proto = t->proto};
 
-	return side == SVC_OUTSIDE ? svc_outer(&k, flags) : lb_find(&k, flags);
+	return outside ? svc_outer(&k, flags) : lb_find(&k, flags);
 }
 
 /* Whether a client may come from outside. */
@@ -54,7 +65,7 @@ static __always_inline bool svc_wants(const struct tuple *t)
 {
 	__u32 *flags = bpf_map_lookup_elem(&lb_address_v1, &t->dst);
 
-	return flags && (*flags & LB_A_VIP || svc_find(t, *flags, SVC_OUTSIDE));
+	return flags && (*flags & LB_A_VIP || svc_find(t, *flags, true));
 }
 
 /* The same on all nodes, so that a client whose packets take another way finds the same backend there. */
@@ -111,7 +122,7 @@ static __always_inline bool svc_taken(const struct nat_key *k, const struct nat_
 }
 
 /* Makes a pair that leaves the client its own address. Who opens a connection has given up the one before it. */
-static __noinline int svc_pair(struct pkt *p, const struct nat_key *k, struct nat_value *new, bool opens)
+static __noinline int svc_pair(struct pkt *p, const struct nat_key *k, struct nat_value *new)
 {
 	struct nat_value back;
 	struct nat_key r;
@@ -119,7 +130,7 @@ static __noinline int svc_pair(struct pkt *p, const struct nat_key *k, struct na
 	new->created = bpf_ktime_get_ns();
 	nat_partner(k, new, &r);
 	nat_back(k, new->created, &back);
-	if (!opens && svc_taken(k, &r, new))
+	if (!svc_opens(p) && svc_taken(k, &r, new))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
 	if (bpf_map_update_elem(&nat_v2, &r, &back, BPF_ANY) || bpf_map_update_elem(&nat_v2, k, new, BPF_ANY))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
@@ -170,26 +181,20 @@ static __always_inline int svc_hairpin(struct __sk_buff *skb, struct pkt *p, str
 }
 
 /* Puts a new flow on record. The packet has its backend's address already; `new` is without the source it leaves under. */
-static __noinline int svc_record(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new,
-				 bool opens, enum svc_side side)
+static __noinline int svc_record(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new)
 {
 	int err;
 
-	if (side == SVC_INSIDE && addr_eq(&new->dst, &k->src))
+	if (!svc_outside(p) && addr_eq(&new->dst, &k->src))
 		return svc_hairpin(skb, p, k, new);
-	if (side == SVC_INSIDE || svc_here(&new->dst))
-		return svc_pair(p, k, new, opens);
+	if (!svc_outside(p) || svc_here(&new->dst))
+		return svc_pair(p, k, new);
 	if (!nat_speaks(&p->t))
 		return fail(p, DROP_NAT_PROTOCOL, FILE_SERVICE, __LINE__);
 	err = svc_leave_as(skb, p, &new->src);
 	if (err)
 		return err;
 	return nat_lease(skb, k, new) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
-}
-
-static __always_inline bool svc_opens(const struct pkt *p)
-{
-	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
 }
 
 /* Whether a flow on record stays with its backend, though the service may have changed. Who opens a connection, and
@@ -213,17 +218,17 @@ static __always_inline int svc_nobody(struct pkt *p, __u32 flags)
 }
 
 /* Finds the backend of a packet that no row answers for: `new` is what it becomes. */
-static __noinline int svc_choose(struct pkt *p, const struct tuple *t, __u32 flags, enum svc_side side,
-				 struct nat_value *v, struct nat_value *new)
+static __noinline int svc_choose(struct pkt *p, __u32 flags, struct nat_value *v, struct nat_value *new)
 {
-	struct lb_frontend *f = svc_find(t, flags, side);
+	const struct tuple *t = svc_tuple(p);
+	struct lb_frontend *f = svc_find(t, flags, svc_outside(p));
 	enum lb_answer a;
 
 	if (!f)
 		return svc_nobody(p, flags);
 	p->front = t->dst;
 	p->front_port = t->dport;
-	if (side == SVC_OUTSIDE && !svc_admits(f, &t->src))
+	if (svc_outside(p) && !svc_admits(f, &t->src))
 		return fail(p, DROP_SOURCE_RANGE, FILE_SERVICE, __LINE__);
 	if (p->flags & PKT_F_ERROR)
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
@@ -233,7 +238,7 @@ static __noinline int svc_choose(struct pkt *p, const struct tuple *t, __u32 fla
 	}
 	a = svc_pick(t, f, new);
 	if (a == LB_GONE) { /* the row has changed since it was read */
-		f = svc_find(t, flags, side);
+		f = svc_find(t, flags, svc_outside(p));
 		if (!f)
 			return svc_nobody(p, flags);
 		a = svc_pick(t, f, new);
@@ -252,15 +257,12 @@ static __always_inline bool svc_writable(const struct tuple *t, const struct nat
 	return t->proto != PROTO_SCTP || t->dport == to->dport;
 }
 
-/* A packet of a client. Ports of fragments, and what an ICMP error quotes, are known. Returns enum svc_answer, or a negative
- * drop reason. */
-static __noinline int svc_to_backend(struct __sk_buff *skb, struct pkt *p, enum svc_side side)
+static __always_inline int svc_translate(struct __sk_buff *skb, struct pkt *p)
 {
-	const struct tuple *t = p->flags & PKT_F_ERROR ? &p->quote : &p->t;
+	const struct tuple *t = svc_tuple(p);
 	__u32 *row = bpf_map_lookup_elem(&lb_address_v1, &t->dst), flags;
 	struct nat_value *v, to = {};
 	struct nat_key k;
-	bool opens;
 	int err;
 
 	if (!row)
@@ -268,16 +270,15 @@ static __noinline int svc_to_backend(struct __sk_buff *skb, struct pkt *p, enum 
 	flags = *row;
 	if (!proto_has_ports(t->proto))
 		return svc_nobody(p, flags);
-	opens = svc_opens(p);
 	nat_key_from(t, &k, NAT_FORWARD);
 	v = bpf_map_lookup_elem(&nat_v2, &k);
 	/* Masquerade keeps the destination: such a row is from before there was a service. */
 	if (v && ((addr_eq(&v->dst, &k.dst) && v->dport == k.dport) || !nat_paired(&k, v)))
 		v = NULL;
-	if (v && (p->flags & PKT_F_ERROR || (t->proto == PROTO_TCP && !opens))) {
+	if (v && (p->flags & PKT_F_ERROR || (t->proto == PROTO_TCP && !svc_opens(p)))) {
 		to = *v;
 	} else {
-		err = svc_choose(p, t, flags, side, v, &to);
+		err = svc_choose(p, flags, v, &to);
 		if (err <= 0)
 			return err;
 	}
@@ -288,7 +289,7 @@ static __noinline int svc_to_backend(struct __sk_buff *skb, struct pkt *p, enum 
 	p->front_port = k.dport;
 	err = nat_to(skb, p, &to.dst, to.dport);
 	if (!err && !to.created)
-		err = svc_record(skb, p, &k, &to, opens, side);
+		err = svc_record(skb, p, &k, &to);
 	if (err)
 		return err;
 	if (!addr_eq(&to.src, &k.src)) {
@@ -296,4 +297,13 @@ static __noinline int svc_to_backend(struct __sk_buff *skb, struct pkt *p, enum 
 		p->xlated_port = to.sport;
 	}
 	return SVC_SENT;
+}
+
+/* A packet of a client. Ports of fragments, and what an ICMP error quotes, are known. Returns enum svc_answer, or a negative
+ * drop reason. Not static: the verifier then looks at it once, and not once for each state of a packet that comes here. */
+__noinline int svc_to_backend(struct __sk_buff *skb)
+{
+	struct pkt *p = pkt_this();
+
+	return p ? svc_translate(skb, p) : -DROP_INVALID;
 }

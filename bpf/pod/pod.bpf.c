@@ -127,7 +127,7 @@ static __always_inline int find_backend(struct __sk_buff *skb, struct pkt *p)
 		return 0;
 	if (p->flags & PKT_F_ERROR)
 		err = quote_parse(skb, p);
-	return err ? err : svc_to_backend(skb, p, SVC_INSIDE);
+	return err ? err : svc_to_backend(skb);
 }
 
 /* A workload that reached itself by way of a service: the packet comes to it from its gateway, and its answer goes there. What
