@@ -2,14 +2,19 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hypha-net/hypha/internal/netns"
 	"github.com/hypha-net/hypha/internal/workload"
+	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
 // askAt wants an echo service at an address to answer.
@@ -98,5 +103,105 @@ func TestServicesFromOutside(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestServicesAtTheEdge: who may not, is told; backends in the node's own stack and workloads that are their own backend answer; what
+// runs keeps running while an agent is away and services change.
+func TestServicesAtTheEdge(t *testing.T) {
+	c := start(t, overlay, 2, map[string]any{"bpf-lb-sock-hostns-only": true})
+	near, far := add(t, c, "near", 1, "app=near"), add(t, c, "far", 0, "app=far")
+	node := c.Nodes[1] // the other one has the store
+	on := func(n *cluster.Node, args ...string) {
+		t.Helper()
+		if out, err := c.Hypha(t.Context(), n, args...); err != nil {
+			t.Fatalf("%v: %v %s", args, err, out)
+		}
+	}
+	update := func(id int, frontend, backends string, more ...string) {
+		t.Helper()
+		on(c.Nodes[0], append([]string{"service", "update", "--id", strconv.Itoa(id), "--frontend", frontend, "--backends", backends}, more...)...)
+	}
+	until := func(what string, ok func(error) bool, try func() error) {
+		t.Helper()
+		eventually(t, yes, what, func() error {
+			if err := try(); !ok(err) {
+				return fmt.Errorf("got %w", err)
+			}
+			return nil
+		})
+	}
+	works := func(err error) bool { return err == nil }
+	refused := func(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+	get := func(ns *netns.NS, to netip.Addr, port uint16, timeout time.Duration) func() error {
+		return func() error {
+			_, err := fetch(ns, to, port, timeout)
+			return err
+		}
+	}
+	var streams []*stream
+	for i, v6 := range overlay.families() {
+		of := func(v4, six string) netip.Addr { return netip.MustParseAddr(map[bool]string{false: v4, true: six}[v6]) }
+		at := func(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
+		own, inner, every := of(node.IP4.String(), node.IP6.String()), of("10.96.0.90", "fd96::90"), of("0.0.0.0", "::")
+		port, id := uint16(30500+i), 100+10*i
+		name := family(v6)
+
+		update(id, at(every, port), "", "--k8s-node-port")
+		update(id+1, at(inner, port), "")
+		until(name+": a node port without backends to refuse", refused, get(c.World, own, port, yes))
+		until(name+": a VIP without backends to refuse", refused, get(near.NS, inner, port, yes))
+
+		update(id+1, at(inner, port), at(near.Addr(v6), workload.HTTPPort))
+		until(name+": a workload to reach itself by its service", works, get(near.NS, inner, port, yes))
+
+		update(id, at(every, port), at(far.Addr(v6), workload.HTTPPort), "--k8s-node-port", "--source-ranges", of("198.51.100.0", "2001:db8:5::").String()+map[bool]string{false: "/24", true: "/48"}[v6])
+		until(name+": somebody outside the source ranges to hear nothing", dropped, get(c.World, own, port, no))
+		update(id, at(every, port), at(far.Addr(v6), workload.HTTPPort), "--k8s-node-port", "--source-ranges", "")
+		until(name+": everybody to be let in again", works, get(c.World, own, port, yes))
+
+		// This node has no backend of its own: with the policy Local it serves nobody from outside, but its workloads.
+		update(id, at(every, port), at(far.Addr(v6), workload.HTTPPort), "--k8s-node-port", "--k8s-ext-traffic-policy", "Local")
+		until(name+": a node without an own backend to refuse", refused, get(c.World, own, port, yes))
+
+		// The node itself.
+		l, err := node.NS.Listen("tcp", at(own, 8090))
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{ReadHeaderTimeout: yes, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("node")) })}
+		go func() { _ = srv.Serve(l) }()
+		t.Cleanup(func() { _ = srv.Close() })
+		update(id+2, at(every, port+100), at(own, 8090), "--k8s-node-port")
+		until(name+": a backend in the node's stack to answer outside", works, get(c.World, own, port+100, yes))
+		update(id+3, at(inner, port+100), at(own, 8090))
+		until(name+": a backend in the node's stack to answer a workload", works, get(near.NS, inner, port+100, yes))
+
+		for k, p := range []*cluster.Pod{near, far} {
+			update(id+4+k, at(every, port+200+uint16(10*k)), at(p.Addr(v6), workload.EchoPort), "--k8s-node-port")
+			until(name+": streams to "+p.Name, works, func() error { return askAt(c.World, "tcp", netip.AddrPortFrom(own, port+200+uint16(10*k))) })
+			streams = append(streams, startStreamAt(t, c.World, netip.AddrPortFrom(own, port+200+uint16(10*k))))
+		}
+	}
+	if err := node.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for i, v6 := range overlay.families() {
+		every := map[bool]string{false: "0.0.0.0", true: "[::]"}[v6]
+		update(106+10*i, fmt.Sprintf("%s:%d", every, 30900+i), netip.AddrPortFrom(far.Addr(v6), workload.HTTPPort).String(), "--k8s-node-port")
+		on(c.Nodes[0], "service", "delete", strconv.Itoa(102+10*i))
+	}
+	if err := node.Start(t.Context(), 2); err != nil {
+		t.Fatal(err)
+	}
+	for i, v6 := range overlay.families() {
+		own := map[bool]netip.Addr{false: node.IP4, true: node.IP6}[v6]
+		until("what was made while the agent was away", works, get(c.World, own, uint16(30900+i), yes))
+		until("what was deleted while the agent was away to be the node's own port again", refused, get(c.World, own, uint16(30600+i), yes))
+	}
+	for _, s := range streams {
+		if err := s.alive(yes); err != nil {
+			t.Errorf("a stream by a node port, over the restart: %v", err)
+		}
 	}
 }
