@@ -228,6 +228,9 @@ static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_
 	}
 	if (v && reply && conn_spoken_for(v, p))
 		p->to.identity = v->src_identity;
+	/* What is asked of it is asked of who it becomes: so is it answered for. */
+	if (v && reply && p->passing)
+		p->from.identity = p->becomes;
 	if (!v || v->epoch != p->epoch || (!error && !conn_speaks_for(v, p, reply))) {
 		err = conn_judge(skb, p, conn_port(t, reply), t->proto, reply);
 		if (err) /* the row, if any, stays, and keeps being asked */

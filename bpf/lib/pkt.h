@@ -99,6 +99,7 @@ struct pkt {
 	union ct_end origin; /* where the sender lives, as origin_flags say: CT_F_HERE, CT_F_THERE or, not known, 0 */
 	__u32 epoch; /* of policy, when the packet came */
 	__u32 vni;
+	__u32 becomes; /* identity */
 	__u32 rule[2]; /* that decided: enum policy_dir */
 	__u32 last_rule; /* of the two, the one asked last */
 	__u32 frag_id;
@@ -121,7 +122,7 @@ struct pkt {
 	bool dont_fragment;
 	bool plain_header; /* no IP options, no extension headers */
 	bool service; /* its connection goes by way of a service */
-	bool passing; /* the sender is about to be somebody else: no verdict about it is kept */
+	bool passing; /* the sender is about to be somebody else, `becomes`: no verdict about it is kept */
 	struct clock clock; /* not of the packet: see pkt_now */
 };
 

@@ -67,6 +67,7 @@ static __always_inline int check_sender(struct pkt *p)
 	}
 	if (still_was(p)) {
 		p->passing = true;
+		p->becomes = inner->identity;
 		return 0;
 	}
 	/* A node speaks for a service's client outside. */

@@ -35,7 +35,7 @@ func (o *oracle) sender(p *view, outer bpftest.Outer) (end, uint8) {
 		return end{}, maps.DropSourceIP
 	}
 	if who.was != 0 && who.was == outer.VNI && who.id != outer.VNI {
-		return end{id: who.was, leaving: true}, 0
+		return end{id: who.was, leaving: true, next: who.id}, 0
 	}
 	if outside(outer.VNI) && itself(who.id) {
 		return end{id: outer.VNI}, 0
