@@ -9,9 +9,11 @@
 #include "../lib/deliver.h"
 #include "../lib/demasq.h"
 #include "../lib/frag.h"
+#include "../lib/icmp.h"
 #include "../lib/forward.h"
 #include "../lib/quote.h"
 #include "../lib/svc.h"
+#include "../lib/undsr.h"
 #include "../lib/unsvc.h"
 
 enum {
@@ -50,12 +52,16 @@ static __always_inline int look_inside(struct __sk_buff *skb, struct pkt *p)
 	return err;
 }
 
-/* To a workload's own address: native routing. */
+/* To a workload's own address: native routing, or a service's client by way of another node. */
 static __always_inline int routed_to_pod(struct __sk_buff *skb, struct pkt *p)
 {
 	int err = check_sender(p);
 
-	return err ? err : look_inside(skb, p);
+	if (!err)
+		err = look_inside(skb, p);
+	if (!err && cfg.flags & CFG_SERVICES && !p->plain_header)
+		err = dsr_pop(skb);
+	return err;
 }
 
 /* To the node: perhaps the answer to what a workload, or a service's client, sent under the node's address. */

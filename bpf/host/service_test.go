@@ -45,6 +45,7 @@ type city struct {
 func newCity(t *testing.T, v int, udp bool, change func(*maps.Config)) *city {
 	t.Helper()
 	cfg := bpftest.Defaults()
+	cfg.Flags &^= maps.ConfigDSRTCP | maps.ConfigDSRUDP
 	if change != nil {
 		change(&cfg)
 	}
@@ -59,7 +60,13 @@ func newCity(t *testing.T, v int, udp bool, change func(*maps.Config)) *city {
 
 // each runs a test for both IP versions and TCP and UDP.
 func each(t *testing.T, run func(*city)) {
-	base := newCity(t, 0, false, nil)
+	t.Helper()
+	eachOf(t, newCity(t, 0, false, nil), run)
+}
+
+// eachOf does so in a city of its own kind.
+func eachOf(t *testing.T, base *city, run func(*city)) {
+	t.Helper()
 	for v, name := range versions {
 		for _, proto := range []string{"tcp", "udp"} {
 			t.Run(name+" "+proto, func(t *testing.T) {
@@ -679,6 +686,132 @@ func TestServiceHairpin(t *testing.T) {
 		verdict, out := drops(t, c.World, pod.FromPod, c.Pod2.Dev, c.build(other, "A"))
 		if got := flowOf(out, c.v); verdict != bpftest.Pass || got.Dst != sent.Src {
 			t.Errorf("another workload's packet to that port: verdict %d, to %+v; it is for the node", verdict, got)
+		}
+	})
+}
+
+// saidOf reads which service a packet says that it is for, and takes that out of a copy.
+func (c *city) saidOf(frame []byte) (front netip.AddrPort, plain []byte) {
+	c.t.Helper()
+	ip := frame[14:]
+	plain = append([]byte(nil), frame[:14]...)
+	if c.v == 0 {
+		if ip[0] != 0x47 || ip[20] != 0x9e || ip[21] != 8 {
+			c.t.Fatalf("no option in % x", ip)
+		}
+		front = ap(netip.AddrFrom4([4]byte(ip[24:28])), uint16(ip[22])<<8|uint16(ip[23]))
+		plain = append(append(plain, ip[:20]...), ip[28:]...)
+		plain[14] = 0x45
+		plain[17] -= 8
+		plain[24], plain[25] = 0, 0
+		var sum uint32
+		for i := 14; i < 34; i += 2 {
+			sum += uint32(plain[i])<<8 | uint32(plain[i+1])
+		}
+		sum = sum>>16 + sum&0xffff
+		sum = ^(sum>>16 + sum&0xffff)
+		plain[24], plain[25] = byte(sum>>8), byte(sum)
+		return front, plain
+	}
+	if ip[6] != 60 || ip[41] != 2 || ip[42] != 0x1e || ip[43] != 18 || ip[62] != 1 || ip[63] != 0 {
+		c.t.Fatalf("no option in % x", ip)
+	}
+	front = ap(netip.AddrFrom16([16]byte(ip[46:62])), uint16(ip[44])<<8|uint16(ip[45]))
+	plain = append(append(plain, ip[:40]...), ip[64:]...)
+	plain[14+6] = ip[40]
+	plain[14+5] -= 24
+	return front, plain
+}
+
+// Direct server return: the node that is asked sends on under the client's address and says for which service; the backend's node
+// answers under that. Nobody else is believed to say such a thing, nor anything of what is no service.
+func TestServiceDirectReturn(t *testing.T) {
+	base := newCity(t, 0, false, func(cfg *maps.Config) { cfg.Flags |= maps.ConfigDSRTCP | maps.ConfigDSRUDP })
+	eachOf(t, base, func(c *city) {
+		far := bpftest.FarPod[c.v]
+		c.serve(ap(netip.Addr{}, nodePort), maps.LBExternal, []netip.AddrPort{ap(far, back)}, nil)
+		f := c.client(5000, bpftest.Node1[c.v], nodePort)
+		verdict, first := drops(t, c.World, host.FromNetdev, c.dev, c.build(f, "S"))
+		if verdict != bpftest.Redirect {
+			t.Fatalf("verdict %d", verdict)
+		}
+		front, plain := c.saidOf(first)
+		if front != ap(bpftest.Node1[c.v], nodePort) {
+			t.Errorf("said to be for %s", front)
+		}
+		if err := packet.Check(plain); err != nil {
+			t.Error(err)
+		}
+		c.same("sent on", flowOf(plain, c.v), f.Src, 5000, far, back)
+		_, second := drops(t, c.World, host.FromNetdev, c.dev, c.build(f, "A"))
+		if c.udp {
+			_, second = c.saidOf(second)
+		}
+		c.same("sent on again", flowOf(second, c.v), f.Src, 5000, far, back)
+		// Too big with what is to be said: the client hears how long a packet may be.
+		if c.udp {
+			_, out := c.refuses(host.FromNetdev, c.dev, f.UDP(make([]byte, 1450-8-[]int{20, 40}[c.v])...), maps.DropFragment)
+			head := []int{20, 40}[c.v]
+			mtu := int(out[14+head+6])<<8 | int(out[14+head+7])
+			if want := 1450 - []int{8, 24}[c.v]; mtu != want {
+				t.Errorf("told an MTU of %d, want %d", mtu, want)
+			}
+			c.same("quote", flowOf(out[head+8:], c.v), f.Src, 5000, bpftest.Node1[c.v], nodePort)
+		}
+
+		// Now this is the backend's node.
+		for _, m := range []*ebpf.Map{c.Maps.NatV2, c.Maps.CtV1} {
+			key := make([]byte, m.KeySize())
+			for m.NextKey(nil, &key) == nil {
+				if err := m.Delete(key); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		backend := c.Pod2
+		backend.V4, backend.V6 = bpftest.FarPod[0], bpftest.FarPod[1]
+		c.PutPod(backend)
+		defer func() {
+			for v := range 2 {
+				if err := c.Maps.EndpointsV1.Delete(maps.AddrFrom(bpftest.FarPod[v])); err != nil {
+					t.Error(err)
+				}
+				c.PutIP(bpftest.FarPod[v], bpftest.IDFar, maps.IPCacheTunnel|maps.IPCacheNoMasq, bpftest.Node2[0])
+			}
+		}()
+		world := &bpftest.Outer{From: bpftest.Node2[0], VNI: bpftest.IDWorld}
+		answers := func(port uint16) netip.AddrPort {
+			t.Helper()
+			got := c.passes(pod.FromPod, backend.Dev, nil, c.build(backend.Flow(f.Src, back, port), "A"))
+			return ap(got.Src, got.SrcPort)
+		}
+		for _, frame := range [][]byte{first, c.build(flowOf(second, c.v), "A")} {
+			c.same("delivered", c.passes(overlay.FromOverlay, c.tunnel, world, frame), f.Src, 5000, far, back)
+			if got := answers(5000); got != front {
+				t.Errorf("answered as %s, want %s", got, front)
+			}
+			if c.udp {
+				break
+			}
+		}
+		// Said by who may not: a workload of another node under its own address, and about what is no service.
+		liar := append([]byte(nil), first...)
+		src, at := bpftest.NewPod[c.v].AsSlice(), []int{26, 22}[c.v]
+		copy(liar[at:], src)
+		verdict, _, _, err := c.RunPacket(overlay.FromOverlay, bpftest.Packet{Frame: liar, IfIndex: c.tunnel, Outer: world})
+		if got := bpftest.Drops(c.Events()); verdict != bpftest.Drop || err != nil || len(got) != 1 || got[0] != maps.DropSourceIP {
+			t.Errorf("a client with an address of the cluster: verdict %d, %v, %v", verdict, got, err)
+		}
+		other := append([]byte(nil), first...)
+		other[[]int{14 + 23, 14 + 45}[c.v]]++ // another port
+		other[[]int{14 + 28, 14 + 64}[c.v]+1]++
+		_, _, _, err = c.RunPacket(overlay.FromOverlay, bpftest.Packet{Frame: other, IfIndex: c.tunnel, Outer: world})
+		c.Events()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := answers(5001); got.Port() == nodePort+1 {
+			t.Errorf("answered as %s, which is no service", got)
 		}
 	})
 }

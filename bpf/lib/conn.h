@@ -121,6 +121,8 @@ static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const st
 		v.flags |= CT_F_NAT;
 	if (p->service)
 		v.flags |= CT_F_SERVICE;
+	if (p->told)
+		v.flags |= CT_F_TOLD;
 	if (p->tcp_flags & TCP_FIN)
 		v.flags |= CT_F_FIN_ORIG;
 	if (p->tcp_flags & TCP_RST)

@@ -6,15 +6,19 @@
 
 #include "outside.h"
 
-/* Nobody but a client's packets, which have a backend's address by now, and answers to them, go on: both have p->xlated. A
+/* Nobody but a client's packets, which have a backend's address by now, and answers to them, go on: they have p->xlated, or are to be answered directly. A
  * backend of the node's own stack is the end of the way. */
 static __always_inline int forward_find(struct pkt *p)
 {
 	dest_remote(p, ipcache_find(&p->t.dst));
 	if (p->service && p->to.identity == IDENTITY_HOST)
 		return 0;
-	if (addr_zero(&p->xlated) || p->dest.flags & IPC_F_LOCAL_CIDR || p->to.identity == IDENTITY_HOST)
+	if ((addr_zero(&p->xlated) && !p->service) || p->dest.flags & IPC_F_LOCAL_CIDR ||
+	    p->to.identity == IDENTITY_HOST)
 		return fail(p, DROP_UNROUTABLE, FILE_FORWARD, __LINE__);
+	p->one_way = addr_zero(&p->xlated);
+	if (p->one_way && !(p->flags & (PKT_F_ERROR | PKT_F_LATER)) && (p->t.proto != PROTO_TCP || ct_opens(p)))
+		p->room = dsr_len(p);
 	return 0;
 }
 

@@ -47,21 +47,13 @@ static __always_inline __u32 icmp_quoted(__u8 proto)
 	return 8;
 }
 
-/* The compiler knows what a constant holds unless it is read as volatile, which the type of an argument would take away:
- * what the loader has put there is read here. */
-static __always_inline void icmp_router(struct addr *to, bool v6)
-{
-	for (int i = 0; i < 16; i++)
-		to->b[i] = v6 ? cfg.router6.b[i] : cfg.router4.b[i];
-}
-
 /* Who tells: to a workload its gateway; to who is outside, and may not reach that, the service they spoke to. */
 static __always_inline void icmp_speaker(const struct pkt *p, struct addr *who)
 {
 	if (!p->from.set && !addr_zero(&p->front))
 		*who = p->front;
 	else
-		icmp_router(who, pkt_v6(p));
+		router(who, pkt_v6(p));
 }
 
 static __always_inline __u16 csum_fold(__s64 sum)

@@ -5,6 +5,7 @@
 
 #include "../maps/node.h"
 #include "deliver.h"
+#include "dsr.h"
 #include "masq.h"
 #include "tunnel.h"
 
@@ -18,7 +19,7 @@ static __always_inline __u32 outside_len(struct __sk_buff *skb, const struct pkt
 {
 	if (skb->gso_size && !p->l4_header)
 		return 0;
-	return p->l4 - p->l3 + (skb->gso_size ? p->l4_header + skb->gso_size : p->l4_len);
+	return p->l4 - p->l3 + p->room + (skb->gso_size ? p->l4_header + skb->gso_size : p->l4_len);
 }
 
 static __always_inline __u32 device_mtu(__u32 ifindex)
@@ -31,7 +32,7 @@ static __always_inline __u32 device_mtu(__u32 ifindex)
 static __always_inline int too_big(struct pkt *p, __u32 mtu)
 {
 	p->answer = ANSWER_TOO_BIG;
-	p->answer_mtu = mtu;
+	p->answer_mtu = mtu - p->room;
 	return fail(p, DROP_FRAGMENT, FILE_OUTSIDE, __LINE__);
 }
 
@@ -51,6 +52,8 @@ static __always_inline int outside_tunnel(struct __sk_buff *skb, struct pkt *p)
 	err = rewrite_hop(skb, p);
 	if (!err && !addr_zero(&p->xlated))
 		err = nat_as(skb, p);
+	if (!err && cfg.flags & (CFG_DSR_TCP | CFG_DSR_UDP))
+		err = dsr_push(skb, p);
 	if (!err)
 		err = tunnel_set(skb, p, &p->dest.peer, p->from.identity);
 	if (err)
@@ -135,6 +138,8 @@ static __always_inline int outside_routed(struct __sk_buff *skb, struct pkt *p)
 		err = outside_masquerade(skb, p);
 	if (!err && !addr_zero(&p->xlated))
 		err = nat_as(skb, p);
+	if (!err && cfg.flags & (CFG_DSR_TCP | CFG_DSR_UDP))
+		err = dsr_push(skb, p);
 	if (err)
 		return err;
 	trace(skb, p, TRACE_TO_NETWORK);

@@ -119,9 +119,12 @@ struct pkt {
 	__u8 hop; /* TTL or hop limit */
 	__u8 l3; /* offset of the IP header: L3_OFF, or 0 on a device without a link layer */
 	__u8 l4_header; /* bytes of the TCP or UDP header */
+	__u8 room; /* bytes by which it grows when it leaves */
 	bool dont_fragment;
 	bool plain_header; /* no IP options, no extension headers */
 	bool service; /* its connection goes by way of a service */
+	bool told; /* as another node said of it, which sent it on */
+	bool one_way; /* for a service on another node, which answers the client itself */
 	bool passing; /* the sender is about to be somebody else, `becomes`: no verdict about it is kept */
 	struct clock clock; /* not of the packet: see pkt_now */
 };

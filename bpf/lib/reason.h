@@ -58,4 +58,5 @@ enum source_file {
 	FILE_SOCK = 16,
 	FILE_SERVICE = 17,
 	FILE_FORWARD = 18,
+	FILE_DSR = 19,
 };

@@ -5,7 +5,6 @@
 #pragma once
 
 #include "conn.h"
-#include "icmp.h"
 #include "lb.h"
 #include "outside.h"
 
@@ -23,11 +22,6 @@ static __always_inline bool svc_outside(const struct pkt *p)
 static __always_inline const struct tuple *svc_tuple(const struct pkt *p)
 {
 	return p->flags & PKT_F_ERROR ? &p->quote : &p->t;
-}
-
-static __always_inline bool svc_opens(const struct pkt *p)
-{
-	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
 }
 
 /* What somebody from outside finds at an address. */
@@ -130,7 +124,7 @@ static __noinline int svc_pair(struct pkt *p, const struct nat_key *k, struct na
 	new->created = bpf_ktime_get_ns();
 	nat_partner(k, new, &r);
 	nat_back(k, new->created, &back);
-	if (!svc_opens(p) && svc_taken(k, &r, new))
+	if (!ct_opens(p) && svc_taken(k, &r, new))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
 	if (bpf_map_update_elem(&nat_v2, &r, &back, BPF_ANY) || bpf_map_update_elem(&nat_v2, k, new, BPF_ANY))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
@@ -146,7 +140,7 @@ static __noinline int svc_leave_as(struct __sk_buff *skb, struct pkt *p, struct 
 	int err;
 
 	if (v && v->flags & IPC_F_TUNNEL) {
-		icmp_router(as, pkt_v6(p));
+		router(as, pkt_v6(p));
 		return 0;
 	}
 	err = outside_route(skb, p);
@@ -171,12 +165,23 @@ static __always_inline bool svc_here(const struct addr *backend)
 	return v && v->identity == IDENTITY_HOST;
 }
 
+/* A backend on another node that can answer the client itself: a workload, whose node understands what it is told. */
+static __always_inline bool svc_direct(const struct pkt *p, const struct addr *backend)
+{
+	struct ipcache_value *v;
+
+	if (!(cfg.flags & (p->t.proto == PROTO_TCP ? CFG_DSR_TCP : CFG_DSR_UDP)) || !p->plain_header)
+		return false;
+	v = bpf_map_lookup_elem(&ipcache_exact_v1, backend);
+	return v && identity_of_workload(v->identity);
+}
+
 /* A workload that is its own backend would not believe a packet from itself: it comes from its gateway. */
 static __always_inline int svc_hairpin(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new)
 {
 	if (!nat_speaks(&p->t))
 		return fail(p, DROP_NAT_PROTOCOL, FILE_SERVICE, __LINE__);
-	icmp_router(&new->src, pkt_v6(p));
+	router(&new->src, pkt_v6(p));
 	return nat_lease(skb, k, new) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
 }
 
@@ -188,6 +193,8 @@ static __noinline int svc_record(struct __sk_buff *skb, struct pkt *p, struct na
 	if (!svc_outside(p) && addr_eq(&new->dst, &k->src))
 		return svc_hairpin(skb, p, k, new);
 	if (!svc_outside(p) || svc_here(&new->dst))
+		return svc_pair(p, k, new);
+	if (svc_direct(p, &new->dst))
 		return svc_pair(p, k, new);
 	if (!nat_speaks(&p->t))
 		return fail(p, DROP_NAT_PROTOCOL, FILE_SERVICE, __LINE__);
@@ -275,7 +282,7 @@ static __always_inline int svc_translate(struct __sk_buff *skb, struct pkt *p)
 	/* Masquerade keeps the destination: such a row is from before there was a service. */
 	if (v && ((addr_eq(&v->dst, &k.dst) && v->dport == k.dport) || !nat_paired(&k, v)))
 		v = NULL;
-	if (v && (p->flags & PKT_F_ERROR || (t->proto == PROTO_TCP && !svc_opens(p)))) {
+	if (v && (p->flags & PKT_F_ERROR || (t->proto == PROTO_TCP && !ct_opens(p)))) {
 		to = *v;
 	} else {
 		err = svc_choose(p, flags, v, &to);

@@ -28,6 +28,7 @@ enum ct_flags {
 	CT_F_HERE = 1 << 7, /* a workload of this node: `here` */
 	CT_F_THERE = 1 << 9, /* a workload behind the overlay: `node` */
 	CT_F_SERVICE = 1 << 11, /* its initiator speaks to a service: a pair in nat_v2 knows which */
+	CT_F_TOLD = 1 << 12, /* as another node said, once for all its packets */
 };
 
 struct ct_here {

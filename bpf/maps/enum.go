@@ -15,6 +15,8 @@ const (
 	ConfigRetval       = uint32(rawConfigFlagsCFG_RETVAL)
 	ConfigServices     = uint32(rawConfigFlagsCFG_SERVICES)
 	ConfigReject       = uint32(rawConfigFlagsCFG_REJECT)
+	ConfigDSRTCP       = uint32(rawConfigFlagsCFG_DSR_TCP)
+	ConfigDSRUDP       = uint32(rawConfigFlagsCFG_DSR_UDP)
 )
 
 // Flags of CTValue.
@@ -214,6 +216,8 @@ func SourceFile(n uint8) string {
 		return "lib/svc.h, lib/unsvc.h"
 	case rawSourceFileFILE_FORWARD:
 		return "lib/forward.h"
+	case rawSourceFileFILE_DSR:
+		return "lib/dsr.h, lib/undsr.h"
 	}
 	return ""
 }

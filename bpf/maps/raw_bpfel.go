@@ -46,6 +46,8 @@ const (
 	rawConfigFlagsCFG_REDIRECT_PEER rawConfigFlags = 256
 	rawConfigFlagsCFG_SOCK_HOST     rawConfigFlags = 512
 	rawConfigFlagsCFG_SERVICES      rawConfigFlags = 2048
+	rawConfigFlagsCFG_DSR_TCP       rawConfigFlags = 8192
+	rawConfigFlagsCFG_DSR_UDP       rawConfigFlags = 16384
 	rawConfigFlagsCFG_REJECT        rawConfigFlags = 4096
 	rawConfigFlagsCFG_RETVAL        rawConfigFlags = 1024
 )
@@ -63,6 +65,7 @@ const (
 	rawCtFlagsCT_F_HERE       rawCtFlags = 128
 	rawCtFlagsCT_F_THERE      rawCtFlags = 512
 	rawCtFlagsCT_F_SERVICE    rawCtFlags = 2048
+	rawCtFlagsCT_F_TOLD       rawCtFlags = 4096
 )
 
 type rawCtKey struct {
@@ -537,6 +540,7 @@ const (
 	rawSourceFileFILE_SOCK    rawSourceFile = 16
 	rawSourceFileFILE_SERVICE rawSourceFile = 17
 	rawSourceFileFILE_FORWARD rawSourceFile = 18
+	rawSourceFileFILE_DSR     rawSourceFile = 19
 )
 
 type rawState struct {

@@ -10,14 +10,9 @@
 #include "../lib/forward.h"
 #include "../lib/frag.h"
 #include "../lib/quote.h"
+#include "../lib/undsr.h"
 #include "../lib/unsvc.h"
 #include "../lib/tunnel.h"
-
-/* Identities that a node may claim for an address whose row has not come yet: those of workloads. */
-static __always_inline bool identity_of_workload(__u32 id)
-{
-	return id == IDENTITY_UNMANAGED || id == IDENTITY_INIT || (id >= IDENTITY_WELL_KNOWN && id < IDENTITY_LOCAL);
-}
 
 /* A source known only by its node's pod range: a workload so new that its row has not come. */
 static __always_inline int check_range(struct pkt *p)
@@ -29,6 +24,19 @@ static __always_inline int check_range(struct pkt *p)
 		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
 	if (!identity_of_workload(p->vni) || !bpf_map_lookup_elem(&class_v1, &p->vni))
 		return fail(p, DROP_IDENTITY, FILE_OVERLAY, __LINE__);
+	return 0;
+}
+
+/* A service's client outside, sent on under its own address: not that of anybody in the cluster. */
+static __always_inline int check_outside(struct pkt *p)
+{
+	struct ipcache_key k = {.prefixlen = 32 + 128, .addr = p->t.src};
+	struct ipcache_value *v = bpf_map_lookup_elem(&ipcache_v1, &k);
+
+	if (!(cfg.flags & CFG_SERVICES) || addr_multicast(&p->t.src) || addr_own_host(&p->t.src) ||
+	    addr_link_local(&p->t.src) || (v && v->flags & (IPC_F_TUNNEL | IPC_F_LOCAL_CIDR | IPC_F_NODE)))
+		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
+	who_remote(&p->from, v ? v->identity : IDENTITY_UNKNOWN);
 	return 0;
 }
 
@@ -56,7 +64,7 @@ static __always_inline int check_sender(struct pkt *p)
 		return fail(p, DROP_UNKNOWN_SENDER, FILE_OVERLAY, __LINE__);
 	inner = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.src);
 	if (!inner)
-		return check_range(p);
+		return identity_outside(p->vni) ? check_outside(p) : check_range(p);
 	/* A node's own address is behind itself. */
 	if (!addr_eq(&inner->tunnel, &p->tunnel) && !(inner == outer && addr_eq(&p->t.src, &p->tunnel)))
 		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
@@ -144,6 +152,8 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pkt
 			dest_local(p, dst);
 		else
 			err = to_node(skb, p);
+		if (dst && identity_outside(p->vni) && !p->plain_header)
+			err = dsr_pop(skb);
 		if (err > 0)
 			return deliver_stack(skb, p);
 		if (!err)

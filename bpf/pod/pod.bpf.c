@@ -8,6 +8,7 @@
 #include "../lib/conn.h"
 #include "../lib/demasq.h"
 #include "../lib/frag.h"
+#include "../lib/icmp.h"
 #include "../lib/ndp.h"
 #include "../lib/outside.h"
 #include "../lib/quote.h"
@@ -151,7 +152,7 @@ static __always_inline int turn_round(struct __sk_buff *skb, struct pkt *p)
 /* Returns 0, TURNED when the packet needs nothing but delivery, or a negative drop reason. */
 static __always_inline int translate(struct __sk_buff *skb, struct pkt *p)
 {
-	struct addr router;
+	struct addr gateway;
 	int err;
 
 	if (!(cfg.flags & CFG_SERVICES))
@@ -159,8 +160,8 @@ static __always_inline int translate(struct __sk_buff *skb, struct pkt *p)
 	err = find_backend(skb, p);
 	if (err < 0)
 		return err;
-	icmp_router(&router, pkt_v6(p));
-	return !addr_zero(&p->xlated) || addr_eq(&p->t.dst, &router) ? turn_round(skb, p) : 0;
+	router(&gateway, pkt_v6(p));
+	return !addr_zero(&p->xlated) || addr_eq(&p->t.dst, &gateway) ? turn_round(skb, p) : 0;
 }
 
 static __always_inline int admit_from_pod(struct __sk_buff *skb, struct pkt *p)

@@ -240,7 +240,8 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 		Overlay: a.cfg.Tunnel(), TunnelPort: a.cfg.TunnelPort, Events: a.cfg.EventsDrop, Trace: a.cfg.EventsTrace,
 		ReportInterval: a.cfg.ReportInterval, Accounting: a.cfg.Accounting, MasqPortMin: lo, MasqPortMax: hi,
 		Router4: own(a.self.Routers, false), Router6: own(a.self.Routers, true), SockHost: a.cfg.LBSockHostNS,
-		Services: a.cfg.KubeProxy, Reject: a.cfg.LBNoBackend == "reject"}
+		Services: a.cfg.KubeProxy, Reject: a.cfg.LBNoBackend == "reject",
+		DirectTCP: a.cfg.LBMode != "snat", DirectUDP: a.cfg.LBMode == "dsr"}
 	if opts.Netkit, err = a.openPairs(); err != nil {
 		return err
 	}

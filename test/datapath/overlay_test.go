@@ -14,6 +14,17 @@ func outside(id uint32) bool { return id == 2 || id == 9 || id == 10 }
 // itself says whether an identity is a node's.
 func itself(id uint32) bool { return id == idNode || id == idLabelled }
 
+// client is somebody outside whose packet a node sends on.
+func (o *oracle) client(p *view, who *place) (end, uint8) {
+	switch {
+	case who != nil && (who.role == behind || who.role == nobody || who.gate), p.src.IsMulticast(), p.src.IsLoopback(), p.src.IsUnspecified(), p.src.IsLinkLocalUnicast():
+		return end{}, maps.DropSourceIP
+	case p.v == 0 && (p.src.As4()[0] == 0 || p.src.As4()[0] >= 240):
+		return end{}, maps.DropSourceIP
+	}
+	return end{id: who.id}, 0
+}
+
 // sender is whom to believe a packet out of the tunnel to be from.
 func (o *oracle) sender(p *view, outer bpftest.Outer) (end, uint8) {
 	node := o.exact[outer.From]
@@ -23,6 +34,9 @@ func (o *oracle) sender(p *view, outer bpftest.Outer) (end, uint8) {
 	who := o.exact[p.src]
 	if who == nil {
 		who = o.rangeOf(p.src)
+		if outside(outer.VNI) {
+			return o.client(p, who)
+		}
 		if who.role != behind || who.node != outer.From {
 			return end{}, maps.DropSourceIP
 		}

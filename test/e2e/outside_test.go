@@ -29,9 +29,13 @@ func askAt(ns *netns.NS, network string, at netip.AddrPort) error {
 // node the backend is on; so do workloads whose sockets the nodes leave alone. Policy is the backend's, about who really asks where
 // the backend is on the node that was asked.
 func TestServicesFromOutside(t *testing.T) {
-	for _, m := range []mode{overlay, native} {
-		t.Run(m.name, func(t *testing.T) {
-			c := start(t, m, 2, map[string]any{"bpf-lb-sock-hostns-only": true})
+	for _, x := range []struct {
+		mode
+		way string
+	}{{overlay, "snat"}, {overlay, "dsr"}, {native, "hybrid"}} {
+		m := x.mode
+		t.Run(m.name+" "+x.way, func(t *testing.T) {
+			c := start(t, m, 2, map[string]any{"bpf-lb-sock-hostns-only": true, "bpf-lb-mode": x.way})
 			near, far, client := add(t, c, "near", 0, "app=near"), add(t, c, "far", 1, "app=far"), add(t, c, "client", 0, "app=client")
 			id := 0
 			serve := func(frontend, backends string, more ...string) (number string) {
@@ -87,7 +91,7 @@ func TestServicesFromOutside(t *testing.T) {
 						}
 						got, err := fetch(c.World, node, port+1, yes)
 						seen := map[bool]string{false: "172.29.0.254:", true: "[fd29::fe]:"}[v6]
-						if here := (name == "near") == (n == c.Nodes[0]); err != nil || strings.Contains(got, "from "+seen) != here {
+						if here := x.way != "snat" || (name == "near") == (n == c.Nodes[0]); err != nil || strings.Contains(got, "from "+seen) != here {
 							t.Errorf("%s: %q %v; the backend sees the client's own address: want %v", what, got, err, here)
 						}
 					}

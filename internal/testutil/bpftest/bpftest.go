@@ -33,7 +33,7 @@ type Config struct {
 const (
 	AllOn = maps.ConfigIPv4 | maps.ConfigIPv6 | maps.ConfigOverlay | maps.ConfigMasq4 | maps.ConfigMasq6 |
 		maps.ConfigEvents | maps.ConfigTrace | maps.ConfigAccounting | maps.ConfigRedirectPeer | maps.ConfigSockHost | maps.ConfigRetval |
-		maps.ConfigServices | maps.ConfigReject
+		maps.ConfigServices | maps.ConfigReject | maps.ConfigDSRTCP | maps.ConfigDSRUDP
 	AllOff = maps.ConfigIPv4 | maps.ConfigIPv6
 )
 
