@@ -33,8 +33,10 @@ static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p, enum nat
 		return 0;
 	to = *v; /* the row may become another's any time */
 	if (!addr_eq(&to.src, &k.src) || to.sport != k.sport) {
-		p->xlated = to.src;
-		p->xlated_port = to.sport;
+		p->front = to.src;
+		p->front_port = to.sport;
+		p->xlated = p->front;
+		p->xlated_port = p->front_port;
 	} else if (which == NAT_ANSWERS_SERVED) {
 		return 0;
 	}

@@ -92,7 +92,7 @@ struct pkt {
 	struct who from;
 	struct who to;
 	struct addr xlated; /* the source that it leaves under, zero: its own */
-	struct addr front; /* the service that it was sent to, zero: none */
+	struct addr front; /* the service that its connection's initiator speaks to, zero: none */
 	struct addr tunnel; /* for events: outer peer */
 	struct hop via;
 	struct target dest;

@@ -98,6 +98,8 @@ static __always_inline int dsr_take(struct __sk_buff *skb, struct pkt *p)
 	p->plain_header = p->l4 == p->l3 + (pkt_v6(p) ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 	p->service = true;
 	p->told = true;
+	p->front = k.dst;
+	p->front_port = k.dport;
 	v = bpf_map_lookup_elem(&nat_v2, &k);
 	if (v && addr_eq(&v->dst, &new.dst) && v->dport == new.dport &&nat_paired(&k, v))
 		return 0;

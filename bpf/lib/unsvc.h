@@ -15,8 +15,10 @@ static __noinline bool svc_served(struct pkt *p)
 	v = bpf_map_lookup_elem(&nat_v2, &k);
 	if (!v || !nat_paired(&k, v))
 		return false;
-	p->xlated = v->src;
-	p->xlated_port = v->sport;
+	p->front = v->src;
+	p->front_port = v->sport;
+	p->xlated = p->front;
+	p->xlated_port = p->front_port;
 	return true;
 }
 

@@ -194,11 +194,14 @@ type rawEvent struct {
 	Dst         rawAddr
 	Xlated      rawAddr
 	Tunnel      rawAddr
+	Front       rawAddr
 	SrcMac      [6]uint8
 	DstMac      [6]uint8
 	Line        uint16
 	File        uint8
 	Pad         uint8
+	FrontPort   uint16
+	Pad2        [3]uint16
 }
 
 type rawEventCount struct {

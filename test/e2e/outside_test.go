@@ -101,6 +101,16 @@ func TestServicesFromOutside(t *testing.T) {
 					port += 2
 				}
 			}
+			// The flows name the service, whichever way they go.
+			for _, field := range []string{"source_service", "destination_service"} {
+				eventually(t, yes, "flows with their "+field, func() error {
+					out, err := c.Hypha(t.Context(), c.Nodes[0], "observe", "--last", "1000", "-o", "json")
+					if err == nil && !strings.Contains(out, `"`+field+`":{"name":"near"`) {
+						err = errors.New("none")
+					}
+					return err
+				})
+			}
 			for _, n := range c.Nodes {
 				if out, err := c.Hypha(t.Context(), n, "status"); err != nil {
 					t.Errorf("status of %s: %v\n%s", n.Name, err, out)
