@@ -141,10 +141,10 @@ func deleteNAT(t *testing.T, w *bpftest.World, dir uint8) {
 	t.Helper()
 	var k maps.NATKey
 	var v maps.NATValue
-	it := w.Maps.NatV1.Iterate()
+	it := w.Maps.NatV2.Iterate()
 	for it.Next(&k, &v) {
 		if k.Dir == dir {
-			if err := w.Maps.NatV1.Delete(k); err != nil {
+			if err := w.Maps.NatV2.Delete(k); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -26,13 +26,22 @@ const (
 	rawMapIpcacheExactV1   = "ipcache_exact_v1"
 	rawMapIpcacheV1        = "ipcache_v1"
 	rawMapIpcacheWasV1     = "ipcache_was_v1"
+	rawMapLbAddressV1      = "lb_address_v1"
+	rawMapLbAffinityV1     = "lb_affinity_v1"
+	rawMapLbFrontendV1     = "lb_frontend_v1"
+	rawMapLbMaglevV1       = "lb_maglev_v1"
+	rawMapLbMemberV1       = "lb_member_v1"
+	rawMapLbReverseV1      = "lb_reverse_v1"
+	rawMapLbSlotV1         = "lb_slot_v1"
+	rawMapLbSourceV1       = "lb_source_v1"
 	rawMapMetricsV1        = "metrics_v1"
-	rawMapNatV1            = "nat_v1"
+	rawMapNatV2            = "nat_v2"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
 	rawMapPolicyV1         = "policy_v1"
 	rawMapScratchV1        = "scratch_v1"
 	rawMapStateV1          = "state_v1"
 	rawProgFromNetdev      = "from_netdev"
+	rawProgToNetdev        = "to_netdev"
 	rawVarCfg              = "cfg"
 )
 
@@ -79,6 +88,7 @@ type rawSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type rawProgramSpecs struct {
 	FromNetdev *ebpf.ProgramSpec `ebpf:"from_netdev"`
+	ToNetdev   *ebpf.ProgramSpec `ebpf:"to_netdev"`
 }
 
 // rawMapSpecs contains maps before they are loaded into the kernel.
@@ -95,8 +105,16 @@ type rawMapSpecs struct {
 	IpcacheExactV1   *ebpf.MapSpec `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.MapSpec `ebpf:"ipcache_v1"`
 	IpcacheWasV1     *ebpf.MapSpec `ebpf:"ipcache_was_v1"`
+	LbAddressV1      *ebpf.MapSpec `ebpf:"lb_address_v1"`
+	LbAffinityV1     *ebpf.MapSpec `ebpf:"lb_affinity_v1"`
+	LbFrontendV1     *ebpf.MapSpec `ebpf:"lb_frontend_v1"`
+	LbMaglevV1       *ebpf.MapSpec `ebpf:"lb_maglev_v1"`
+	LbMemberV1       *ebpf.MapSpec `ebpf:"lb_member_v1"`
+	LbReverseV1      *ebpf.MapSpec `ebpf:"lb_reverse_v1"`
+	LbSlotV1         *ebpf.MapSpec `ebpf:"lb_slot_v1"`
+	LbSourceV1       *ebpf.MapSpec `ebpf:"lb_source_v1"`
 	MetricsV1        *ebpf.MapSpec `ebpf:"metrics_v1"`
-	NatV1            *ebpf.MapSpec `ebpf:"nat_v1"`
+	NatV2            *ebpf.MapSpec `ebpf:"nat_v2"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.MapSpec `ebpf:"policy_v1"`
 	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
@@ -140,8 +158,16 @@ type rawMaps struct {
 	IpcacheExactV1   *ebpf.Map `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.Map `ebpf:"ipcache_v1"`
 	IpcacheWasV1     *ebpf.Map `ebpf:"ipcache_was_v1"`
+	LbAddressV1      *ebpf.Map `ebpf:"lb_address_v1"`
+	LbAffinityV1     *ebpf.Map `ebpf:"lb_affinity_v1"`
+	LbFrontendV1     *ebpf.Map `ebpf:"lb_frontend_v1"`
+	LbMaglevV1       *ebpf.Map `ebpf:"lb_maglev_v1"`
+	LbMemberV1       *ebpf.Map `ebpf:"lb_member_v1"`
+	LbReverseV1      *ebpf.Map `ebpf:"lb_reverse_v1"`
+	LbSlotV1         *ebpf.Map `ebpf:"lb_slot_v1"`
+	LbSourceV1       *ebpf.Map `ebpf:"lb_source_v1"`
 	MetricsV1        *ebpf.Map `ebpf:"metrics_v1"`
-	NatV1            *ebpf.Map `ebpf:"nat_v1"`
+	NatV2            *ebpf.Map `ebpf:"nat_v2"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.Map `ebpf:"policy_v1"`
 	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
@@ -160,8 +186,16 @@ func (m *rawMaps) Close() error {
 		m.IpcacheExactV1,
 		m.IpcacheV1,
 		m.IpcacheWasV1,
+		m.LbAddressV1,
+		m.LbAffinityV1,
+		m.LbFrontendV1,
+		m.LbMaglevV1,
+		m.LbMemberV1,
+		m.LbReverseV1,
+		m.LbSlotV1,
+		m.LbSourceV1,
 		m.MetricsV1,
-		m.NatV1,
+		m.NatV2,
 		m.PolicyOverflowV1,
 		m.PolicyV1,
 		m.ScratchV1,
@@ -181,11 +215,13 @@ type rawVariables struct {
 // It can be passed to loadRawObjects or ebpf.CollectionSpec.LoadAndAssign.
 type rawPrograms struct {
 	FromNetdev *ebpf.Program `ebpf:"from_netdev"`
+	ToNetdev   *ebpf.Program `ebpf:"to_netdev"`
 }
 
 func (p *rawPrograms) Close() error {
 	return _RawClose(
 		p.FromNetdev,
+		p.ToNetdev,
 	)
 }
 

@@ -18,6 +18,10 @@ enum config_flags {
 	CFG_ACCOUNTING = 1 << 7,  /* packets and bytes per connection */
 	CFG_REDIRECT_PEER = 1 << 8, /* bpf_redirect_peer works (5.10+, device pair) */
 	CFG_SOCK_HOST = 1 << 9,   /* services are translated at the socket for the node's own processes only */
+	CFG_SERVICES = 1 << 11,   /* services are translated in packets too */
+	CFG_DSR_TCP = 1 << 13,    /* backends on other nodes answer clients outside themselves: */
+	CFG_DSR_UDP = 1 << 14,    /* TCP, and everything else */
+	CFG_REJECT = 1 << 12,     /* who asks a service without backends is told so */
 	CFG_RETVAL = 1 << 10,     /* a hook of a control group may say with which error it refuses (6.1+) */
 };
 

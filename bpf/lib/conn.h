@@ -119,6 +119,10 @@ static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const st
 		v.flags |= CT_F_AUDIT;
 	if (p->flags & PKT_F_MASQ)
 		v.flags |= CT_F_NAT;
+	if (p->service)
+		v.flags |= CT_F_SERVICE;
+	if (p->told)
+		v.flags |= CT_F_TOLD;
 	if (p->tcp_flags & TCP_FIN)
 		v.flags |= CT_F_FIN_ORIG;
 	if (p->tcp_flags & TCP_RST)
@@ -198,6 +202,12 @@ static __always_inline bool conn_speaks_for(const struct ct_value *v, const stru
 	return !p->passing && p->from.identity == (reply ? v->dst_identity : v->src_identity);
 }
 
+/* A client outside, for whom the node behind which it seems to be speaks: its address says less than the row does. */
+static __always_inline bool conn_spoken_for(const struct ct_value *v, const struct pkt *p)
+{
+	return p->dest.flags & IPC_F_TUNNEL && identity_outside(v->src_identity);
+}
+
 /* Everything but a live row of the current epoch. `k` is the key of the packet, or of the one it quotes. */
 static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_key *k, __u64 now)
 {
@@ -212,10 +222,17 @@ static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_
 			return err;
 	}
 	if (v) {
+		if (error && reply)
+			p->service = v->flags & CT_F_SERVICE;
 		p->flags |= PKT_F_CT | (reply ? PKT_F_REPLY : 0) | (error ? PKT_F_REPORT : PKT_F_STALE);
 	} else if (p->flags & PKT_F_ANSWER) {
 		return fail(p, DROP_CT_STATE, FILE_CONN, __LINE__);
 	}
+	if (v && reply && conn_spoken_for(v, p))
+		p->to.identity = v->src_identity;
+	/* What is asked of it is asked of who it becomes: so is it answered for. */
+	if (v && reply && p->passing)
+		p->from.identity = p->becomes;
 	if (!v || v->epoch != p->epoch || (!error && !conn_speaks_for(v, p, reply))) {
 		err = conn_judge(skb, p, conn_port(t, reply), t->proto, reply);
 		if (err) /* the row, if any, stays, and keeps being asked */

@@ -16,6 +16,12 @@ enum tcp_flag {
 	TCP_ACK = 0x10,
 };
 
+/* Asks for a connection. */
+static __always_inline bool ct_opens(const struct pkt *p)
+{
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN;
+}
+
 /* Writes the key of a flow; the same for both directions. With `generic` an ICMP echo is keyed like any other ICMP
  * message, by type and code: that is for replies nobody asked for. Returns whether the sender is addr[1]. */
 static __always_inline bool ct_key_from(const struct tuple *t, struct ct_key *k, bool generic)
@@ -80,7 +86,7 @@ static __always_inline __u64 ct_lifetime(__u8 proto, __u16 flags)
 /* A SYN that cannot belong to the connection on record: from its other end, or after it has closed. */
 static __always_inline bool ct_restarts(const struct ct_value *v, const struct pkt *p, bool reply)
 {
-	return (p->tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_SYN && (reply || ct_closing(v->flags));
+	return ct_opens(p) && (reply || ct_closing(v->flags));
 }
 
 /* Whether a trace event of the packet is due: a TCP flag new in its direction, or none told for the interval. */
@@ -103,8 +109,16 @@ static __always_inline void ct_touch(struct __sk_buff *skb, struct pkt *p, struc
 	p->flags |= PKT_F_CT;
 	if (reply) {
 		p->flags |= PKT_F_REPLY;
+		p->service = flags & CT_F_SERVICE;
 		flags |= CT_F_SEEN_REPLY;
+	} else if (p->service) {
+		flags |= CT_F_SERVICE | (p->told ? CT_F_TOLD : 0);
+	} else if (!(flags & CT_F_TOLD) || p->tcp_flags & TCP_SYN) {
+		flags &= ~(CT_F_SERVICE | CT_F_TOLD);
 	}
+	/* Its answers do not come by here. */
+	if (p->one_way && (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_ACK)
+		flags |= CT_F_SEEN_REPLY;
 	if (p->tcp_flags & (TCP_FIN | TCP_RST)) {
 		if (p->tcp_flags & TCP_RST)
 			flags |= CT_F_RST;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "drop.h"
+#include "nat.h"
 #include "who.h"
 
 /* Marks, in the bits that the field uses for such (mask 0x0f00). Packets lose them where they leave the node's network
@@ -41,8 +42,10 @@ static __always_inline int rewrite_macs(struct __sk_buff *skb, struct pkt *p, co
 
 static __always_inline int deliver_local(struct __sk_buff *skb, struct pkt *p)
 {
-	int err = rewrite_macs(skb, p, p->dest.mac, p->dest.host_mac);
+	int err = addr_zero(&p->xlated) ? 0 : nat_as(skb, p);
 
+	if (!err)
+		err = rewrite_macs(skb, p, p->dest.mac, p->dest.host_mac);
 	if (err)
 		return err;
 	p->flags &= ~(PKT_F_INGRESS | PKT_F_EGRESS);

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
-/* Masquerade, the way back. */
+/* The way back, to an address of the node. */
 #pragma once
 
 #include "nat.h"
 
-/* A packet from outside to an address of the node. Returns 1 when it was for a workload and now says so, 0 when it is
- * the node's own, or a negative drop reason. */
-static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p)
+enum nat_answers {
+	NAT_ANSWERS_ALL,
+	NAT_ANSWERS_SERVED, /* to a service's client, whom the node spoke for; not to what workloads sent */
+};
+
+/* A packet from elsewhere to an address of the node. Returns 1 when it was for somebody else and now says so, 0 when it is
+ * the node's own, or a negative drop reason. Where the sender answers for a service, p->xlated is that. */
+static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p, enum nat_answers which)
 {
-	bool error = p->flags & PKT_F_ERROR;
-	const struct tuple *t = error ? &p->quote : &p->t;
+	const struct tuple *t = p->flags & PKT_F_ERROR ? &p->quote : &p->t;
 	struct nat_key k;
-	struct nat_value *v;
-	struct addr to;
-	__be16 port;
+	struct nat_value *v, to;
 	int err;
 
 	if (!nat_speaks(t))
@@ -26,16 +28,18 @@ static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p)
 	nat_key_from(t, &k, NAT_REVERSE);
 	if (!nat_in_range(k.dport))
 		return 0;
-	v = bpf_map_lookup_elem(&nat_v1, &k);
+	v = bpf_map_lookup_elem(&nat_v2, &k);
 	if (!v || !nat_paired(&k, v))
 		return 0;
-	to = v->addr;
-	port = v->port;
-	if (error)
-		err = rewrite_quote(skb, p, &to, port, REWRITE_SRC);
-	else
-		err = rewrite_port(skb, p, port, REWRITE_DST);
-	if (!err)
-		err = rewrite_addr(skb, p, &to, REWRITE_DST);
+	to = *v; /* the row may become another's any time */
+	if (!addr_eq(&to.src, &k.src) || to.sport != k.sport) {
+		p->front = to.src;
+		p->front_port = to.sport;
+		p->xlated = p->front;
+		p->xlated_port = p->front_port;
+	} else if (which == NAT_ANSWERS_SERVED) {
+		return 0;
+	}
+	err = nat_to(skb, p, &to.dst, to.dport);
 	return err ? err : 1;
 }

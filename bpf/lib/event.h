@@ -68,9 +68,12 @@ static __always_inline void event_fill(struct event *e, const struct pkt *p)
 	e->dst = p->t.dst;
 	e->xlated = p->xlated;
 	e->tunnel = p->tunnel;
+	e->front = p->front;
+	e->front_port = p->front_port;
 	e->line = p->why;
 	e->file = p->why >> 16;
 	e->pad = 0;
+	__builtin_memset(e->pad2, 0, sizeof(e->pad2));
 }
 
 static __noinline int event_send(struct __sk_buff *skb, const struct pkt *p, __u8 type, __u8 code, __u8 reason)

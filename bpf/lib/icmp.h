@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
-/* Answers to a workload whose packet cannot go on: too big for the path, or out of hops. The packet is turned into the
+/* Answers to a workload, or a client of a service, whose packet cannot go on: too big for the path, out of hops, nobody there. The packet is turned into the
  * ICMP error about itself and sent back where it came from. */
 #pragma once
 
@@ -47,12 +47,13 @@ static __always_inline __u32 icmp_quoted(__u8 proto)
 	return 8;
 }
 
-/* The compiler knows what a constant holds unless it is read as volatile, which the type of an argument would take away:
- * what the loader has put there is read here. */
-static __always_inline void icmp_router(struct addr *to, bool v6)
+/* Who tells: to a workload its gateway; to who is outside, and may not reach that, the service they spoke to. */
+static __always_inline void icmp_speaker(const struct pkt *p, struct addr *who)
 {
-	for (int i = 0; i < 16; i++)
-		to->b[i] = v6 ? cfg.router6.b[i] : cfg.router4.b[i];
+	if (!p->from.set && !addr_zero(&p->front))
+		*who = p->front;
+	else
+		router(who, pkt_v6(p));
 }
 
 static __always_inline __u16 csum_fold(__s64 sum)
@@ -81,7 +82,7 @@ static __always_inline int icmp_answer4(struct __sk_buff *skb, struct pkt *p)
 	if (icmp_make_room(skb, sizeof(a.quote) + l4, sizeof(a.ip) + sizeof(a.icmp)) ||
 	    bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct icmp_answer4, quote), &a.quote, sizeof(a.quote) + l4))
 		return -1;
-	icmp_router(&router, false);
+	icmp_speaker(p, &router);
 	a.ip.version = 4;
 	a.ip.ihl = 5;
 	a.ip.tot_len = bpf_htons(len);
@@ -94,6 +95,9 @@ static __always_inline int icmp_answer4(struct __sk_buff *skb, struct pkt *p)
 		a.icmp.type = 3;
 		a.icmp.code = 4;
 		a.icmp.data = bpf_htonl(p->answer_mtu);
+	} else if (p->answer == ANSWER_UNREACHABLE) {
+		a.icmp.type = 3;
+		a.icmp.code = 3;
 	} else {
 		a.icmp.type = 11;
 	}
@@ -113,7 +117,7 @@ static __always_inline int icmp_answer6(struct __sk_buff *skb, struct pkt *p)
 	if (icmp_make_room(skb, sizeof(a.quote) + l4, sizeof(a.ip) + sizeof(a.icmp)) ||
 	    bpf_skb_load_bytes(skb, L3_OFF + offsetof(struct icmp_answer6, quote), &a.quote, sizeof(a.quote) + l4))
 		return -1;
-	icmp_router(&router, true);
+	icmp_speaker(p, &router);
 	a.ip.version = 6;
 	a.ip.payload_len = bpf_htons(len - sizeof(a.ip));
 	a.ip.nexthdr = PROTO_ICMPV6;
@@ -123,6 +127,9 @@ static __always_inline int icmp_answer6(struct __sk_buff *skb, struct pkt *p)
 	if (p->answer == ANSWER_TOO_BIG) {
 		a.icmp.type = 2;
 		a.icmp.data = bpf_htonl(p->answer_mtu);
+	} else if (p->answer == ANSWER_UNREACHABLE) {
+		a.icmp.type = 1;
+		a.icmp.code = 4;
 	} else {
 		a.icmp.type = 3;
 	}
@@ -156,7 +163,10 @@ static __noinline int refuse(struct __sk_buff *skb, struct pkt *p, int err)
 {
 	int verdict = drop(skb, p, err);
 
-	if (p->answer == ANSWER_NONE || !icmp_answerable(p))
+	if (p->answer == ANSWER_NONE || !p->l3 || !icmp_answerable(p))
+		return verdict;
+	/* The sender knows it as it was. */
+	if (p->service && !(p->flags & PKT_F_REPLY) && nat_to(skb, p, &p->front, p->front_port))
 		return verdict;
 	if (pkt_v6(p) ? icmp_answer6(skb, p) : icmp_answer4(skb, p))
 		return verdict;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
-/* Masquerade, what both ways share. Two rows per connection, of which the kernel may evict either: they
- * count only together. */
+/* Translation, what all ways share. Two rows per connection, of which the kernel may evict either: they count only
+ * together. */
 #pragma once
 
 #include "../maps/nat.h"
@@ -36,24 +36,28 @@ static __always_inline void nat_key_from(const struct tuple *t, struct nat_key *
 	k->pad[1] = 0;
 }
 
-/* The other row of a pair: what `k`, translated to `v`, is in the other direction. */
+/* The other row of a pair: what the packets look like that travel against those which become `v`. */
 static __always_inline void nat_partner(const struct nat_key *k, const struct nat_value *v, struct nat_key *o)
 {
-	o->src = k->dst;
-	o->dst = v->addr;
-	o->sport = k->dport;
-	o->dport = v->port;
+	o->src = v->dst;
+	o->dst = v->src;
+	o->sport = v->dport;
+	o->dport = v->sport;
 	o->proto = k->proto;
-	o->dir = NAT_REVERSE;
+	o->dir = !k->dir;
 	o->pad[0] = 0;
 	o->pad[1] = 0;
-	if (k->dir == NAT_REVERSE) {
-		o->src = v->addr;
-		o->dst = k->src;
-		o->sport = v->port;
-		o->dport = k->sport;
-		o->dir = NAT_FORWARD;
-	}
+}
+
+/* What the other row of a pair makes of its packets. */
+static __always_inline void nat_back(const struct nat_key *k, __u64 created, struct nat_value *back)
+{
+	back->src = k->dst;
+	back->dst = k->src;
+	back->sport = k->dport;
+	back->dport = k->sport;
+	back->slots = 0;
+	back->created = created;
 }
 
 static __always_inline bool nat_paired(const struct nat_key *k, const struct nat_value *v)
@@ -62,6 +66,36 @@ static __always_inline bool nat_paired(const struct nat_key *k, const struct nat
 	struct nat_value *other;
 
 	nat_partner(k, v, &o);
-	other = bpf_map_lookup_elem(&nat_v1, &o);
+	other = bpf_map_lookup_elem(&nat_v2, &o);
 	return other && other->created == v->created;
+}
+
+/* Sends the packet to another destination; an ICMP error quotes what came from there. */
+static __noinline int nat_to(struct __sk_buff *skb, struct pkt *p, const struct addr *to, __be16 port)
+{
+	int err;
+
+	if (p->flags & PKT_F_ERROR)
+		err = rewrite_quote(skb, p, to, port, REWRITE_SRC);
+	else
+		err = rewrite_port(skb, p, port, REWRITE_DST);
+	return err ? err : rewrite_addr(skb, p, to, REWRITE_DST);
+}
+
+/* Sends the packet under p->xlated; an ICMP error quotes what went there. Events name who it is really from: p->t stays. */
+static __noinline int nat_as(struct __sk_buff *skb, struct pkt *p)
+{
+	struct addr own = p->t.src;
+	__be16 port = p->t.sport;
+	int err;
+
+	if (p->flags & PKT_F_ERROR)
+		err = rewrite_quote(skb, p, &p->xlated, p->xlated_port, REWRITE_DST);
+	else
+		err = rewrite_port(skb, p, p->xlated_port, REWRITE_SRC);
+	if (!err)
+		err = rewrite_addr(skb, p, &p->xlated, REWRITE_SRC);
+	p->t.src = own;
+	p->t.sport = port;
+	return err;
 }

@@ -40,22 +40,41 @@ static __always_inline bool nat_socket_there(struct __sk_buff *skb, const struct
 	return true;
 }
 
-/* Claims a port: writes the reverse row under it. `k` is the reverse key without its dport, which is filled in; `want` is
- * tried first. Returns 0, or -1 when nothing is free. */
-static __noinline int nat_claim(struct __sk_buff *skb, struct nat_key *k, const struct nat_value *v, __be16 want)
+/* Claims a port to leave under: writes the reverse row under it. `k` is the reverse key; its dport is tried first, and is
+ * what was found. Returns 0, or -1 when nothing is free. */
+static __noinline int nat_claim(struct __sk_buff *skb, struct nat_key *k, const struct nat_value *v)
 {
 	__u32 span = cfg.masq_port_max - cfg.masq_port_min + 1;
 	__u32 at = bpf_get_prandom_u32();
-	bool v6 = !addr_is4(&k->src);
+	bool v6 = !addr_is4(&k->src), kept = nat_in_range(k->dport);
 
-	k->dport = want;
 	for (int i = 0; i < NAT_TRIES; i++) {
-		if (i || !nat_in_range(want))
+		if (i || !kept)
 			k->dport = bpf_htons(cfg.masq_port_min + (at + i) % span);
 		if (nat_socket_there(skb, k, v6))
 			continue;
-		if (!bpf_map_update_elem(&nat_v1, k, v, BPF_NOEXIST))
+		if (!bpf_map_update_elem(&nat_v2, k, v, BPF_NOEXIST))
 			return 0;
 	}
 	return -1;
+}
+
+/* Makes a pair under a port of the node's. `out` is what packets of `k` become; the port they leave under is what it says,
+ * or one that is free, which it says then. Returns 0, or -1. */
+static __noinline int nat_lease(struct __sk_buff *skb, struct nat_key *k, struct nat_value *out)
+{
+	struct nat_value back;
+	struct nat_key r;
+
+	out->created = bpf_ktime_get_ns();
+	nat_partner(k, out, &r);
+	nat_back(k, out->created, &back);
+	if (nat_claim(skb, &r, &back))
+		return -1;
+	out->sport = r.dport;
+	if (bpf_map_update_elem(&nat_v2, k, out, BPF_ANY)) {
+		bpf_map_delete_elem(&nat_v2, &r);
+		return -1;
+	}
+	return 0;
 }

@@ -4,7 +4,8 @@
 #pragma once
 
 #include "../maps/node.h"
-#include "icmp.h"
+#include "deliver.h"
+#include "dsr.h"
 #include "masq.h"
 #include "tunnel.h"
 
@@ -18,7 +19,7 @@ static __always_inline __u32 outside_len(struct __sk_buff *skb, const struct pkt
 {
 	if (skb->gso_size && !p->l4_header)
 		return 0;
-	return p->l4 - L3_OFF + (skb->gso_size ? p->l4_header + skb->gso_size : p->l4_len);
+	return p->l4 - p->l3 + p->room + (skb->gso_size ? p->l4_header + skb->gso_size : p->l4_len);
 }
 
 static __always_inline __u32 device_mtu(__u32 ifindex)
@@ -31,7 +32,7 @@ static __always_inline __u32 device_mtu(__u32 ifindex)
 static __always_inline int too_big(struct pkt *p, __u32 mtu)
 {
 	p->answer = ANSWER_TOO_BIG;
-	p->answer_mtu = mtu;
+	p->answer_mtu = mtu - p->room;
 	return fail(p, DROP_FRAGMENT, FILE_OUTSIDE, __LINE__);
 }
 
@@ -49,6 +50,10 @@ static __always_inline int outside_tunnel(struct __sk_buff *skb, struct pkt *p)
 			return too_big(p, mtu);
 	}
 	err = rewrite_hop(skb, p);
+	if (!err && !addr_zero(&p->xlated))
+		err = nat_as(skb, p);
+	if (!err && cfg.flags & (CFG_DSR_TCP | CFG_DSR_UDP))
+		err = dsr_push(skb, p);
 	if (!err)
 		err = tunnel_set(skb, p, &p->dest.peer, p->from.identity);
 	if (err)
@@ -108,8 +113,6 @@ static __always_inline int outside_masquerade(struct __sk_buff *skb, struct pkt 
 {
 	__u32 ifindex = p->via.ifindex;
 	struct device *d = bpf_map_lookup_elem(&devices_v1, &ifindex);
-	struct addr own = p->t.src;
-	__be16 port = p->t.sport;
 	int err;
 
 	if (!d)
@@ -118,12 +121,9 @@ static __always_inline int outside_masquerade(struct __sk_buff *skb, struct pkt 
 	if (addr_zero(&p->xlated))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_OUTSIDE, __LINE__);
 	if (p->flags & PKT_F_ERROR)
-		err = nat_forward_error(skb, p);
+		err = nat_forward_error(p);
 	else
 		err = nat_forward(skb, p);
-	/* Events name the workload; what it leaves under is in `xlated`. */
-	p->t.src = own;
-	p->t.sport = port;
 	return err;
 }
 
@@ -136,6 +136,10 @@ static __always_inline int outside_routed(struct __sk_buff *skb, struct pkt *p)
 		err = rewrite_hop(skb, p);
 	if (!err && p->flags & PKT_F_MASQ)
 		err = outside_masquerade(skb, p);
+	if (!err && !addr_zero(&p->xlated))
+		err = nat_as(skb, p);
+	if (!err && cfg.flags & (CFG_DSR_TCP | CFG_DSR_UDP))
+		err = dsr_push(skb, p);
 	if (err)
 		return err;
 	trace(skb, p, TRACE_TO_NETWORK);

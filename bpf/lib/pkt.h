@@ -41,6 +41,7 @@ enum pkt_answer {
 	ANSWER_NONE,
 	ANSWER_TOO_BIG,
 	ANSWER_TIME_EXCEEDED,
+	ANSWER_UNREACHABLE, /* port */
 };
 
 /* Where a packet leaves the node. */
@@ -90,17 +91,21 @@ struct pkt {
 	struct tuple quote; /* quoted packet turned round, so that it travels as the error does */
 	struct who from;
 	struct who to;
-	struct addr xlated; /* for events: source after masquerade */
+	struct addr xlated; /* the source that it leaves under, zero: its own */
+	struct addr front; /* the service that its connection's initiator speaks to, zero: none */
 	struct addr tunnel; /* for events: outer peer */
 	struct hop via;
 	struct target dest;
 	union ct_end origin; /* where the sender lives, as origin_flags say: CT_F_HERE, CT_F_THERE or, not known, 0 */
 	__u32 epoch; /* of policy, when the packet came */
 	__u32 vni;
+	__u32 becomes; /* identity */
 	__u32 rule[2]; /* that decided: enum policy_dir */
 	__u32 last_rule; /* of the two, the one asked last */
 	__u32 frag_id;
 	__u32 why; /* enum source_file << 16 | line of the last failure */
+	__be16 xlated_port;
+	__be16 front_port;
 	__u32 l4_len; /* bytes from `l4` to the end of the IP packet */
 	__u16 l4; /* offset of the L4 header */
 	__u16 quote_l3; /* offsets of the quoted headers */
@@ -114,9 +119,13 @@ struct pkt {
 	__u8 hop; /* TTL or hop limit */
 	__u8 l3; /* offset of the IP header: L3_OFF, or 0 on a device without a link layer */
 	__u8 l4_header; /* bytes of the TCP or UDP header */
+	__u8 room; /* bytes by which it grows when it leaves */
 	bool dont_fragment;
 	bool plain_header; /* no IP options, no extension headers */
-	bool passing; /* the sender is about to be somebody else: no verdict about it is kept */
+	bool service; /* its connection goes by way of a service */
+	bool told; /* as another node said of it, which sent it on */
+	bool one_way; /* for a service on another node, which answers the client itself */
+	bool passing; /* the sender is about to be somebody else, `becomes`: no verdict about it is kept */
 	struct clock clock; /* not of the packet: see pkt_now */
 };
 
@@ -137,6 +146,14 @@ static __always_inline struct pkt *pkt_new(enum pkt_flags flags)
 	p->l3 = L3_OFF;
 	p->epoch = *(volatile __u32 *)&state->epoch;
 	return p;
+}
+
+/* The one in hand, for a function that does not get it from its caller. */
+static __always_inline struct pkt *pkt_this(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&scratch_v1, &zero);
 }
 
 /* Time in ns, a few ms late at most, and not the same on all CPUs: reading the clock costs a third of what an established

@@ -22,7 +22,7 @@ enum drop_reason {
 	DROP_NO_TUNNEL = 160,
 	DROP_CT_STATE = 163,
 	DROP_NO_POLICY = 165,
-	DROP_NAT_NO_MAPPING = 167,
+	DROP_NAT_NO_MAPPING = 167,     /* no port is free, or the translation is not on record */
 	DROP_NAT_PROTOCOL = 168,
 	DROP_FIB = 169,
 	DROP_ENCAPSULATION = 170,
@@ -30,6 +30,7 @@ enum drop_reason {
 	DROP_UNKNOWN_SENDER = 172,
 	DROP_FIRST_FRAGMENT = 175,     /* not seen */
 	DROP_ICMPV6_FORBIDDEN = 176,
+	DROP_SOURCE_RANGE = 177,       /* the service is not for clients from there */
 	DROP_PROXY = 180,
 	DROP_POLICY_DENY = 181,        /* a rule denied */
 	DROP_VLAN = 182,
@@ -55,4 +56,7 @@ enum source_file {
 	FILE_OUTSIDE = 14,
 	FILE_TUNNEL = 15,
 	FILE_SOCK = 16,
+	FILE_SERVICE = 17,
+	FILE_FORWARD = 18,
+	FILE_DSR = 19,
 };

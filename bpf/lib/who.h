@@ -5,19 +5,35 @@
 
 #include "../maps/endpoint.h"
 #include "../maps/ipcache.h"
+#include "cfg.h"
 #include "pkt.h"
 
 enum identity {
 	IDENTITY_UNKNOWN = 0,
 	IDENTITY_HOST = 1,
+	IDENTITY_WORLD = 2,
 	IDENTITY_UNMANAGED = 3,
 	IDENTITY_INIT = 5,
 	IDENTITY_REMOTE_NODE = 6,
+	IDENTITY_WORLD4 = 9,
+	IDENTITY_WORLD6 = 10,
 	IDENTITY_WELL_KNOWN = 100, /* from here on numbers are given to workloads, */
 	IDENTITY_LOCAL = 1 << 24,  /* up to here */
 };
 
 #define IDENTITY_SCOPE_REMOTE 2 /* top byte of this node's own numbers for other nodes */
+
+/* Those of workloads: what a node may claim for an address whose row has not come yet. */
+static __always_inline bool identity_of_workload(__u32 id)
+{
+	return id == IDENTITY_UNMANAGED || id == IDENTITY_INIT || (id >= IDENTITY_WELL_KNOWN && id < IDENTITY_LOCAL);
+}
+
+/* Of no node and no workload, and the same on all nodes: what a node may say of whom it sends on behalf of. */
+static __always_inline bool identity_outside(__u32 id)
+{
+	return id == IDENTITY_WORLD || id == IDENTITY_WORLD4 || id == IDENTITY_WORLD6;
+}
 
 static __always_inline struct ipcache_value *ipcache_find(const struct addr *a)
 {
@@ -68,4 +84,13 @@ static __always_inline void dest_remote(struct pkt *p, const struct ipcache_valu
 		return;
 	p->dest.flags = v->flags;
 	p->dest.peer = v->tunnel;
+}
+
+/* The workloads' gateway: the node's address in its pod range. */
+/* The compiler knows what a constant holds unless it is read as volatile, which the type of an argument would take away:
+ * what the loader has put there is read here. */
+static __always_inline void router(struct addr *to, bool v6)
+{
+	for (int i = 0; i < 16; i++)
+		to->b[i] = v6 ? cfg.router6.b[i] : cfg.router4.b[i];
 }

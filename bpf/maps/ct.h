@@ -23,10 +23,12 @@ enum ct_flags {
 	CT_F_FIN_REPLY = 1 << 3,
 	CT_F_RST = 1 << 4,
 	CT_F_AUDIT = 1 << 5,  /* some direction passes only by audit */
-	CT_F_NAT = 1 << 6,    /* masqueraded: a pair in nat_v1 belongs to it */
+	CT_F_NAT = 1 << 6,    /* masqueraded: a pair in nat_v2 belongs to it */
 	/* What is known of the ends, each bit twice: of the initiator (end[0]), and shifted by one of the other (end[1]). */
 	CT_F_HERE = 1 << 7, /* a workload of this node: `here` */
 	CT_F_THERE = 1 << 9, /* a workload behind the overlay: `node` */
+	CT_F_SERVICE = 1 << 11, /* its initiator speaks to a service: a pair in nat_v2 knows which */
+	CT_F_TOLD = 1 << 12, /* as another node said, once for all its packets */
 };
 
 struct ct_here {

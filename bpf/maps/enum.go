@@ -13,6 +13,10 @@ const (
 	ConfigRedirectPeer = uint32(rawConfigFlagsCFG_REDIRECT_PEER)
 	ConfigSockHost     = uint32(rawConfigFlagsCFG_SOCK_HOST)
 	ConfigRetval       = uint32(rawConfigFlagsCFG_RETVAL)
+	ConfigServices     = uint32(rawConfigFlagsCFG_SERVICES)
+	ConfigReject       = uint32(rawConfigFlagsCFG_REJECT)
+	ConfigDSRTCP       = uint32(rawConfigFlagsCFG_DSR_TCP)
+	ConfigDSRUDP       = uint32(rawConfigFlagsCFG_DSR_UDP)
 )
 
 // Flags of CTValue.
@@ -24,6 +28,7 @@ const (
 	CTRst       = uint16(rawCtFlagsCT_F_RST)
 	CTAudit     = uint16(rawCtFlagsCT_F_AUDIT)
 	CTNAT       = uint16(rawCtFlagsCT_F_NAT)
+	CTService   = uint16(rawCtFlagsCT_F_SERVICE)
 )
 
 // Flags of Device, Endpoint, IPCacheValue, PolicyValue and State.
@@ -163,6 +168,7 @@ const (
 	DropUnknownSender   = uint8(rawDropReasonDROP_UNKNOWN_SENDER)
 	DropFirstFragment   = uint8(rawDropReasonDROP_FIRST_FRAGMENT)
 	DropICMPv6Forbidden = uint8(rawDropReasonDROP_ICMPV6FORBIDDEN)
+	DropSourceRange     = uint8(rawDropReasonDROP_SOURCE_RANGE)
 	DropProxy           = uint8(rawDropReasonDROP_PROXY)
 	DropPolicyDeny      = uint8(rawDropReasonDROP_POLICY_DENY)
 	DropVLAN            = uint8(rawDropReasonDROP_VLAN)
@@ -206,6 +212,12 @@ func SourceFile(n uint8) string {
 		return "lib/tunnel.h"
 	case rawSourceFileFILE_SOCK:
 		return "sock/sock.bpf.c"
+	case rawSourceFileFILE_SERVICE:
+		return "lib/svc.h, lib/unsvc.h"
+	case rawSourceFileFILE_FORWARD:
+		return "lib/forward.h"
+	case rawSourceFileFILE_DSR:
+		return "lib/dsr.h, lib/undsr.h"
 	}
 	return ""
 }

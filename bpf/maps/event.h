@@ -71,11 +71,14 @@ struct event {
 	struct addr dst;
 	struct addr xlated;  /* source after masquerade, zero if none */
 	struct addr tunnel;  /* outer peer address, zero if none */
+	struct addr front;   /* the service that the connection's initiator speaks to, zero if none */
 	__u8 src_mac[6];
 	__u8 dst_mac[6];
 	__u16 line;          /* drop: source line, with `file` */
 	__u8 file;           /* enum source_file in lib/drop.h */
 	__u8 pad;
+	__be16 front_port;
+	__u16 pad2[3];
 };
 
 enum sock_point { /* numbers of the flow API */

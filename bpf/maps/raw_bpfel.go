@@ -45,6 +45,10 @@ const (
 	rawConfigFlagsCFG_ACCOUNTING    rawConfigFlags = 128
 	rawConfigFlagsCFG_REDIRECT_PEER rawConfigFlags = 256
 	rawConfigFlagsCFG_SOCK_HOST     rawConfigFlags = 512
+	rawConfigFlagsCFG_SERVICES      rawConfigFlags = 2048
+	rawConfigFlagsCFG_DSR_TCP       rawConfigFlags = 8192
+	rawConfigFlagsCFG_DSR_UDP       rawConfigFlags = 16384
+	rawConfigFlagsCFG_REJECT        rawConfigFlags = 4096
 	rawConfigFlagsCFG_RETVAL        rawConfigFlags = 1024
 )
 
@@ -60,6 +64,8 @@ const (
 	rawCtFlagsCT_F_NAT        rawCtFlags = 64
 	rawCtFlagsCT_F_HERE       rawCtFlags = 128
 	rawCtFlagsCT_F_THERE      rawCtFlags = 512
+	rawCtFlagsCT_F_SERVICE    rawCtFlags = 2048
+	rawCtFlagsCT_F_TOLD       rawCtFlags = 4096
 )
 
 type rawCtKey struct {
@@ -137,6 +143,7 @@ const (
 	rawDropReasonDROP_UNKNOWN_SENDER   rawDropReason = 172
 	rawDropReasonDROP_FIRST_FRAGMENT   rawDropReason = 175
 	rawDropReasonDROP_ICMPV6FORBIDDEN  rawDropReason = 176
+	rawDropReasonDROP_SOURCE_RANGE     rawDropReason = 177
 	rawDropReasonDROP_PROXY            rawDropReason = 180
 	rawDropReasonDROP_POLICY_DENY      rawDropReason = 181
 	rawDropReasonDROP_VLAN             rawDropReason = 182
@@ -187,11 +194,14 @@ type rawEvent struct {
 	Dst         rawAddr
 	Xlated      rawAddr
 	Tunnel      rawAddr
+	Front       rawAddr
 	SrcMac      [6]uint8
 	DstMac      [6]uint8
 	Line        uint16
 	File        uint8
 	Pad         uint8
+	FrontPort   uint16
+	Pad2        [3]uint16
 }
 
 type rawEventCount struct {
@@ -410,10 +420,11 @@ type rawNatKey struct {
 
 type rawNatValue struct {
 	_       structs.HostLayout
-	Addr    rawAddr
-	Port    uint16
-	Pad     uint16
-	Ifindex uint32
+	Src     rawAddr
+	Dst     rawAddr
+	Sport   uint16
+	Dport   uint16
+	Slots   uint32
 	Created uint64
 }
 
@@ -479,7 +490,7 @@ const (
 
 type rawScratch struct {
 	_    structs.HostLayout
-	Word [48]uint64
+	Word [64]uint64
 }
 
 type rawSockEvent struct {
@@ -530,6 +541,9 @@ const (
 	rawSourceFileFILE_OUTSIDE rawSourceFile = 14
 	rawSourceFileFILE_TUNNEL  rawSourceFile = 15
 	rawSourceFileFILE_SOCK    rawSourceFile = 16
+	rawSourceFileFILE_SERVICE rawSourceFile = 17
+	rawSourceFileFILE_FORWARD rawSourceFile = 18
+	rawSourceFileFILE_DSR     rawSourceFile = 19
 )
 
 type rawState struct {
@@ -594,7 +608,7 @@ const (
 	rawMapLbSlotV1         = "lb_slot_v1"
 	rawMapLbSourceV1       = "lb_source_v1"
 	rawMapMetricsV1        = "metrics_v1"
-	rawMapNatV1            = "nat_v1"
+	rawMapNatV2            = "nat_v2"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
 	rawMapPolicyV1         = "policy_v1"
 	rawMapScratchV1        = "scratch_v1"
@@ -668,7 +682,7 @@ type rawMapSpecs struct {
 	LbSlotV1         *ebpf.MapSpec `ebpf:"lb_slot_v1"`
 	LbSourceV1       *ebpf.MapSpec `ebpf:"lb_source_v1"`
 	MetricsV1        *ebpf.MapSpec `ebpf:"metrics_v1"`
-	NatV1            *ebpf.MapSpec `ebpf:"nat_v1"`
+	NatV2            *ebpf.MapSpec `ebpf:"nat_v2"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.MapSpec `ebpf:"policy_v1"`
 	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
@@ -720,7 +734,7 @@ type rawMaps struct {
 	LbSlotV1         *ebpf.Map `ebpf:"lb_slot_v1"`
 	LbSourceV1       *ebpf.Map `ebpf:"lb_source_v1"`
 	MetricsV1        *ebpf.Map `ebpf:"metrics_v1"`
-	NatV1            *ebpf.Map `ebpf:"nat_v1"`
+	NatV2            *ebpf.Map `ebpf:"nat_v2"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.Map `ebpf:"policy_v1"`
 	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
@@ -748,7 +762,7 @@ func (m *rawMaps) Close() error {
 		m.LbSlotV1,
 		m.LbSourceV1,
 		m.MetricsV1,
-		m.NatV1,
+		m.NatV2,
 		m.PolicyOverflowV1,
 		m.PolicyV1,
 		m.ScratchV1,

@@ -6,15 +6,13 @@
 #include "../lib/bpf.h"
 #include "../lib/conn.h"
 #include "../lib/deliver.h"
+#include "../lib/demasq.h"
+#include "../lib/forward.h"
 #include "../lib/frag.h"
 #include "../lib/quote.h"
+#include "../lib/undsr.h"
+#include "../lib/unsvc.h"
 #include "../lib/tunnel.h"
-
-/* Identities that a node may claim for an address whose row has not come yet: those of workloads. */
-static __always_inline bool identity_of_workload(__u32 id)
-{
-	return id == IDENTITY_UNMANAGED || id == IDENTITY_INIT || (id >= IDENTITY_WELL_KNOWN && id < IDENTITY_LOCAL);
-}
 
 /* A source known only by its node's pod range: a workload so new that its row has not come. */
 static __always_inline int check_range(struct pkt *p)
@@ -29,12 +27,31 @@ static __always_inline int check_range(struct pkt *p)
 	return 0;
 }
 
+/* A service's client outside, sent on under its own address: not that of anybody in the cluster. */
+static __always_inline int check_outside(struct pkt *p)
+{
+	struct ipcache_key k = {.prefixlen = 32 + 128, .addr = p->t.src};
+	struct ipcache_value *v = bpf_map_lookup_elem(&ipcache_v1, &k);
+
+	if (!(cfg.flags & CFG_SERVICES) || addr_multicast(&p->t.src) || addr_own_host(&p->t.src) ||
+	    addr_link_local(&p->t.src) || (v && v->flags & (IPC_F_TUNNEL | IPC_F_LOCAL_CIDR | IPC_F_NODE)))
+		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
+	who_remote(&p->from, v ? v->identity : IDENTITY_UNKNOWN);
+	return 0;
+}
+
 /* An address of which its node has said that it will be somebody else, and which is still who it was. */
 static __always_inline bool still_was(const struct pkt *p)
 {
 	__u32 *was = bpf_map_lookup_elem(&ipcache_was_v1, &p->t.src);
 
 	return was && *was == p->vni && identity_of_workload(p->vni);
+}
+
+/* Another node's own address, not that of a workload behind it. */
+static __always_inline bool node_itself(const struct ipcache_value *v)
+{
+	return v->identity == IDENTITY_REMOTE_NODE || v->identity >> 24 == IDENTITY_SCOPE_REMOTE;
 }
 
 /* The outer sender must be a node, and the inner one behind it, under the identity that the VNI says. */
@@ -47,7 +64,7 @@ static __always_inline int check_sender(struct pkt *p)
 		return fail(p, DROP_UNKNOWN_SENDER, FILE_OVERLAY, __LINE__);
 	inner = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.src);
 	if (!inner)
-		return check_range(p);
+		return identity_outside(p->vni) ? check_outside(p) : check_range(p);
 	/* A node's own address is behind itself. */
 	if (!addr_eq(&inner->tunnel, &p->tunnel) && !(inner == outer && addr_eq(&p->t.src, &p->tunnel)))
 		return fail(p, DROP_SOURCE_IP, FILE_OVERLAY, __LINE__);
@@ -58,10 +75,14 @@ static __always_inline int check_sender(struct pkt *p)
 	}
 	if (still_was(p)) {
 		p->passing = true;
+		p->becomes = inner->identity;
 		return 0;
 	}
+	/* A node speaks for a service's client outside. */
+	if (identity_outside(p->vni) && node_itself(inner))
+		return 0;
 	/* A node says only that it is one. Which one, by its labels, is this node's own number. */
-	if (p->vni != IDENTITY_REMOTE_NODE || inner->identity >> 24 != IDENTITY_SCOPE_REMOTE)
+	if (p->vni != IDENTITY_REMOTE_NODE || !node_itself(inner))
 		return fail(p, DROP_IDENTITY, FILE_OVERLAY, __LINE__);
 	who_remote(&p->from, inner->identity);
 	return 0;
@@ -96,9 +117,25 @@ static __always_inline int admit_from_overlay(struct __sk_buff *skb, struct pkt 
 	return err;
 }
 
+/* To the node: its own packet, or the answer to a service's client outside, for whom the node spoke. Returns 1 for the former. */
+static __always_inline int to_node(struct __sk_buff *skb, struct pkt *p)
+{
+	struct ipcache_value *own = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.dst);
+	int err = 0;
+
+	if (!own || own->identity != IDENTITY_HOST)
+		return fail(p, DROP_UNROUTABLE, FILE_OVERLAY, __LINE__);
+	who_remote(&p->to, IDENTITY_HOST);
+	if (cfg.flags & CFG_SERVICES)
+		err = nat_reverse(skb, p, NAT_ANSWERS_SERVED);
+	if (err <= 0)
+		return err ? err : 1;
+	p->flags |= PKT_F_ANSWER;
+	return forward_find(p);
+}
+
 static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pkt *p)
 {
-	struct ipcache_value *own;
 	struct endpoint *dst;
 	int err = tunnel_get(skb, p);
 
@@ -106,22 +143,27 @@ static __always_inline int handle_from_overlay(struct __sk_buff *skb, struct pkt
 		err = parse(skb, p);
 	if (err)
 		return err;
-	if (established(skb, p))
-		return deliver_local(skb, p);
-	err = admit_from_overlay(skb, p);
+	if (!established(skb, p)) {
+		err = admit_from_overlay(skb, p);
+		if (err)
+			return err;
+		dst = endpoint_find(&p->t.dst);
+		if (dst)
+			dest_local(p, dst);
+		else
+			err = to_node(skb, p);
+		if (dst && identity_outside(p->vni) && !p->plain_header)
+			err = dsr_pop(skb);
+		if (err > 0)
+			return deliver_stack(skb, p);
+		if (!err)
+			err = conn_admit(skb, p);
+	}
+	if (!err && svc_answers(p))
+		err = svc_from_backend(p);
 	if (err)
 		return err;
-	dst = endpoint_find(&p->t.dst);
-	if (!dst) {
-		own = bpf_map_lookup_elem(&ipcache_exact_v1, &p->t.dst);
-		if (!own || own->identity != IDENTITY_HOST)
-			return fail(p, DROP_UNROUTABLE, FILE_OVERLAY, __LINE__);
-		who_remote(&p->to, IDENTITY_HOST);
-		return deliver_stack(skb, p);
-	}
-	dest_local(p, dst);
-	err = conn_admit(skb, p);
-	return err ? err : deliver_local(skb, p);
+	return p->dest.ifindex ? deliver_local(skb, p) : forward(skb, p);
 }
 
 SEC("tc")

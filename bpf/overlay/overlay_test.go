@@ -68,7 +68,9 @@ func TestFromOverlay(t *testing.T) {
 			drop("identity 0", node, 0, good, maps.DropIdentity)
 			drop("our own pod", node, bpftest.IDPod2, from(w.Pod2.Addr(v)), maps.DropSourceIP)
 			drop("our own node", node, bpftest.IDHost, from(bpftest.Node1[v]), maps.DropSourceIP)
-			drop("the world", node, bpftest.IDWorld, from(bpftest.Outside[v]), maps.DropSourceIP)
+			drop("a workload with an address outside", node, bpftest.IDFar, from(bpftest.Outside[v]), maps.DropSourceIP)
+			drop("the world from inside", node, bpftest.IDWorld, good, maps.DropIdentity)
+			arrive(t, w, "a service's client outside", node, bpftest.IDWorld, from(bpftest.Outside[v]).TCP("S"), bpftest.Redirect)
 			nodeV := bpftest.Node2[1-v]
 			if v == 0 { // a node known, but not the one the pod is behind
 				drop("the wrong node", nodeV, bpftest.IDFar, good, maps.DropSourceIP)
@@ -77,10 +79,11 @@ func TestFromOverlay(t *testing.T) {
 			fresh := from(bpftest.NewPod[v])
 			arrive(t, w, "a pod without a row yet", node, bpftest.IDFar, fresh.TCP("S"), bpftest.Redirect)
 			drop("a new pod of an unknown identity", node, 9999, fresh, maps.DropIdentity)
-			for _, reserved := range []uint32{0, bpftest.IDHost, bpftest.IDWorld, bpftest.IDRemoteNode, 7, 8} {
+			for _, reserved := range []uint32{0, bpftest.IDHost, bpftest.IDRemoteNode, 7, 8} {
 				w.Put(w.Maps.ClassV1, reserved, uint32(1))
 				drop("a new pod as a reserved identity", node, reserved, fresh, maps.DropIdentity)
 			}
+			drop("a new pod as the world", node, bpftest.IDWorld, fresh, maps.DropSourceIP)
 			arrive(t, w, "a remote node", node, bpftest.IDRemoteNode, from(bpftest.Router2[v]).TCP("S"), bpftest.Redirect)
 
 			const labelled = 0x02000001 // our own number for that node, by its labels
@@ -192,7 +195,7 @@ func TestFromOverlayEstablished(t *testing.T) {
 			w.Events()
 			back.Src, back.SrcPort, back.DstPort = bpftest.NewPod[v], 80, 41000
 			arrive(t, w, "a new pod as itself", node, bpftest.IDFar, back.TCP("A"), bpftest.Redirect)
-			arrive(t, w, "a new pod as the world", node, bpftest.IDWorld, back.TCP("A"), bpftest.Drop, maps.DropIdentity)
+			arrive(t, w, "a new pod as the world", node, bpftest.IDWorld, back.TCP("A"), bpftest.Drop, maps.DropSourceIP)
 
 			w.PutIP(bpftest.FarPod[v], bpftest.IDFar, maps.IPCacheTunnel|maps.IPCacheNoMasq, other)
 			w.PutState(maps.State{Epoch: 1})

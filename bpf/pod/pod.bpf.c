@@ -6,10 +6,18 @@
 #include "../lib/bpf.h"
 #include "../lib/arp.h"
 #include "../lib/conn.h"
+#include "../lib/demasq.h"
 #include "../lib/frag.h"
+#include "../lib/icmp.h"
 #include "../lib/ndp.h"
 #include "../lib/outside.h"
 #include "../lib/quote.h"
+#include "../lib/svc.h"
+#include "../lib/unsvc.h"
+
+enum {
+	TURNED = 1,
+};
 
 /* Who may send from here: the address must be this device's, and the frame's MAC its owner's. */
 static __always_inline int check_source(struct __sk_buff *skb, struct pkt *p)
@@ -111,6 +119,51 @@ static __always_inline int find_destination(struct pkt *p)
 	return 0;
 }
 
+/* A service's address gives way to a backend's. Sockets did so already, where the node reaches them. */
+static __always_inline int find_backend(struct __sk_buff *skb, struct pkt *p)
+{
+	int err = 0;
+
+	if (!bpf_map_lookup_elem(&lb_address_v1, &p->t.dst))
+		return 0;
+	if (p->flags & PKT_F_ERROR)
+		err = quote_parse(skb, p);
+	return err ? err : svc_to_backend(skb);
+}
+
+/* A workload that reached itself by way of a service: the packet comes to it from its gateway, and its answer goes there. What
+ * is from oneself to oneself no policy forbids, and no connection is on record. */
+static __always_inline int turn_round(struct __sk_buff *skb, struct pkt *p)
+{
+	struct endpoint *ep;
+	int err = 0;
+
+	if (addr_zero(&p->xlated))
+		err = nat_reverse(skb, p, NAT_ANSWERS_SERVED);
+	if (err < 0 || addr_zero(&p->xlated))
+		return err;
+	ep = endpoint_find(&p->t.dst);
+	if (!ep || !addr_eq(&p->t.src, &p->t.dst))
+		return fail(p, DROP_SOURCE_IP, FILE_POD, __LINE__);
+	dest_local(p, ep);
+	return TURNED;
+}
+
+/* Returns 0, TURNED when the packet needs nothing but delivery, or a negative drop reason. */
+static __always_inline int translate(struct __sk_buff *skb, struct pkt *p)
+{
+	struct addr gateway;
+	int err;
+
+	if (!(cfg.flags & CFG_SERVICES))
+		return 0;
+	err = find_backend(skb, p);
+	if (err < 0)
+		return err;
+	router(&gateway, pkt_v6(p));
+	return !addr_zero(&p->xlated) || addr_eq(&p->t.dst, &gateway) ? turn_round(skb, p) : 0;
+}
+
 static __always_inline int admit_from_pod(struct __sk_buff *skb, struct pkt *p)
 {
 	int err = check_source(skb, p);
@@ -120,12 +173,14 @@ static __always_inline int admit_from_pod(struct __sk_buff *skb, struct pkt *p)
 	if (!err && frag_is(p))
 		err = frag_follow(p);
 	if (!err)
+		err = translate(skb, p);
+	if (!err)
 		err = find_destination(p);
 	if (err)
 		return err;
 	if (forges_overlay(p))
 		return fail(p, DROP_ENCAPSULATION, FILE_POD, __LINE__);
-	if (p->flags & PKT_F_ERROR)
+	if (p->flags & PKT_F_ERROR && !p->quote_l3)
 		err = quote_parse(skb, p);
 	return err ? err : conn_admit(skb, p);
 }
@@ -143,11 +198,12 @@ static __always_inline int handle_from_pod(struct __sk_buff *skb, struct pkt *p)
 		return ndp_from_pod(skb, p);
 	if (mld_is(p))
 		return drop_chatter(skb, p);
-	if (!established(skb, p)) {
+	if (!established(skb, p))
 		err = admit_from_pod(skb, p);
-		if (err)
-			return err;
-	}
+	if (!err && svc_answers(p))
+		err = svc_from_backend(p);
+	if (err < 0)
+		return err;
 	return p->dest.ifindex ? deliver_local(skb, p) : send_away(skb, p);
 }
 
@@ -214,6 +270,10 @@ static __always_inline int handle_to_pod(struct __sk_buff *skb, struct pkt *p)
 	if (addr_multicast(&p->t.dst))
 		return drop_chatter(skb, p);
 	err = admit_to_pod(skb, p);
+	if (!err && svc_answers(p))
+		err = svc_from_backend(p);
+	if (!err && !addr_zero(&p->xlated))
+		err = nat_as(skb, p);
 	if (err)
 		return err;
 	trace(skb, p, TRACE_TO_ENDPOINT);

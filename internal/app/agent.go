@@ -239,7 +239,9 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 	opts := loader.Options{IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Masq4: a.cfg.Masq4 && a.cfg.EnableIPv4, Masq6: a.cfg.Masq6 && a.cfg.EnableIPv6,
 		Overlay: a.cfg.Tunnel(), TunnelPort: a.cfg.TunnelPort, Events: a.cfg.EventsDrop, Trace: a.cfg.EventsTrace,
 		ReportInterval: a.cfg.ReportInterval, Accounting: a.cfg.Accounting, MasqPortMin: lo, MasqPortMax: hi,
-		Router4: own(a.self.Routers, false), Router6: own(a.self.Routers, true), SockHost: a.cfg.LBSockHostNS}
+		Router4: own(a.self.Routers, false), Router6: own(a.self.Routers, true), SockHost: a.cfg.LBSockHostNS,
+		Services: a.cfg.KubeProxy, Reject: a.cfg.LBNoBackend == "reject",
+		DirectTCP: a.cfg.LBMode != "snat", DirectUDP: a.cfg.LBMode == "dsr"}
 	if opts.Netkit, err = a.openPairs(); err != nil {
 		return err
 	}

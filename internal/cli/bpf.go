@@ -16,7 +16,7 @@ import (
 func (e *env) bpf() *cobra.Command {
 	return group("bpf", "What the datapath holds in the kernel",
 		group("ct", "Connection table", e.ctList(), e.flush("ct_v1", "connection")),
-		group("nat", "Masqueraded connections", e.table("nat_v1", "No connection is masqueraded now.", protocolNames), e.flush("nat_v1", "translation")),
+		group("nat", "Masqueraded connections", e.table("nat_v2", "No connection is masqueraded now.", protocolNames), e.flush("nat_v2", "translation")),
 		e.bpfLB(),
 		group("ipcache", "Addresses and their identities", e.ipcacheList(), e.ipcacheGet(), e.ipcacheMatch()),
 		group("policy", "Compiled policy", e.bpfPolicyList(), e.bpfPolicyGet()),
@@ -52,7 +52,7 @@ func reasonNames(rs *rows)   { rs.change("REASON", dropReason) }
 
 func (e *env) flush(name, what string) *cobra.Command {
 	cmd := &cobra.Command{Use: "flush [global]", Short: "Forget all " + what + "s; live ones are judged again at their next packet", Args: need(0, 1, "")}
-	if name == "nat_v1" {
+	if name == "nat_v2" {
 		cmd.Short = "Forget all " + what + "s; live masqueraded connections break"
 	}
 	o := e.output(cmd)

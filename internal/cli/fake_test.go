@@ -411,7 +411,7 @@ var fakeRows = map[string][]string{ // "COLUMN=value COLUMN=value"
 	"lb_source_v1":   {"RANGES=4 PREFIX=192.0.2.0/24"},
 	"lb_affinity_v1": {"SERVICE=2 CLIENT=10.0.0.9 BACKEND=10.0.0.7:53 AGE=5s"},
 	"lb_maglev_v1":   {},
-	"nat_v1":         {}, "frag_v1": {}, "devices_v1": {},
+	"nat_v2":         {}, "frag_v1": {}, "devices_v1": {},
 }
 
 func (f *fakeAgent) DumpMap(_ ctx, q ask[agentv1.DumpMapRequest], s *connect.ServerStream[agentv1.MapRow]) error {

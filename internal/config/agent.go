@@ -82,11 +82,13 @@ type Agent struct {
 	CgroupRoot   string   `koanf:"cgroup-root"`
 	NodePorts    []string `koanf:"node-port-range"`
 	LBMode       string   `koanf:"bpf-lb-mode"`
+	LBDispatch   string   `koanf:"bpf-lb-dsr-dispatch"`
 	LBAlgorithm  string   `koanf:"bpf-lb-algorithm"`
 	LBMaglevSize uint32   `koanf:"bpf-lb-maglev-table-size"`
 	LBMaglevSeed string   `koanf:"bpf-lb-maglev-hash-seed"`
 	LBMax        uint32   `koanf:"bpf-lb-map-max"`
 	LBSockHostNS bool     `koanf:"bpf-lb-sock-hostns-only"`
+	LBNoBackend  string   `koanf:"service-no-backend-response"`
 
 	EnableHubble   bool     `koanf:"enable-hubble"`
 	HubbleListen   string   `koanf:"hubble-listen-address"`
@@ -184,11 +186,13 @@ func flags(hostname string) *pflag.FlagSet {
 	f.String("cgroup-root", "", "control group whose processes reach services, a directory (default: where cgroup2 is mounted)")
 	f.Bool("kube-proxy-replacement", true, "serve the cluster's services on this node; off: it leaves them to others")
 	f.StringSlice("node-port-range", []string{"30000", "32767"}, "ports of NodePort services, first and last")
-	f.String("bpf-lb-mode", "snat", "the way back of what comes from outside: snat")
+	f.String("bpf-lb-mode", "snat", "the way back from a backend on another node to a client outside: snat (by this node), dsr (directly) or hybrid (dsr for TCP)")
+	f.String("bpf-lb-dsr-dispatch", "opt", "how the backend's node is told which service a client asked: opt (IPv4 option, IPv6 destination option)")
 	f.String("bpf-lb-algorithm", "random", "how services choose a backend unless they say so: random or maglev")
 	f.Uint32("bpf-lb-maglev-table-size", 16381, "places of a Maglev table: a hundred times the backends of one service, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071")
 	f.String("bpf-lb-maglev-hash-seed", "JLfvgnHc2kaSUFaI", "seed of Maglev tables, base64 of 12 bytes, the same on every node")
 	f.Uint32("bpf-lb-map-max", 65536, "rows of the service maps")
+	f.String("service-no-backend-response", "reject", "what who asks a service without backends gets, packet by packet: reject (ICMP: port unreachable) or drop")
 	f.Bool("bpf-lb-sock-hostns-only", false, "translate at the sockets of the node itself only, not of workloads")
 
 	f.Bool("enable-hubble", true, "serve the flow API")

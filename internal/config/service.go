@@ -46,11 +46,19 @@ func (a *Agent) checkServices(bad func(string, string, ...any)) {
 		bad("node-port-range", "%d-%d overlaps masquerade-port-range (%s): a masqueraded connection would take a service's port", lo, hi, a.MasqPorts)
 	}
 	switch a.LBMode {
-	case "snat":
-	case "dsr", "hybrid":
-		bad("bpf-lb-mode", "%s is not supported yet: only snat is", a.LBMode)
+	case "snat", "dsr", "hybrid":
 	default:
-		bad("bpf-lb-mode", "%q is not snat", a.LBMode)
+		bad("bpf-lb-mode", "%q is none of snat, dsr, hybrid", a.LBMode)
+	}
+	switch a.LBDispatch {
+	case "opt":
+	case "ipip", "geneve":
+		bad("bpf-lb-dsr-dispatch", "%s is not supported yet: only opt is", a.LBDispatch)
+	default:
+		bad("bpf-lb-dsr-dispatch", "%q is not opt", a.LBDispatch)
+	}
+	if a.LBNoBackend != "reject" && a.LBNoBackend != "drop" {
+		bad("service-no-backend-response", "%q is none of reject, drop", a.LBNoBackend)
 	}
 	if a.LBAlgorithm != "random" && a.LBAlgorithm != "maglev" {
 		bad("bpf-lb-algorithm", "%q is none of random, maglev", a.LBAlgorithm)

@@ -25,8 +25,9 @@ type Event struct {
 	IfIndex     uint32
 	Len         uint32
 	VNI         uint32
-	Src, Dst    netip.Addr // unmapped
-	Xlated      netip.Addr
+	Src, Dst    netip.Addr     // unmapped
+	Xlated      netip.Addr     // the source that it leaves under, if another
+	Front       netip.AddrPort // the service that the initiator speaks to, if one
 	Tunnel      netip.Addr
 	SrcMAC      [6]byte
 	DstMAC      [6]byte
@@ -35,10 +36,9 @@ type Event struct {
 	CPU         int
 
 	// Of a socket, where there is no packet yet: its own end has no address. Socket is 0 in events of packets.
-	Socket uint64         // cookie
-	Cgroup uint64         // control group of the process that asked
-	Netns  uint64         // cookie of its network namespace
-	Front  netip.AddrPort // the service that it talks to
+	Socket uint64 // cookie
+	Cgroup uint64 // control group of the process that asked
+	Netns  uint64 // cookie of its network namespace
 }
 
 // EventFlags are the bits of `enum event_flags`.

@@ -86,6 +86,9 @@ func Fields(e *model.Event, link func(ifindex uint32) string) []Field {
 	add("destination-endpoint", num(uint64(e.DstEndpoint)))
 	add("rule", num(uint64(e.Rule)))
 	add("translated-source", addr(e.Xlated))
+	if e.Socket == 0 && e.Front.IsValid() {
+		add("service", e.Front.String())
+	}
 	add("tunnel-peer", addr(e.Tunnel))
 	add("vni", num(uint64(e.VNI)))
 	add("interface", link(e.IfIndex))

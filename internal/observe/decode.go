@@ -67,6 +67,13 @@ func (d *decoder) see(e *model.Event) *sighting {
 func (d *decoder) services(s *sighting) (src, dst Service) {
 	e := &s.ev
 	if e.Socket == 0 {
+		if e.Front.IsValid() {
+			dst = d.service(e.Front, e.Proto)
+			if e.Flags&model.EventReply != 0 {
+				src, dst = dst, src
+			}
+			return src, dst
+		}
 		if e.Flags&model.EventL4 != 0 && ported(e.Proto) {
 			src, dst = d.service(netip.AddrPortFrom(e.Src, e.SrcPort), e.Proto), d.service(netip.AddrPortFrom(e.Dst, e.DstPort), e.Proto)
 		}

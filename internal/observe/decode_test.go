@@ -410,3 +410,22 @@ func BenchmarkHandle(b *testing.B) {
 		o.Handle(e)
 	}
 }
+
+// A packet of a service's client names the service, though its addresses are the backend's by then.
+func TestServiceOfAPacket(t *testing.T) {
+	o := newObserver(t, Config{})
+	for _, c := range []struct {
+		reply    bool
+		src, dst string
+	}{{false, "", "web"}, {true, "web", ""}} {
+		e := tcp(4, 0, 1, model.EventReplyKnown)
+		e.Front = netip.AddrPortFrom(vip, 80)
+		if c.reply {
+			e.Flags |= model.EventReply
+		}
+		f := o.dec.see(&e).flow()
+		if f.GetSourceService().GetName() != c.src || f.GetDestinationService().GetName() != c.dst {
+			t.Errorf("reply %v: services %v and %v", c.reply, f.GetSourceService(), f.GetDestinationService())
+		}
+	}
+}

@@ -215,7 +215,7 @@ func (g *gen) outer(src netip.Addr) *bpftest.Outer {
 		if who := g.o.at(src); who != nil && who.node.IsValid() {
 			o.From, o.VNI = who.node, who.id
 			if who.net[0].IsValid() || who.id == idLabelled {
-				o.VNI = pick(g.r, []uint32{2001, 2002, 2003, idNode, idNode, idStranger, 1001, 5, 3})
+				o.VNI = pick(g.r, []uint32{2001, 2002, 2003, idNode, idNode, idWorld, 9, idStranger, 1001, 5, 3})
 			}
 		}
 	}

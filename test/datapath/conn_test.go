@@ -9,8 +9,9 @@ import (
 // end is one end of a packet; set is 0 for who is not a workload of this node.
 type end struct {
 	id, set uint32
-	lax     bool // what policy denies passes
-	leaving bool // is about to be somebody else: no verdict about it is kept
+	lax     bool   // what policy denies passes
+	leaving bool   // is about to be somebody else: no verdict about it is kept,
+	next    uint32 // namely this one
 }
 
 // socket is an address with a port, in an order.
@@ -177,6 +178,9 @@ func (o *oracle) admit(p *view, from, to end, answer bool) (against bool, d deni
 	if c == nil && answer {
 		return false, denial{why: maps.DropCTState}
 	}
+	if c != nil && against {
+		from, to = from.answering(), o.spokenFor(c, p, to)
+	}
 	if sender := map[bool]int{false: 0, true: 1}[against]; c == nil || c.stale(o.town.epoch) || from.leaving || c.ids[sender] != from.id {
 		if d := o.town.judge(p.flow, from, to, against); d != none {
 			return against, d
@@ -199,6 +203,22 @@ func (o *oracle) admit(p *view, from, to end, answer bool) (against bool, d deni
 	return against, none
 }
 
+// answering is as whom an end answers: what is asked of it is asked of who it becomes.
+func (e end) answering() end {
+	if e.leaving {
+		e.id = e.next
+	}
+	return e
+}
+
+// spokenFor is who the receiver of an answer is: a client outside for whom the node behind which it seems to be speaks stays that.
+func (o *oracle) spokenFor(c *conn, p *view, to end) end {
+	if who := o.town.at(p.dst); outside(c.ids[0]) && who != nil && who.role == behind {
+		to.id = c.ids[0]
+	}
+	return to
+}
+
 // admitError: an error shares the fate of what it is about.
 func (o *oracle) admitError(p *view, from, to end) (against bool, d denial) {
 	c := o.conns[conversation(p.about, false)]
@@ -213,6 +233,9 @@ func (o *oracle) admitError(p *view, from, to end) (against bool, d denial) {
 		from = end{id: who.id}
 	}
 	against = c.by != p.about.src
+	if against {
+		from, to = from.answering(), o.spokenFor(c, p, to)
+	}
 	if c.stale(o.town.epoch) {
 		return against, o.town.judge(p.about, from, to, against)
 	}

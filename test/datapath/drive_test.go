@@ -80,7 +80,7 @@ func (b *bench) forget() error {
 	if err := wipe[maps.FragKey, maps.FragValue](m.FragV1); err != nil {
 		return err
 	}
-	return wipe[maps.NATKey, maps.NATValue](m.NatV1)
+	return wipe[maps.NATKey, maps.NATValue](m.NatV2)
 }
 
 // tables compares how many conversations are on record.
@@ -227,10 +227,10 @@ func (b *bench) leased(l lease) uint16 {
 	k := maps.NATKey{Src: maps.AddrFrom(l.own.addr), Dst: maps.AddrFrom(l.peer.addr), Sport: swap(l.own.port), Dport: swap(l.peer.port),
 		Proto: l.proto, Dir: maps.NATForward}
 	var v maps.NATValue
-	if b.town.e.Maps.NatV1.Lookup(k, &v) != nil {
+	if b.town.e.Maps.NatV2.Lookup(k, &v) != nil {
 		return 0
 	}
-	return swap(v.Port)
+	return swap(v.Sport)
 }
 
 func swap(n uint16) uint16 { return n<<8 | n>>8 }

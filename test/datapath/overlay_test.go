@@ -8,6 +8,23 @@ import (
 // forWorkloads are the identities that a node may claim for one whose row has not come.
 func forWorkloads(id uint32) bool { return id == 3 || id == 5 || id >= 100 && id < 1<<24 }
 
+// outside are identities of nobody in the cluster, that a node may say on behalf of a service's client.
+func outside(id uint32) bool { return id == 2 || id == 9 || id == 10 }
+
+// itself says whether an identity is a node's.
+func itself(id uint32) bool { return id == idNode || id == idLabelled }
+
+// client is somebody outside whose packet a node sends on.
+func (o *oracle) client(p *view, who *place) (end, uint8) {
+	switch {
+	case who != nil && (who.role == behind || who.role == nobody || who.gate), p.src.IsMulticast(), p.src.IsLoopback(), p.src.IsUnspecified(), p.src.IsLinkLocalUnicast():
+		return end{}, maps.DropSourceIP
+	case p.v == 0 && (p.src.As4()[0] == 0 || p.src.As4()[0] >= 240):
+		return end{}, maps.DropSourceIP
+	}
+	return end{id: who.id}, 0
+}
+
 // sender is whom to believe a packet out of the tunnel to be from.
 func (o *oracle) sender(p *view, outer bpftest.Outer) (end, uint8) {
 	node := o.exact[outer.From]
@@ -17,6 +34,9 @@ func (o *oracle) sender(p *view, outer bpftest.Outer) (end, uint8) {
 	who := o.exact[p.src]
 	if who == nil {
 		who = o.rangeOf(p.src)
+		if outside(outer.VNI) {
+			return o.client(p, who)
+		}
 		if who.role != behind || who.node != outer.From {
 			return end{}, maps.DropSourceIP
 		}
@@ -29,7 +49,10 @@ func (o *oracle) sender(p *view, outer bpftest.Outer) (end, uint8) {
 		return end{}, maps.DropSourceIP
 	}
 	if who.was != 0 && who.was == outer.VNI && who.id != outer.VNI {
-		return end{id: who.was, leaving: true}, 0
+		return end{id: who.was, leaving: true, next: who.id}, 0
+	}
+	if outside(outer.VNI) && itself(who.id) {
+		return end{id: outer.VNI}, 0
 	}
 	if who.id != outer.VNI && !(outer.VNI == idNode && who.id == idLabelled) {
 		return end{}, maps.DropIdentity

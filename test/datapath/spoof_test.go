@@ -91,7 +91,7 @@ var forgeries = map[string]func(forger) shot{
 		s := g.send(overlay.FromOverlay, g.flow(src, g.of(v, local, self)), nil)
 		who := g.o.exact[src]
 		o := bpftest.Outer{From: who.node, VNI: who.id}
-		for o.VNI == who.id || o.VNI == who.was || o.VNI == idNode && who.id == idLabelled {
+		for o.VNI == who.id || o.VNI == who.was || o.VNI == idNode && who.id == idLabelled || outside(o.VNI) && itself(who.id) {
 			o.VNI = pick(g.r, []uint32{0, 1, 2, 3, 5, 6, 7, 8, 1001, 1002, 2001, 2002, 2003, idStranger, uint32(g.r.IntN(1 << 24))})
 		}
 		s.Outer = &o

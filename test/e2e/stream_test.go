@@ -32,9 +32,15 @@ type stream struct {
 // startStream connects and begins. It ends with the test.
 func startStream(t *testing.T, from *netns.NS, to netip.Addr) *stream {
 	t.Helper()
+	return startStreamAt(t, from, netip.AddrPortFrom(to, workload.EchoPort))
+}
+
+// startStreamAt does so where the echo service has another port.
+func startStreamAt(t *testing.T, from *netns.NS, to netip.AddrPort) *stream {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), yes)
 	defer cancel()
-	c, err := from.DialContext(ctx, "tcp", netip.AddrPortFrom(to, workload.EchoPort).String())
+	c, err := from.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,9 +53,17 @@ func (d *decoder) packet(b []byte, e *model.Event) {
 		SrcEndpoint: r.SrcEp, DstEndpoint: r.DstEp,
 		SrcIdentity: model.IdentityID(r.SrcIdentity), DstIdentity: model.IdentityID(r.DstIdentity),
 		Rule: model.RuleID(r.Rule), IfIndex: r.Ifindex, Len: r.Len, VNI: r.Vni,
-		Src: ip(&r.Src), Dst: ip(&r.Dst), Xlated: ip(&r.Xlated), Tunnel: ip(&r.Tunnel),
+		Src: ip(&r.Src), Dst: ip(&r.Dst), Xlated: ip(&r.Xlated), Tunnel: ip(&r.Tunnel), Front: front(&r),
 		SrcMAC: r.SrcMac, DstMAC: r.DstMac, File: r.File, Line: r.Line, CPU: d.cpu,
 	}
+}
+
+// front is the service of a packet's connection, invalid if there is none.
+func front(r *layout.Event) netip.AddrPort {
+	if a := ip(&r.Front); a.IsValid() {
+		return netip.AddrPortFrom(a, be16(r.FrontPort))
+	}
+	return netip.AddrPort{}
 }
 
 // socket fills e from the record of a socket.

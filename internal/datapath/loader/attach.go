@@ -49,6 +49,8 @@ func (r Role) program(h hook) string {
 		return overlay.ToOverlay
 	case r == Device && ingress:
 		return host.FromNetdev
+	case r == Device:
+		return host.ToNetdev
 	}
 	return ""
 }

@@ -20,6 +20,10 @@ type Options struct {
 	Accounting     bool          // packets and bytes per connection
 	MasqPortMin    uint16        // inclusive
 	MasqPortMax    uint16
+	Services       bool       // services are translated in packets
+	DirectTCP      bool       // backends on other nodes answer clients outside themselves: TCP,
+	DirectUDP      bool       // and UDP
+	Reject         bool       // who asks a service without backends is told so
 	SockHost       bool       // sockets find services in the node's own network namespace only
 	Router4        netip.Addr // the workloads' gateway
 	Router6        netip.Addr
@@ -40,7 +44,8 @@ func (o Options) constants(object string, k Kernel, host uint64) layout.Config {
 		{o.IPv4, layout.ConfigIPv4}, {o.IPv6, layout.ConfigIPv6}, {o.Overlay, layout.ConfigOverlay},
 		{o.Masq4, layout.ConfigMasq4}, {o.Masq6, layout.ConfigMasq6}, {o.Events, layout.ConfigEvents},
 		{o.Trace, layout.ConfigTrace}, {o.Accounting, layout.ConfigAccounting}, {peer, layout.ConfigRedirectPeer},
-		{sock && o.SockHost, layout.ConfigSockHost}, {sock && k.Retval, layout.ConfigRetval},
+		{o.Services, layout.ConfigServices}, {o.DirectTCP, layout.ConfigDSRTCP},
+		{o.DirectUDP, layout.ConfigDSRUDP}, {o.Reject, layout.ConfigReject}, {sock && o.SockHost, layout.ConfigSockHost}, {sock && k.Retval, layout.ConfigRetval},
 	} {
 		if f.on {
 			c.Flags |= f.bit

@@ -3,5 +3,5 @@
 //
 // A caller may rely on this: a write that fails leaves nothing behind that lets more through than before; its error is
 // returned, counted and shown by List. One agent is the only writer of a directory, except for the rows that the
-// datapath writes itself (ct_v1, nat_v1, frag_v1, counters).
+// datapath writes itself (ct_v1, nat_v2, frag_v1, counters).
 package maps

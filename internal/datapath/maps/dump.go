@@ -197,7 +197,7 @@ func natColumns(k *layout.NATKey, v *layout.NATValue, now uint64) []Column {
 		dir = "reverse"
 	}
 	return []Column{{"PROTOCOL", num(t.Proto)}, {"DIRECTION", dir}, {"SOURCE", t.Src.String()},
-		{"DESTINATION", t.Dst.String()}, {"TRANSLATED", t.To.String()}, {"IFINDEX", num(t.IfIndex)},
+		{"DESTINATION", t.Dst.String()}, {"NEW-SOURCE", t.ToSrc.String()}, {"NEW-DESTINATION", t.ToDst.String()},
 		{"AGE", t.Age.Round(time.Second).String()}}
 }
 

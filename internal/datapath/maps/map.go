@@ -31,7 +31,7 @@ const (
 	LBSlot       = "lb_slot_v1"
 	LBSource     = "lb_source_v1"
 	Metrics      = "metrics_v1"
-	NAT          = "nat_v1"
+	NAT          = "nat_v2"
 	Overflow     = "policy_overflow_v1"
 	Policy       = "policy_v1"
 	State        = "state_v1"

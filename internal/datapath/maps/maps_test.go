@@ -249,7 +249,7 @@ func TestDumpEveryMap(t *testing.T) {
 	k := layout.CTKey{Proto: 6}
 	k.Port[0], k.Port[1] = be16(1000), be16(80)
 	must(t, put(m.ct, k, layout.CTValue{Expires: Now() + 60e9, Flags: layout.CTSeenReply}))
-	must(t, put(m.nat, layout.NATKey{Proto: 6, Sport: be16(1000)}, layout.NATValue{Port: be16(10240)}))
+	must(t, put(m.nat, layout.NATKey{Proto: 6, Sport: be16(1000)}, layout.NATValue{Sport: be16(10240)}))
 	must(t, put(m.frag, layout.FragKey{Proto: 17}, layout.FragValue{Sport: be16(53)}))
 	must(t, m.PutFrontend(frontend, Frontend{Service: 1}))
 	must(t, m.PutFrontendAddr(frontend.Addr, FrontendAddr{VIP: true}))
@@ -296,10 +296,11 @@ func TestSweep(t *testing.T) {
 	must(t, put(m.ct, dead, layout.CTValue{Expires: Now() - 1}))
 	nat := func(port uint16, age uint64) {
 		created := Now() - age
-		must(t, put(m.nat, layout.NATKey{Src: layout.AddrFrom(pod), Dst: layout.AddrFrom(peer), Sport: be16(port), Dport: be16(53), Proto: 17},
-			layout.NATValue{Addr: layout.AddrFrom(netip.MustParseAddr("192.0.2.1")), Port: be16(port), Created: created}))
-		must(t, put(m.nat, layout.NATKey{Src: layout.AddrFrom(peer), Dst: layout.AddrFrom(netip.MustParseAddr("192.0.2.1")), Sport: be16(53),
-			Dport: be16(port), Proto: 17, Dir: layout.NATReverse}, layout.NATValue{Addr: layout.AddrFrom(pod), Port: be16(port), Created: created}))
+		own, node, other := layout.AddrFrom(pod), layout.AddrFrom(netip.MustParseAddr("192.0.2.1")), layout.AddrFrom(peer)
+		must(t, put(m.nat, layout.NATKey{Src: own, Dst: other, Sport: be16(port), Dport: be16(53), Proto: 17},
+			layout.NATValue{Src: node, Dst: other, Sport: be16(port), Dport: be16(53), Created: created}))
+		must(t, put(m.nat, layout.NATKey{Src: other, Dst: node, Sport: be16(53), Dport: be16(port), Proto: 17, Dir: layout.NATReverse},
+			layout.NATValue{Src: other, Dst: own, Sport: be16(53), Dport: be16(port), Created: created}))
 	}
 	old := natGrace + 1e9 // a second
 	if Now() <= old {
@@ -334,8 +335,8 @@ func TestSizes(t *testing.T) {
 		ct, nat [2]uint32 // bounds
 	}{
 		{Config{}, 1 << 30, [2]uint32{ctFloor, ctFloor}, [2]uint32{natFloor, natFloor}},
-		{Config{}, 24 << 30, [2]uint32{80_000, 110_000}, [2]uint32{60_000, 80_000}},
-		{Config{CT: 1000}, 24 << 30, [2]uint32{1000, 1000}, [2]uint32{60_000, 80_000}},
+		{Config{}, 24 << 30, [2]uint32{80_000, 110_000}, [2]uint32{50_000, 70_000}},
+		{Config{CT: 1000}, 24 << 30, [2]uint32{1000, 1000}, [2]uint32{50_000, 70_000}},
 		{Config{MemRatio: 1}, 1 << 50, [2]uint32{ctCeiling, ctCeiling}, [2]uint32{natCeiling, natCeiling}},
 	} {
 		all, err := specs()

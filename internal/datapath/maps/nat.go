@@ -8,14 +8,13 @@ import (
 	layout "github.com/hypha-net/hypha/bpf/maps"
 )
 
-// Translation is a row of nat_v1.
+// Translation is a row of nat_v2.
 type Translation struct {
-	Proto    uint8
-	Reverse  bool           // outside -> node port; else workload -> outside
-	Src, Dst netip.AddrPort // of the packet before translation
-	To       netip.AddrPort // forward: the new source; reverse: the new destination
-	IfIndex  uint32         // device it leaves by
-	Age      time.Duration
+	Proto        uint8
+	Reverse      bool           // what comes back; else workload -> outside, or client -> service
+	Src, Dst     netip.AddrPort // of the packet before translation,
+	ToSrc, ToDst netip.AddrPort // and after
+	Age          time.Duration
 }
 
 // Translations calls fn for every row until it says false.
@@ -29,7 +28,7 @@ func translationFrom(k *layout.NATKey, v *layout.NATValue, now uint64) Translati
 		return netip.AddrPortFrom(netip.AddrFrom16(a.B).Unmap(), be16(port))
 	}
 	return Translation{Proto: k.Proto, Reverse: k.Dir == layout.NATReverse, Src: ap(k.Src, k.Sport),
-		Dst: ap(k.Dst, k.Dport), To: ap(v.Addr, v.Port), IfIndex: v.Ifindex, Age: time.Duration(now - v.Created)}
+		Dst: ap(k.Dst, k.Dport), ToSrc: ap(v.Src, v.Sport), ToDst: ap(v.Dst, v.Dport), Age: time.Duration(now - v.Created)}
 }
 
 // natGrace is how old a translation must be before the lack of its connection counts.
@@ -46,7 +45,7 @@ func (m *Maps) SweepTranslations() (Swept, error) {
 	var failed error
 	s, err := sweep(m.nat, func(now uint64) func(*layout.NATKey, *layout.NATValue) bool {
 		return func(k *layout.NATKey, v *layout.NATValue) bool {
-			if now < v.Created+natGrace {
+			if now < v.Created+natGrace || hairpin(k, v) {
 				return false
 			}
 			ck := connectionOf(k, v)
@@ -63,13 +62,18 @@ func (m *Maps) SweepTranslations() (Swept, error) {
 	return s, err
 }
 
-// connectionOf is the key of the connection to which a translation belongs.
+// hairpin says whether a workload reached itself by way of a service: of that no connection is on record, so the table's own
+// replacement has to do.
+func hairpin(k *layout.NATKey, v *layout.NATValue) bool { return k.Src == v.Dst }
+
+// connectionOf is the key of the connection to which a translation belongs: between who began it, under their own address, and
+// the backend or whoever is outside.
 func connectionOf(k *layout.NATKey, v *layout.NATValue) layout.CTKey {
-	pod, podPort, peer, peerPort := k.Src, k.Sport, k.Dst, k.Dport
+	client, clientPort, peer, peerPort := k.Src, k.Sport, v.Dst, v.Dport
 	if k.Dir == layout.NATReverse {
-		pod, podPort, peer, peerPort = v.Addr, v.Port, k.Src, k.Sport
+		client, clientPort, peer, peerPort = v.Dst, v.Dport, k.Src, k.Sport
 	}
-	high := bytes.Compare(pod.B[:], peer.B[:]) > 0
+	high := bytes.Compare(client.B[:], peer.B[:]) > 0
 	var asker uint8
 	switch k.Proto {
 	case protoICMP, protoICMP6:
@@ -81,7 +85,7 @@ func connectionOf(k *layout.NATKey, v *layout.NATValue) layout.CTKey {
 			asker = 1
 		}
 	}
-	c := layout.CTKey{Addr: [2]layout.Addr{pod, peer}, Port: [2]uint16{podPort, peerPort}, Proto: k.Proto, Asker: asker}
+	c := layout.CTKey{Addr: [2]layout.Addr{client, peer}, Port: [2]uint16{clientPort, peerPort}, Proto: k.Proto, Asker: asker}
 	if high {
 		c.Addr[0], c.Addr[1] = c.Addr[1], c.Addr[0]
 		c.Port[0], c.Port[1] = c.Port[1], c.Port[0]

@@ -20,7 +20,7 @@ type Config struct {
 	Dir      string  // of the pins, in bpffs; made if absent
 	MemRatio float64 // part of the memory for derived sizes, default DefaultRatio
 	CT       uint32  // rows of ct_v1
-	NAT      uint32  // rows of nat_v1
+	NAT      uint32  // rows of nat_v2
 	Policy   uint32  // rows of policy_v1 and of policy_overflow_v1
 	IPCache  uint32  // rows of ipcache_exact_v1 and of ipcache_v1
 	Services uint32  // rows of lb_frontend_v1, from which the other maps of services follow

@@ -64,8 +64,8 @@ func TestQuiesceWaitsForRunningPrograms(t *testing.T) {
 		must(t, state.Lookup(uint32(0), &v))
 		return v
 	}
-	caught := 0
-	for range 20 {
+	caught, tries := 0, 0
+	for ; caught < 5 && tries < 2000; tries++ { // on a busy machine this test may look too late
 		must(t, state.Put(uint32(0), [8]byte{}))
 		done := make(chan error, 1)
 		go func() {
@@ -86,9 +86,8 @@ func TestQuiesceWaitsForRunningPrograms(t *testing.T) {
 		}
 	}
 	if caught == 0 {
-		t.Fatal("the program was never seen running")
+		t.Fatalf("the program was never seen running, of %d times", tries)
 	}
-	t.Logf("caught running %d of 20 times", caught)
 }
 
 func BenchmarkQuiesce(b *testing.B) {

@@ -32,7 +32,8 @@ type Config struct {
 // AllOn are all flags of a configuration, AllOff none but the two IP versions.
 const (
 	AllOn = maps.ConfigIPv4 | maps.ConfigIPv6 | maps.ConfigOverlay | maps.ConfigMasq4 | maps.ConfigMasq6 |
-		maps.ConfigEvents | maps.ConfigTrace | maps.ConfigAccounting | maps.ConfigRedirectPeer | maps.ConfigSockHost | maps.ConfigRetval
+		maps.ConfigEvents | maps.ConfigTrace | maps.ConfigAccounting | maps.ConfigRedirectPeer | maps.ConfigSockHost | maps.ConfigRetval |
+		maps.ConfigServices | maps.ConfigReject | maps.ConfigDSRTCP | maps.ConfigDSRUDP
 	AllOff = maps.ConfigIPv4 | maps.ConfigIPv6
 )
 
@@ -123,7 +124,7 @@ func (e *Env) shared() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		"class_v1": m.ClassV1, "ct_v1": m.CtV1, "devices_v1": m.DevicesV1, "endpoints_v1": m.EndpointsV1,
 		"event_count_v1": m.EventCountV1, "events_v1": m.EventsV1, "frag_v1": m.FragV1,
-		"ipcache_exact_v1": m.IpcacheExactV1, "ipcache_v1": m.IpcacheV1, "ipcache_was_v1": m.IpcacheWasV1, "metrics_v1": m.MetricsV1, "nat_v1": m.NatV1,
+		"ipcache_exact_v1": m.IpcacheExactV1, "ipcache_v1": m.IpcacheV1, "ipcache_was_v1": m.IpcacheWasV1, "metrics_v1": m.MetricsV1, "nat_v2": m.NatV2,
 		"lb_address_v1": m.LbAddressV1, "lb_affinity_v1": m.LbAffinityV1, "lb_frontend_v1": m.LbFrontendV1,
 		"lb_maglev_v1": m.LbMaglevV1, "lb_member_v1": m.LbMemberV1, "lb_reverse_v1": m.LbReverseV1, "lb_slot_v1": m.LbSlotV1,
 		"lb_source_v1":       m.LbSourceV1,
@@ -137,7 +138,7 @@ func Objects() map[string]func() (*ebpf.CollectionSpec, error) {
 }
 
 var objectOf = map[string]string{
-	pod.FromPod: "pod", pod.ToPod: "pod", overlay.FromOverlay: "overlay", overlay.ToOverlay: "overlay", host.FromNetdev: "host",
+	pod.FromPod: "pod", pod.ToPod: "pod", overlay.FromOverlay: "overlay", overlay.ToOverlay: "overlay", host.FromNetdev: "host", host.ToNetdev: "host",
 }
 
 // Prog is a program by name (pod.FromPod and so on). Its object is loaded when first asked for.

@@ -620,7 +620,7 @@ type AdminClient interface {
 	// replaced. AlreadyExists says who has the frontend or the number.
 	UpdateService(context.Context, *connect.Request[v1.UpdateServiceRequest]) (*connect.Response[v1.UpdateServiceResponse], error)
 	DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error)
-	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v1 or frag_v1. InvalidArgument for others.
+	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v2 or frag_v1. InvalidArgument for others.
 	FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error)
 	KVGet(context.Context, *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error)
 	KVSet(context.Context, *connect.Request[v1.KVSetRequest]) (*connect.Response[v1.KVSetResponse], error)
@@ -828,7 +828,7 @@ type AdminHandler interface {
 	// replaced. AlreadyExists says who has the frontend or the number.
 	UpdateService(context.Context, *connect.Request[v1.UpdateServiceRequest]) (*connect.Response[v1.UpdateServiceResponse], error)
 	DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error)
-	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v1 or frag_v1. InvalidArgument for others.
+	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v2 or frag_v1. InvalidArgument for others.
 	FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error)
 	KVGet(context.Context, *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error)
 	KVSet(context.Context, *connect.Request[v1.KVSetRequest]) (*connect.Response[v1.KVSetResponse], error)
