@@ -2,8 +2,8 @@ package host_test
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -259,7 +259,7 @@ func TestServiceRemoteBackend(t *testing.T) {
 		in.SrcPort++
 		node := &bpftest.Outer{From: bpftest.Node2[0], VNI: bpftest.IDRemoteNode}
 		verdict, _, _, err = c.RunPacket(overlay.FromOverlay, bpftest.Packet{Frame: c.build(in, "S"), IfIndex: c.tunnel, Outer: node})
-		if got := bpftest.Drops(c.Events()); verdict != bpftest.Drop || fmt.Sprint(got) != fmt.Sprint([]uint8{maps.DropPolicy}) || err != nil {
+		if got := bpftest.Drops(c.Events()); verdict != bpftest.Drop || !slices.Equal(got, []uint8{maps.DropPolicy}) || err != nil {
 			t.Errorf("the node itself: verdict %d, drops %v, %v", verdict, got, err)
 		}
 	})

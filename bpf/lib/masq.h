@@ -8,24 +8,27 @@
 /* The packet leaves under p->xlated: fills p->xlated_port. */
 static __noinline int nat_forward(struct __sk_buff *skb, struct pkt *p)
 {
-	struct nat_value *v, new = {.src = p->xlated, .dst = p->t.dst};
-	struct nat_key k;
+	struct nat_value *v, *new = &p->nat_to;
+	struct nat_key *k = &p->nat;
 
 	if (!nat_speaks(&p->t))
 		return fail(p, DROP_NAT_PROTOCOL, FILE_NAT, __LINE__);
-	nat_key_from(&p->t, &k, NAT_FORWARD);
-	new.sport = k.sport;
-	new.dport = k.dport;
-	v = bpf_map_lookup_elem(&nat_v2, &k);
+	nat_key_from(&p->t, k, NAT_FORWARD);
+	new->src = p->xlated;
+	new->dst = k->dst;
+	new->sport = k->sport;
+	new->dport = k->dport;
+	new->slots = 0;
+	v = bpf_map_lookup_elem(&nat_v2, k);
 	if (v && addr_eq(&v->src, &p->xlated)) {
-		new.sport = v->sport; /* a pair torn in half is mended under its old port, if that is still free */
-		if (nat_paired(&k, v))
+		new->sport = v->sport; /* a pair torn in half is mended under its old port, if that is still free */
+		if (nat_paired(k, v))
 			goto found;
 	}
-	if (nat_lease(skb, &k, &new))
+	if (nat_lease(skb, k, new))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_NAT, __LINE__);
 found:
-	p->xlated_port = new.sport;
+	p->xlated_port = new->sport;
 	return 0;
 }
 

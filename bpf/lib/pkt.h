@@ -5,6 +5,7 @@
 #pragma once
 
 #include "../maps/ct.h"
+#include "../maps/nat.h"
 #include "../maps/node.h"
 #include "../maps/scratch.h"
 #include "addr.h"
@@ -127,6 +128,9 @@ struct pkt {
 	bool one_way; /* for a service on another node, which answers the client itself */
 	bool passing; /* the sender is about to be somebody else, `becomes`: no verdict about it is kept */
 	struct clock clock; /* not of the packet: see pkt_now */
+	/* Room for those who translate, so that they need less of the stack. Not cleared. */
+	struct nat_key nat;
+	struct nat_value nat_to;
 };
 
 _Static_assert(sizeof(struct pkt) <= sizeof(struct scratch), "struct pkt outgrew the scratch row");

@@ -186,7 +186,7 @@ static __always_inline int svc_hairpin(struct __sk_buff *skb, struct pkt *p, str
 }
 
 /* Puts a new flow on record. The packet has its backend's address already; `new` is without the source it leaves under. */
-static __noinline int svc_record(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new)
+static __always_inline int svc_record(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new)
 {
 	int err;
 
@@ -268,8 +268,8 @@ static __always_inline int svc_translate(struct __sk_buff *skb, struct pkt *p)
 {
 	const struct tuple *t = svc_tuple(p);
 	__u32 *row = bpf_map_lookup_elem(&lb_address_v1, &t->dst), flags;
-	struct nat_value *v, to = {};
-	struct nat_key k;
+	struct nat_value *v, *to = &p->nat_to;
+	struct nat_key *k = &p->nat;
 	int err;
 
 	if (!row)
@@ -277,31 +277,31 @@ static __always_inline int svc_translate(struct __sk_buff *skb, struct pkt *p)
 	flags = *row;
 	if (!proto_has_ports(t->proto))
 		return svc_nobody(p, flags);
-	nat_key_from(t, &k, NAT_FORWARD);
-	v = bpf_map_lookup_elem(&nat_v2, &k);
+	nat_key_from(t, k, NAT_FORWARD);
+	v = bpf_map_lookup_elem(&nat_v2, k);
 	/* Masquerade keeps the destination: such a row is from before there was a service. */
-	if (v && ((addr_eq(&v->dst, &k.dst) && v->dport == k.dport) || !nat_paired(&k, v)))
+	if (v && ((addr_eq(&v->dst, &k->dst) && v->dport == k->dport) || !nat_paired(k, v)))
 		v = NULL;
 	if (v && (p->flags & PKT_F_ERROR || (t->proto == PROTO_TCP && !ct_opens(p)))) {
-		to = *v;
+		*to = *v;
 	} else {
-		err = svc_choose(p, flags, v, &to);
+		err = svc_choose(p, flags, v, to);
 		if (err <= 0)
 			return err;
 	}
-	if (!svc_writable(t, &to))
+	if (!svc_writable(t, to))
 		return fail(p, DROP_NAT_PROTOCOL, FILE_SERVICE, __LINE__);
 	p->service = true;
-	p->front = k.dst;
-	p->front_port = k.dport;
-	err = nat_to(skb, p, &to.dst, to.dport);
-	if (!err && !to.created)
-		err = svc_record(skb, p, &k, &to);
+	p->front = k->dst;
+	p->front_port = k->dport;
+	err = nat_to(skb, p, &to->dst, to->dport);
+	if (!err && !to->created)
+		err = svc_record(skb, p, k, to);
 	if (err)
 		return err;
-	if (!addr_eq(&to.src, &k.src)) {
-		p->xlated = to.src;
-		p->xlated_port = to.sport;
+	if (!addr_eq(&to->src, &k->src)) {
+		p->xlated = to->src;
+		p->xlated_port = to->sport;
 	}
 	return SVC_SENT;
 }

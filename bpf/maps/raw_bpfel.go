@@ -490,7 +490,7 @@ const (
 
 type rawScratch struct {
 	_    structs.HostLayout
-	Word [64]uint64
+	Word [80]uint64
 }
 
 type rawSockEvent struct {

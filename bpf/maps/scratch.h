@@ -7,7 +7,7 @@
 #include "../lib/bpf.h"
 
 struct scratch {
-	__u64 word[64];
+	__u64 word[80];
 };
 
 struct {

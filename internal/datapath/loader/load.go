@@ -44,9 +44,9 @@ type Loader struct {
 	mu    sync.Mutex
 	progs map[string]*ebpf.Program
 	ids   map[string]ebpf.ProgramID // of progs: the kernel is asked once, not at every look at an attachment
-	held  map[string]link.Link // attached links, by pin
-	kept  string               // what the names of this loader's pinned programs begin with; "": none are pinned
-	host  uint64               // cookie of the node's network namespace, for programs of sockets
+	held  map[string]link.Link      // attached links, by pin
+	kept  string                    // what the names of this loader's pinned programs begin with; "": none are pinned
+	host  uint64                    // cookie of the node's network namespace, for programs of sockets
 }
 
 // New loads the programs. Nothing is attached yet, and what is attached stays as it is until Adopt or Attach*.
