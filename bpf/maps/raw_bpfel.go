@@ -222,6 +222,13 @@ const (
 	rawEventTypeEVENT_TRACE_SOCK     rawEventType = 7
 )
 
+type rawFamily uint32
+
+const (
+	rawFamilyFAMILY_IPV4 rawFamily = 2
+	rawFamilyFAMILY_IPV6 rawFamily = 10
+)
+
 type rawFragKey struct {
 	_     structs.HostLayout
 	Src   rawAddr
@@ -477,6 +484,28 @@ const (
 	rawPolicyVerdictVERDICT_F_AUDIT  rawPolicyVerdict = 128
 )
 
+type rawPrefilterFlags uint32
+
+const (
+	rawPrefilterFlagsPREFILTER_F_EXACT   rawPrefilterFlags = 1
+	rawPrefilterFlagsPREFILTER_F_PREFIX4 rawPrefilterFlags = 2
+	rawPrefilterFlagsPREFILTER_F_PREFIX6 rawPrefilterFlags = 4
+)
+
+type rawPrefilterKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Family    uint32
+	Addr      rawAddr
+}
+
+type rawPrefilterState struct {
+	_        structs.HostLayout
+	Revision uint64
+	Flags    uint32
+	Pad      uint32
+}
+
 type rawScratch struct {
 	_    structs.HostLayout
 	Word [48]uint64
@@ -597,6 +626,10 @@ const (
 	rawMapNatV1            = "nat_v1"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
 	rawMapPolicyV1         = "policy_v1"
+	rawMapPrefilterCountV1 = "prefilter_count_v1"
+	rawMapPrefilterExactV1 = "prefilter_exact_v1"
+	rawMapPrefilterStateV1 = "prefilter_state_v1"
+	rawMapPrefilterV1      = "prefilter_v1"
 	rawMapScratchV1        = "scratch_v1"
 	rawMapStateV1          = "state_v1"
 )
@@ -671,6 +704,10 @@ type rawMapSpecs struct {
 	NatV1            *ebpf.MapSpec `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.MapSpec `ebpf:"policy_v1"`
+	PrefilterCountV1 *ebpf.MapSpec `ebpf:"prefilter_count_v1"`
+	PrefilterExactV1 *ebpf.MapSpec `ebpf:"prefilter_exact_v1"`
+	PrefilterStateV1 *ebpf.MapSpec `ebpf:"prefilter_state_v1"`
+	PrefilterV1      *ebpf.MapSpec `ebpf:"prefilter_v1"`
 	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
 	StateV1          *ebpf.MapSpec `ebpf:"state_v1"`
 }
@@ -723,6 +760,10 @@ type rawMaps struct {
 	NatV1            *ebpf.Map `ebpf:"nat_v1"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.Map `ebpf:"policy_v1"`
+	PrefilterCountV1 *ebpf.Map `ebpf:"prefilter_count_v1"`
+	PrefilterExactV1 *ebpf.Map `ebpf:"prefilter_exact_v1"`
+	PrefilterStateV1 *ebpf.Map `ebpf:"prefilter_state_v1"`
+	PrefilterV1      *ebpf.Map `ebpf:"prefilter_v1"`
 	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
 	StateV1          *ebpf.Map `ebpf:"state_v1"`
 }
@@ -751,6 +792,10 @@ func (m *rawMaps) Close() error {
 		m.NatV1,
 		m.PolicyOverflowV1,
 		m.PolicyV1,
+		m.PrefilterCountV1,
+		m.PrefilterExactV1,
+		m.PrefilterStateV1,
+		m.PrefilterV1,
 		m.ScratchV1,
 		m.StateV1,
 	)

@@ -34,7 +34,12 @@ const (
 	NAT          = "nat_v1"
 	Overflow     = "policy_overflow_v1"
 	Policy       = "policy_v1"
+	Prefilter    = "prefilter_v1"
 	State        = "state_v1"
+
+	PrefilterCount = "prefilter_count_v1"
+	PrefilterExact = "prefilter_exact_v1"
+	PrefilterState = "prefilter_state_v1"
 )
 
 // ErrFull says that a map has no room for a row. Nothing was opened by the failed write.

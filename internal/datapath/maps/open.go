@@ -24,6 +24,7 @@ type Config struct {
 	Policy   uint32  // rows of policy_v1 and of policy_overflow_v1
 	IPCache  uint32  // rows of ipcache_exact_v1 and of ipcache_v1
 	Services uint32  // rows of lb_frontend_v1, from which the other maps of services follow
+	Denied   uint32  // rows of prefilter_exact_v1 and of prefilter_v1
 	Ring     uint32  // bytes of one CPU's event ring, a power of two, default DefaultRing
 }
 
@@ -44,6 +45,8 @@ type Maps struct {
 	policy, state                                           *handle
 
 	lbAddress, lbAffinity, lbFrontend, lbMaglev, lbMember, lbReverse, lbSlot, lbSource *handle
+
+	deniedExact, deniedLPM, prefilterCount, prefilterState *handle
 
 	stateMu    sync.Mutex                             // one change of state_v1 at a time
 	endpointMu sync.Mutex                             // one writer of endpoints_v1 at a time
@@ -107,7 +110,8 @@ func (m *Maps) name() {
 		Events: &m.events, Frag: &m.frag, IPCacheExact: &m.ipExact, IPCache: &m.ipLPM, IPCacheWas: &m.ipWas, Metrics: &m.metrics,
 		LBAddress: &m.lbAddress, LBAffinity: &m.lbAffinity, LBFrontend: &m.lbFrontend, LBMaglev: &m.lbMaglev,
 		LBMember: &m.lbMember, LBReverse: &m.lbReverse, LBSlot: &m.lbSlot, LBSource: &m.lbSource,
-		NAT: &m.nat, Overflow: &m.overflow, Policy: &m.policy, State: &m.state,
+		NAT: &m.nat, Overflow: &m.overflow, Policy: &m.policy, Prefilter: &m.deniedLPM, PrefilterCount: &m.prefilterCount,
+		PrefilterExact: &m.deniedExact, PrefilterState: &m.prefilterState, State: &m.state,
 	} {
 		*f = m.byName[name]
 	}
