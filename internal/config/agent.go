@@ -38,6 +38,7 @@ type Agent struct {
 	DirectNodes bool     `koanf:"auto-direct-node-routes"`
 	Devices     []string `koanf:"devices"`
 	MTU         int      `koanf:"mtu"`
+	Prefilter   bool     `koanf:"enable-xdp-prefilter"`
 
 	IPv4Pool     string   `koanf:"ipv4-pool"`
 	IPv4PoolMask int      `koanf:"ipv4-pool-mask-size"`
@@ -71,6 +72,7 @@ type Agent struct {
 	NATMax         uint32        `koanf:"bpf-nat-global-max"`
 	PolicyMax      uint32        `koanf:"bpf-policy-map-max"`
 	IPCacheMax     uint32        `koanf:"bpf-ipcache-max"`
+	PrefilterMax   uint32        `koanf:"bpf-prefilter-max"`
 	EventRing      uint32        `koanf:"bpf-events-ring-size"`
 	EventsDrop     bool          `koanf:"bpf-events-enabled"`
 	EventsTrace    bool          `koanf:"bpf-events-trace-enabled"`
@@ -140,6 +142,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Bool("auto-direct-node-routes", false, "native mode: install routes to the other nodes' workloads")
 	f.StringSlice("devices", nil, "outside devices, trailing + is a wildcard (default: with a default route or a node address)")
 	f.Int("mtu", 0, "MTU of workload devices (default: from the underlay and the mode)")
+	f.Bool("enable-xdp-prefilter", true, "let the command prefilter deny sources, in XDP at the outside devices; nothing is attached while none is denied")
 
 	f.String("ipv4-pool", "10.0.0.0/8", "range from which every node takes a part for its workloads")
 	f.Int("ipv4-pool-mask-size", 24, "size of a node's part")
@@ -174,6 +177,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Uint32("bpf-nat-global-max", 0, "rows of the masquerade table (default: from memory)")
 	f.Uint32("bpf-policy-map-max", 0, "rows of the policy map (default: from memory)")
 	f.Uint32("bpf-ipcache-max", 0, "rows of the address map (default: from memory)")
+	f.Uint32("bpf-prefilter-max", 131072, "how many addresses, and as many prefixes, the prefilter has room for")
 	f.Uint32("bpf-events-ring-size", 1<<20, "bytes of each CPU's event ring, a power of two")
 	f.Bool("bpf-events-enabled", true, "report drops and policy verdicts")
 	f.Bool("bpf-events-trace-enabled", true, "report forwarded packets, aggregated")
