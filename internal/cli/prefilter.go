@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -91,7 +90,7 @@ func (e *env) given(cmd *cobra.Command, v *cidrFlags) ([]string, error) {
 }
 
 func (e *env) cidrFile(name string) ([]string, error) {
-	var from io.Reader = e.Stdin
+	from := e.Stdin
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
