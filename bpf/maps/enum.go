@@ -40,7 +40,6 @@ const (
 
 // Flags of PrefilterState, and numbers of PrefilterKey.Family.
 const (
-	PrefilterExact   = uint32(rawPrefilterFlagsPREFILTER_F_EXACT)
 	PrefilterPrefix4 = uint32(rawPrefilterFlagsPREFILTER_F_PREFIX4)
 	PrefilterPrefix6 = uint32(rawPrefilterFlagsPREFILTER_F_PREFIX6)
 

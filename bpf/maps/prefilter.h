@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
-/* Sources that are dropped before anything else: whole addresses in a hash, prefixes in a trie, neither of them asked while
- * it has nothing to say. */
+/* Sources that are dropped before anything else: whole addresses in a hash, prefixes in a trie. Neither of them is asked, nor
+ * takes memory, while it has nothing to say. */
 #pragma once
 
 #include "../lib/addr.h"
@@ -9,9 +9,8 @@
 #include "event.h"
 
 enum prefilter_flags {
-	PREFILTER_F_EXACT = 1 << 0, /* there are rows in prefilter_exact_v1 */
-	PREFILTER_F_PREFIX4 = 1 << 1, /* there are IPv4 prefixes in prefilter_v1 */
-	PREFILTER_F_PREFIX6 = 1 << 2,
+	PREFILTER_F_PREFIX4 = 1 << 0, /* there are IPv4 prefixes in prefilter_v1 */
+	PREFILTER_F_PREFIX6 = 1 << 1,
 };
 
 struct prefilter_state {
@@ -28,12 +27,20 @@ struct {
 	__uint(max_entries, 1);
 } prefilter_state_v1 SEC(".maps");
 
-struct {
+struct prefilter_set {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct addr);
 	__type(value, __u8);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 1);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
+};
+
+/* Key 0 is the hash, of a size that fits what is in it: a hash pays for its size in advance. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(key_size, sizeof(__u32));
+	__uint(max_entries, 1);
+	__array(values, struct prefilter_set);
 } prefilter_exact_v1 SEC(".maps");
 
 /* The family keeps ::/0 from being all of IPv4 too. */
@@ -47,7 +54,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__type(key, struct prefilter_key);
 	__type(value, __u8);
-	__uint(max_entries, 131072);
+	__uint(max_entries, 1048576);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } prefilter_v1 SEC(".maps");
 

@@ -487,9 +487,8 @@ const (
 type rawPrefilterFlags uint32
 
 const (
-	rawPrefilterFlagsPREFILTER_F_EXACT   rawPrefilterFlags = 1
-	rawPrefilterFlagsPREFILTER_F_PREFIX4 rawPrefilterFlags = 2
-	rawPrefilterFlagsPREFILTER_F_PREFIX6 rawPrefilterFlags = 4
+	rawPrefilterFlagsPREFILTER_F_PREFIX4 rawPrefilterFlags = 1
+	rawPrefilterFlagsPREFILTER_F_PREFIX6 rawPrefilterFlags = 2
 )
 
 type rawPrefilterKey struct {

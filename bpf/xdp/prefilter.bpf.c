@@ -24,13 +24,12 @@ static __always_inline bool denied(const struct addr *src, enum family family)
 {
 	__u32 zero = 0, prefixes = family == FAMILY_IPV4 ? PREFILTER_F_PREFIX4 : PREFILTER_F_PREFIX6;
 	struct prefilter_state *state = bpf_map_lookup_elem(&prefilter_state_v1, &zero);
+	void *exact = bpf_map_lookup_elem(&prefilter_exact_v1, &zero);
 	struct prefilter_key k = {.prefixlen = 32 + 128, .family = family};
 
-	if (!state)
-		return false;
-	if (state->flags & PREFILTER_F_EXACT && bpf_map_lookup_elem(&prefilter_exact_v1, src))
+	if (exact && bpf_map_lookup_elem(exact, src))
 		return true;
-	if (!(state->flags & prefixes))
+	if (!state || !(state->flags & prefixes))
 		return false;
 	k.addr = *src;
 	return bpf_map_lookup_elem(&prefilter_v1, &k);

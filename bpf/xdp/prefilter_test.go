@@ -6,6 +6,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
 	"github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/xdp"
 	"github.com/hypha-net/hypha/internal/testutil/bpftest"
@@ -16,11 +19,11 @@ import (
 func deny(t *testing.T, e *bpftest.Env, cidrs ...string) {
 	t.Helper()
 	state := maps.PrefilterState{Revision: 1}
+	var exact []maps.Addr
 	for _, c := range cidrs {
 		switch p := netip.MustParsePrefix(c); {
 		case p.IsSingleIP():
-			state.Flags |= maps.PrefilterExact
-			e.Put(e.Maps.PrefilterExactV1, maps.AddrFrom(p.Addr()), uint8(0))
+			exact = append(exact, maps.AddrFrom(p.Addr()))
 		case p.Addr().Is4():
 			state.Flags |= maps.PrefilterPrefix4
 			e.Put(e.Maps.PrefilterV1, maps.PrefilterKeyFrom(p), uint8(0))
@@ -30,6 +33,23 @@ func deny(t *testing.T, e *bpftest.Env, cidrs ...string) {
 		}
 	}
 	e.Put(e.Maps.PrefilterStateV1, uint32(0), state)
+	if len(exact) > 0 {
+		denyAddrs(t, e, exact)
+	}
+}
+
+// denyAddrs puts a hash of these addresses, of a size of its own, where the program looks for one.
+func denyAddrs(t *testing.T, e *bpftest.Env, addrs []maps.Addr) {
+	t.Helper()
+	set, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 16, ValueSize: 1, MaxEntries: 64, Flags: unix.BPF_F_NO_PREALLOC})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = set.Close() }()
+	for _, a := range addrs {
+		e.Put(set, a, uint8(0))
+	}
+	e.Put(e.Maps.PrefilterExactV1, uint32(0), set)
 }
 
 // from is a frame that an address sent to the node.
@@ -179,16 +199,16 @@ func TestPrefilterWithoutLinkLayer(t *testing.T) {
 	run(t, e, xdp.PrefilterL3, odd, false)
 }
 
-// The trie is not asked for what the state says it does not have: that is what keeps it off the way.
+// The trie is not asked for what the state says it does not have: that keeps it out of the way.
 func TestPrefilterState(t *testing.T) {
 	e := bpftest.Load(t, bpftest.Config{Devices: 1})
 	deny(t, e, "203.0.113.7/32", "198.51.100.0/24", "2001:db8:7::/48")
-	frames := map[uint32][]byte{maps.PrefilterExact: from("203.0.113.7"), maps.PrefilterPrefix4: from("198.51.100.9"), maps.PrefilterPrefix6: from("2001:db8:7::7")}
-	for _, flags := range []uint32{0, maps.PrefilterExact, maps.PrefilterPrefix4, maps.PrefilterPrefix6,
-		maps.PrefilterExact | maps.PrefilterPrefix4 | maps.PrefilterPrefix6} {
+	frames := map[uint32][]byte{maps.PrefilterPrefix4: from("198.51.100.9"), maps.PrefilterPrefix6: from("2001:db8:7::7")}
+	for _, flags := range []uint32{0, maps.PrefilterPrefix4, maps.PrefilterPrefix6, maps.PrefilterPrefix4 | maps.PrefilterPrefix6} {
 		e.Put(e.Maps.PrefilterStateV1, uint32(0), maps.PrefilterState{Flags: flags})
 		for bit, frame := range frames {
 			run(t, e, xdp.Prefilter, frame, flags&bit != 0)
 		}
+		run(t, e, xdp.Prefilter, from("203.0.113.7"), true) // addresses are there or not
 	}
 }

@@ -230,7 +230,7 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 		return err
 	}
 	a.maps, err = maps.Open(maps.Config{Dir: a.paths.Maps(), MemRatio: a.cfg.MapRatio, CT: a.cfg.CTMax, NAT: a.cfg.NATMax,
-		Policy: a.cfg.PolicyMax, IPCache: a.cfg.IPCacheMax, Services: a.cfg.LBMax, Denied: a.cfg.PrefilterMax, Ring: a.cfg.EventRing}, maps.Deps{Log: a.log.With("part", "maps")})
+		Policy: a.cfg.PolicyMax, IPCache: a.cfg.IPCacheMax, Services: a.cfg.LBMax, Ring: a.cfg.EventRing}, maps.Deps{Log: a.log.With("part", "maps")})
 	if err != nil {
 		return err
 	}

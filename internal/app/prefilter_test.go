@@ -98,7 +98,7 @@ func TestDenialsRestore(t *testing.T) {
 		check(next(), 3, want...)
 
 		// The agent that wrote the file did not come to write the rows.
-		if err := m.DeleteDenied([]netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}); err != nil {
+		if err := m.Deny(nil, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, nil); err != nil {
 			return err
 		}
 		d = next()

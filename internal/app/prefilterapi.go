@@ -76,7 +76,7 @@ func (a *Agent) changePrefilter(cidrs []string, step func(prefilter.List, []neti
 	case errors.Is(err, prefilter.ErrAbsent):
 		err = connect.NewError(connect.CodeNotFound, err)
 	case errors.Is(err, maps.ErrFull) && !errors.Is(err, errNotYet):
-		err = fail(connect.CodeResourceExhausted, "%w: raise bpf-prefilter-max and restart the agent", err)
+		err = connect.NewError(connect.CodeResourceExhausted, err)
 	case connect.CodeOf(err) == connect.CodeUnknown:
 		err = connect.NewError(connect.CodeInternal, err)
 	}

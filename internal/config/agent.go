@@ -72,7 +72,6 @@ type Agent struct {
 	NATMax         uint32        `koanf:"bpf-nat-global-max"`
 	PolicyMax      uint32        `koanf:"bpf-policy-map-max"`
 	IPCacheMax     uint32        `koanf:"bpf-ipcache-max"`
-	PrefilterMax   uint32        `koanf:"bpf-prefilter-max"`
 	EventRing      uint32        `koanf:"bpf-events-ring-size"`
 	EventsDrop     bool          `koanf:"bpf-events-enabled"`
 	EventsTrace    bool          `koanf:"bpf-events-trace-enabled"`
@@ -177,7 +176,6 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Uint32("bpf-nat-global-max", 0, "rows of the masquerade table (default: from memory)")
 	f.Uint32("bpf-policy-map-max", 0, "rows of the policy map (default: from memory)")
 	f.Uint32("bpf-ipcache-max", 0, "rows of the address map (default: from memory)")
-	f.Uint32("bpf-prefilter-max", 131072, "how many addresses, and as many prefixes, the prefilter has room for")
 	f.Uint32("bpf-events-ring-size", 1<<20, "bytes of each CPU's event ring, a power of two")
 	f.Bool("bpf-events-enabled", true, "report drops and policy verdicts")
 	f.Bool("bpf-events-trace-enabled", true, "report forwarded packets, aggregated")

@@ -24,7 +24,6 @@ type Config struct {
 	Policy   uint32  // rows of policy_v1 and of policy_overflow_v1
 	IPCache  uint32  // rows of ipcache_exact_v1 and of ipcache_v1
 	Services uint32  // rows of lb_frontend_v1, from which the other maps of services follow
-	Denied   uint32  // rows of prefilter_exact_v1 and of prefilter_v1
 	Ring     uint32  // bytes of one CPU's event ring, a power of two, default DefaultRing
 }
 
@@ -47,6 +46,7 @@ type Maps struct {
 	lbAddress, lbAffinity, lbFrontend, lbMaglev, lbMember, lbReverse, lbSlot, lbSource *handle
 
 	deniedExact, deniedLPM, prefilterCount, prefilterState *handle
+	deniedSpec                                             *ebpf.MapSpec // of a map in deniedExact
 
 	stateMu    sync.Mutex                             // one change of state_v1 at a time
 	endpointMu sync.Mutex                             // one writer of endpoints_v1 at a time
@@ -78,7 +78,7 @@ func Open(cfg Config, deps Deps) (_ *Maps, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make map directory: %w", err)
 	}
-	m := &Maps{log: deps.Log, byName: map[string]*handle{}, long: map[layoutKey]map[overflowKey]struct{}{}}
+	m := &Maps{log: deps.Log, byName: map[string]*handle{}, long: map[layoutKey]map[overflowKey]struct{}{}, deniedSpec: all[PrefilterExact].InnerMap}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())

@@ -1,44 +1,130 @@
 package maps
 
 import (
+	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
+
+	"github.com/cilium/ebpf"
 
 	layout "github.com/hypha-net/hypha/bpf/maps"
 )
 
-// DeniedState says which list the rows of denied sources are, and which of them the datapath asks for.
+// DeniedState says which list the rows of denied sources are, and of which IP versions the datapath asks for prefixes.
 type DeniedState struct {
 	Revision         uint64
-	Exact            bool // whole addresses
-	Prefix4, Prefix6 bool // prefixes of these IP versions
+	Prefix4, Prefix6 bool
 }
 
-// PutDenied writes the rows of denied sources: whole addresses into the hash, the others into the trie. They count once
-// the state says that there are such rows.
-func (m *Maps) PutDenied(ps []netip.Prefix) error {
-	exact, prefixes := deniedKeys(ps)
-	if err := putAll(m.deniedExact, exact, make([]uint8, len(exact))); err != nil {
+// DeniedMost is how many whole addresses can be denied, and how many prefixes.
+const DeniedMost = 1 << 20
+
+// Deny makes the rows of denied sources those of a list: gone and come are how it differs from what there is. Prefixes count
+// once the state says that there are such rows. Absent rows that are to go are no error.
+func (m *Maps) Deny(list, gone, come []netip.Prefix) error {
+	goneExact, gonePrefixes := deniedKeys(gone)
+	comeExact, comePrefixes := deniedKeys(come)
+	if len(goneExact)+len(comeExact) > 0 {
+		if err := m.denyAddrs(list, goneExact, comeExact); err != nil {
+			return err
+		}
+	}
+	if err := delAll(m.deniedLPM, gonePrefixes); err != nil {
 		return err
 	}
-	return putAll(m.deniedLPM, prefixes, make([]uint8, len(prefixes)))
+	return putAll(m.deniedLPM, comePrefixes, make([]uint8, len(comePrefixes)))
 }
 
-// DeleteDenied removes rows of denied sources; absent ones are no error.
-func (m *Maps) DeleteDenied(ps []netip.Prefix) error {
-	exact, prefixes := deniedKeys(ps)
-	if err := delAll(m.deniedExact, exact); err != nil {
+// denyAddrs changes the hash of whole addresses in place, or puts another one in its place where its size does not suit the list.
+func (m *Maps) denyAddrs(list []netip.Prefix, gone, come []layout.Addr) error {
+	set, err := m.deniedSet()
+	if err != nil {
 		return err
 	}
-	return delAll(m.deniedLPM, prefixes)
+	var room uint32
+	if set != nil {
+		defer func() {
+			m.deniedExact.writes.Add(set.writes.Load())
+			_ = set.Close()
+		}()
+		room = set.MaxEntries()
+	}
+	n := 0
+	for _, p := range list {
+		if p.IsSingleIP() {
+			n++
+		}
+	}
+	switch want := deniedRoom(n); {
+	case want == 0:
+		return del(m.deniedExact, uint32(0))
+	case want <= room && room <= 8*want:
+		if err := delAll(set, gone); err != nil {
+			return err
+		}
+		return putAll(set, come, make([]uint8, len(come)))
+	default:
+		all, _ := deniedKeys(list)
+		return m.replaceDenied(all, want)
+	}
+}
+
+// deniedRoom is the size of a hash for so many addresses.
+func deniedRoom(n int) uint32 {
+	if n == 0 {
+		return 0
+	}
+	return max(64, uint32(1)<<bits.Len(uint(n-1)))
+}
+
+// replaceDenied makes a hash of its own for the addresses and puts it, complete, into the place of the one that is there.
+func (m *Maps) replaceDenied(all []layout.Addr, room uint32) error {
+	spec := m.deniedSpec.Copy()
+	spec.MaxEntries = room
+	next, err := ebpf.NewMap(spec)
+	if err != nil {
+		return m.deniedExact.failed("write", err)
+	}
+	defer func() { _ = next.Close() }()
+	if err := putAll(&handle{Map: next, name: PrefilterExact}, all, make([]uint8, len(all))); err != nil {
+		return err
+	}
+	m.deniedExact.writes.Add(1)
+	return m.deniedExact.failed("write", m.deniedExact.Put(uint32(0), next))
+}
+
+// deniedSet opens the hash of whole addresses; nil if there is none. The caller closes it.
+func (m *Maps) deniedSet() (*handle, error) {
+	var set *ebpf.Map
+	err := m.deniedExact.Lookup(uint32(0), &set)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", PrefilterExact, err)
+	}
+	return &handle{Map: set, name: PrefilterExact}, nil
+}
+
+// deniedAddrs reads the whole addresses.
+func (m *Maps) deniedAddrs() (out []netip.Prefix, err error) {
+	set, err := m.deniedSet()
+	if err != nil || set == nil {
+		return nil, err
+	}
+	defer func() { _ = set.Close() }()
+	err = each(set, func(k *layout.Addr, _ *uint8) bool {
+		a := netip.AddrFrom16(k.B).Unmap()
+		out = append(out, netip.PrefixFrom(a, a.BitLen()))
+		return true
+	})
+	return out, err
 }
 
 // Denied reads all denied sources, in no order.
-func (m *Maps) Denied() (out []netip.Prefix, err error) {
-	err = each(m.deniedExact, func(k *layout.Addr, _ *uint8) bool {
-		out = append(out, deniedAddr(k))
-		return true
-	})
+func (m *Maps) Denied() ([]netip.Prefix, error) {
+	out, err := m.deniedAddrs()
 	if err != nil {
 		return nil, err
 	}
@@ -49,18 +135,13 @@ func (m *Maps) Denied() (out []netip.Prefix, err error) {
 	return out, err
 }
 
-// DeniedRoom is how many whole addresses and how many prefixes there can be.
-func (m *Maps) DeniedRoom() (exact, prefixes uint32) {
-	return m.deniedExact.MaxEntries(), m.deniedLPM.MaxEntries()
-}
-
 // PutDeniedState writes the state.
 func (m *Maps) PutDeniedState(s DeniedState) error {
 	v := layout.PrefilterState{Revision: s.Revision}
 	for _, f := range []struct {
 		set bool
 		bit uint32
-	}{{s.Exact, layout.PrefilterExact}, {s.Prefix4, layout.PrefilterPrefix4}, {s.Prefix6, layout.PrefilterPrefix6}} {
+	}{{s.Prefix4, layout.PrefilterPrefix4}, {s.Prefix6, layout.PrefilterPrefix6}} {
 		if f.set {
 			v.Flags |= f.bit
 		}
@@ -71,8 +152,7 @@ func (m *Maps) PutDeniedState(s DeniedState) error {
 // DeniedState reads the state; as created it is zero.
 func (m *Maps) DeniedState() (DeniedState, error) {
 	v, _, err := get[uint32, layout.PrefilterState](m.prefilterState, 0)
-	return DeniedState{Revision: v.Revision, Exact: v.Flags&layout.PrefilterExact != 0,
-		Prefix4: v.Flags&layout.PrefilterPrefix4 != 0, Prefix6: v.Flags&layout.PrefilterPrefix6 != 0}, err
+	return DeniedState{Revision: v.Revision, Prefix4: v.Flags&layout.PrefilterPrefix4 != 0, Prefix6: v.Flags&layout.PrefilterPrefix6 != 0}, err
 }
 
 // PrefilterDrops is what was dropped because of its source, ever since the map was made.
@@ -96,9 +176,4 @@ func deniedKeys(ps []netip.Prefix) (exact []layout.Addr, prefixes []layout.Prefi
 		}
 	}
 	return exact, prefixes
-}
-
-func deniedAddr(k *layout.Addr) netip.Prefix {
-	a := netip.AddrFrom16(k.B).Unmap()
-	return netip.PrefixFrom(a, a.BitLen())
 }

@@ -23,8 +23,8 @@ func TestDenied(t *testing.T) {
 	for _, c := range []string{"0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/32", "::/0", "::/128", "2001:db8::/32", "2001:db8::1/128"} {
 		ps = append(ps, netip.MustParsePrefix(c))
 	}
-	state := DeniedState{Revision: 7, Exact: true, Prefix6: true}
-	must(t, m.PutDenied(ps))
+	state := DeniedState{Revision: 7, Prefix6: true}
+	must(t, m.Deny(ps, nil, ps))
 	must(t, m.PutDeniedState(state))
 	must(t, m.Close())
 	m = open(t, small(dir))
@@ -41,26 +41,42 @@ func TestDenied(t *testing.T) {
 	if s, err := m.DeniedState(); err != nil || s != state {
 		t.Errorf("state %+v, %v", s, err)
 	}
-	must(t, m.DeleteDenied(slices.Concat(ps[:5], ps[:1]))) // one of them is gone by then
+	must(t, m.Deny(ps[5:], slices.Concat(ps[:5], ps[:1]), nil)) // one of them is gone by then
 	check(ps[5:]...)
+	must(t, m.Deny(ps[5:6], ps[6:], nil)) // no whole address is left
+	check(ps[5])
+	if set, err := m.deniedSet(); set != nil || err != nil {
+		t.Errorf("a hash without addresses is left, %v", err)
+	}
 }
 
-// A list of more than 100,000, both maps nearly full: written and removed in a few calls.
+// A list of more than 100,000 takes a few calls, and the hash grows and shrinks with it.
 func TestDeniedMany(t *testing.T) {
 	m := open(t, small(pintest.Dir(t)))
-	ps := make([]netip.Prefix, 0, 200000)
+	ps := make([]netip.Prefix, 0, 220000)
 	for i := range cap(ps) / 2 {
 		ps = append(ps, netip.MustParsePrefix(fmt.Sprintf("10.%d.%d.%d/32", i>>16, i>>8&0xff, i&0xff)),
 			netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x:%x::/64", i>>16, i&0xffff)))
 	}
-	must(t, m.PutDenied(ps))
-	got, err := m.Denied()
-	must(t, err)
-	if len(got) != len(ps) {
-		t.Errorf("%d rows, want %d", len(got), len(ps))
-	}
-	must(t, m.DeleteDenied(ps))
-	if got, err := m.Denied(); err != nil || len(got) != 0 {
-		t.Errorf("%d rows left, %v", len(got), err)
+	have := 0
+	for _, x := range []struct {
+		n    int
+		room uint32
+	}{{2, 64}, {128, 64}, {130, 128}, {len(ps), 131072}, {len(ps) - 2, 131072}, {40000, 131072}, {10000, 8192}, {100, 64}, {0, 0}} {
+		gone, come := ps[min(x.n, have):have], ps[min(x.n, have):x.n]
+		must(t, m.Deny(ps[:x.n], gone, come))
+		have = x.n
+		got, err := m.Denied()
+		must(t, err)
+		set, err := m.deniedSet()
+		must(t, err)
+		var room uint32
+		if set != nil {
+			room = set.MaxEntries()
+			must(t, set.Close())
+		}
+		if len(got) != x.n || room != x.room {
+			t.Errorf("%d rows, want %d; room for %d addresses, want %d", len(got), x.n, room, x.room)
+		}
 	}
 }

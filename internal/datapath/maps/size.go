@@ -74,8 +74,6 @@ func resize(specs map[string]*ebpf.MapSpec, cfg Config, mem uint64, cpus int) er
 	set(Overflow, cfg.Policy)
 	set(IPCacheExact, cfg.IPCache)
 	set(IPCache, cfg.IPCache)
-	set(PrefilterExact, cfg.Denied)
-	set(Prefilter, cfg.Denied)
 	derive(LBAffinity, 0, affinityShare, affinityFloor, affinityCeiling)
 	derive(LBReverse, 0, reverseShare, reverseFloor, reverseCeiling)
 	for _, name := range []string{LBAddress, LBFrontend, LBSource, LBMaglev, LBMember, LBSlot} {

@@ -53,14 +53,9 @@ func (t *Target) Fits(deny []netip.Prefix) error {
 			exact++
 		}
 	}
-	addresses, prefixes := t.deps.Maps.DeniedRoom()
-	for _, x := range []struct {
-		what string
-		n    int
-		room uint32
-	}{{"addresses", exact, addresses}, {"prefixes", len(deny) - exact, prefixes}} {
-		if x.n > int(x.room) {
-			return fmt.Errorf("%w: %d %s, there is room for %d", maps.ErrFull, x.n, x.what, x.room)
+	for what, n := range map[string]int{"addresses": exact, "prefixes": len(deny) - exact} {
+		if n > maps.DeniedMost {
+			return fmt.Errorf("%w: %d %s, there is room for %d", maps.ErrFull, n, what, maps.DeniedMost)
 		}
 	}
 	return nil
@@ -84,7 +79,7 @@ func (t *Target) Sync(revision uint64, deny []netip.Prefix, devices []device.Dev
 	return err
 }
 
-// write brings the rows up to date. Those that go are gone before others come, so that there is room.
+// write brings the rows up to date.
 func (t *Target) write(revision uint64, deny []netip.Prefix) error {
 	if t.rows == nil {
 		held, have, err := t.Held()
@@ -98,14 +93,9 @@ func (t *Target) write(revision uint64, deny []netip.Prefix) error {
 		return nil
 	}
 	t.rows = nil
-	s := maps.DeniedState{Revision: revision,
-		Exact: slices.ContainsFunc(deny, netip.Prefix.IsSingleIP), Prefix4: prefixes(deny, false), Prefix6: prefixes(deny, true)}
-	err := t.deps.Maps.DeleteDenied(gone)
+	err := t.deps.Maps.Deny(deny, gone, come)
 	if err == nil {
-		err = t.deps.Maps.PutDenied(come)
-	}
-	if err == nil {
-		err = t.deps.Maps.PutDeniedState(s)
+		err = t.deps.Maps.PutDeniedState(maps.DeniedState{Revision: revision, Prefix4: prefixes(deny, false), Prefix6: prefixes(deny, true)})
 	}
 	if err == nil {
 		t.rows = &rows{revision, deny}

@@ -103,13 +103,12 @@ func (e *Env) openMaps(size uint32) error {
 	if err != nil {
 		return err
 	}
+	events := spec.Maps["events_v1"]
+	events.MaxEntries, events.InnerMap.MaxEntries = uint32(cpus), ringSize
 	for _, m := range spec.Maps {
 		switch m.Type {
 		case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie:
 			m.MaxEntries = size
-		case ebpf.ArrayOfMaps:
-			m.MaxEntries = uint32(cpus)
-			m.InnerMap.MaxEntries = ringSize
 		}
 	}
 	if err := spec.LoadAndAssign(&e.Maps, nil); err != nil {
