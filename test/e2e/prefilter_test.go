@@ -32,9 +32,9 @@ var (
 	another = map[bool]netip.Addr{false: netip.MustParseAddr("203.0.114.10"), true: netip.MustParseAddr("2001:db8:1::10")}
 )
 
-func startFiltered(t *testing.T) *filtered {
+func startFiltered(t *testing.T, m mode) *filtered {
 	t.Helper()
-	c := start(t, overlay, 2, nil)
+	c := start(t, m, 2, nil)
 	f := &filtered{c, t, add(t, c, "near", 0), add(t, c, "far", 1)}
 	if err := c.World.AddAddr("lo", another[false].String()+"/32", another[true].String()+"/128"); err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func (f *filtered) attached() (mode uint32) {
 // TestPrefilter: who is denied is cut off, connections included, and nobody else is; that outlives the agent, a damaged file and a
 // hand that takes the program away. With the last CIDR the program goes.
 func TestPrefilter(t *testing.T) {
-	f := startFiltered(t)
+	f := startFiltered(t, overlay)
 	n := f.Nodes[0]
 	if out := f.prefilter("list"); !strings.HasPrefix(out, "Revision: 1\n") || f.attached() != 0 {
 		t.Errorf("a new node: %s, XDP mode %d", out, f.attached())
@@ -182,7 +182,7 @@ func TestPrefilter(t *testing.T) {
 
 // TestPrefilterRefuses: bad input, a stale revision and what would cut off a node change nothing, and say why.
 func TestPrefilterRefuses(t *testing.T) {
-	f := startFiltered(t)
+	f := startFiltered(t, overlay)
 	n := f.Nodes[0]
 	f.prefilter("update", "--cidr", "203.0.113.0/24")
 	before := strings.SplitAfter(f.prefilter("list"), "/24\n")[0]
@@ -216,9 +216,26 @@ func TestPrefilterRefuses(t *testing.T) {
 	f.cut("refused changes", true, false)
 }
 
+// TestPrefilterPods: what is denied is who sends on the wire. With the overlay those are nodes, and a range that has the workloads' in
+// it, as lists of addresses that nobody has on the internet do, cuts off none of them; with native routing it would, and is refused.
+func TestPrefilterPods(t *testing.T) {
+	for _, m := range []mode{overlay, native} {
+		t.Run(m.name, func(t *testing.T) {
+			f := startFiltered(t, m)
+			for _, cidr := range []string{"10.0.0.0/8", "fd10::/16"} {
+				out, err := f.Hypha(t.Context(), f.Nodes[0], "prefilter", "update", "--cidr", cidr)
+				if (err != nil) != m.native || strings.Contains(out, cidr+" covers ") != m.native {
+					t.Errorf("%s: %v %s", cidr, err, out)
+				}
+			}
+			f.cut("the range of the workloads", false, false)
+		})
+	}
+}
+
 // TestPrefilterMany: a list of more than 100,000 in one call, and off again.
 func TestPrefilterMany(t *testing.T) {
-	f := startFiltered(t)
+	f := startFiltered(t, overlay)
 	n := f.Nodes[0]
 	var text strings.Builder
 	const each = 52000
