@@ -131,11 +131,11 @@ func delAll[K any](h *handle, ks []K) error {
 		return nil
 	}
 	n, err := h.BatchDelete(ks, nil)
-	h.writes.Add(uint64(max(n, 0)))
 	if err == nil {
+		h.writes.Add(uint64(n))
 		return nil
 	}
-	var failed error // a batch stops at the first absent row
+	var failed error // a batch stops at the first absent row, if there are batches
 	for _, k := range ks {
 		failed = errors.Join(failed, del(h, k))
 	}
