@@ -43,6 +43,15 @@ const (
 	StateAudit       = uint32(rawStateFlagsSTATE_F_AUDIT)
 )
 
+// Flags of PrefilterState, and numbers of PrefilterKey.Family.
+const (
+	PrefilterPrefix4 = uint32(rawPrefilterFlagsPREFILTER_F_PREFIX4)
+	PrefilterPrefix6 = uint32(rawPrefilterFlagsPREFILTER_F_PREFIX6)
+
+	FamilyIPv4 = uint32(rawFamilyFAMILY_IPV4)
+	FamilyIPv6 = uint32(rawFamilyFAMILY_IPV6)
+)
+
 // Flags of a row of lb_address_v1, and of LBFrontend.
 const (
 	LBAddressVIP  = uint32(rawLbAddressFlagsLB_A_VIP)

@@ -15,6 +15,7 @@
 #include "nat.h"
 #include "node.h"
 #include "policy.h"
+#include "prefilter.h"
 #include "scratch.h"
 
 /* Types that no map mentions reach the object's BTF through this function's argument. It is never loaded. */
@@ -29,6 +30,7 @@ struct exported_types {
 	enum endpoint_flags endpoint_flags;
 	enum event_flags event_flags;
 	enum event_type event_type;
+	enum family family;
 	enum ipcache_flags ipcache_flags;
 	enum lb_address_flags lb_address_flags;
 	enum lb_client lb_client;
@@ -38,6 +40,7 @@ struct exported_types {
 	enum policy_dir policy_dir;
 	enum policy_flags policy_flags;
 	enum policy_verdict policy_verdict;
+	enum prefilter_flags prefilter_flags;
 	enum sock_point sock_point;
 	enum source_file source_file;
 	enum state_flags state_flags;

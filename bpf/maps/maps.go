@@ -42,6 +42,8 @@ type (
 	PolicyKey         = rawPolicyKey
 	PolicyOverflowKey = rawPolicyOverflowKey
 	PolicyValue       = rawPolicyValue
+	PrefilterKey      = rawPrefilterKey
+	PrefilterState    = rawPrefilterState
 	SockEvent         = rawSockEvent
 	State             = rawState
 )
@@ -75,27 +77,52 @@ func (a rawAddr) Netip() netip.Addr {
 	return netip.AddrFrom16(a.B).Unmap()
 }
 
-// Bits in front of the address in an IPCacheKey, and in front of the IPv4 address in an Addr.
+// Bits in front of the address in a key of a prefix, and in front of the IPv4 address in an Addr.
 const (
-	ipcachePadBits = 32
-	v4MappedBits   = 96
+	keyPadBits   = 32
+	v4MappedBits = 96
 )
 
 // IPCacheKeyFrom is the key of a prefix in the LPM map ipcache_v1. The prefix is masked.
 func IPCacheKeyFrom(p netip.Prefix) IPCacheKey {
 	p = p.Masked()
-	bits := p.Bits()
+	return IPCacheKey{Prefixlen: keyBits(p), Addr: AddrFrom(p.Addr())}
+}
+
+// keyBits is the length of a prefix in a key that has 32 bits in front of the address.
+func keyBits(p netip.Prefix) uint32 {
+	bits := keyPadBits + p.Bits()
 	if p.Addr().Is4() {
 		bits += v4MappedBits
 	}
-	return IPCacheKey{Prefixlen: uint32(ipcachePadBits + bits), Addr: AddrFrom(p.Addr())}
+	return uint32(bits)
 }
 
 // Prefix is the prefix that an IPCacheKey stands for.
 func (k rawIpcacheKey) Prefix() netip.Prefix {
 	a := netip.AddrFrom16(k.Addr.B)
-	bits := int(k.Prefixlen) - ipcachePadBits
+	bits := int(k.Prefixlen) - keyPadBits
 	if a.Is4In6() && bits >= v4MappedBits {
+		return netip.PrefixFrom(a.Unmap(), bits-v4MappedBits)
+	}
+	return netip.PrefixFrom(a, bits)
+}
+
+// PrefilterKeyFrom is the key of a prefix in the LPM map prefilter_v1. The prefix is masked.
+func PrefilterKeyFrom(p netip.Prefix) PrefilterKey {
+	p = p.Masked()
+	family := FamilyIPv6
+	if p.Addr().Is4() {
+		family = FamilyIPv4
+	}
+	return PrefilterKey{Prefixlen: keyBits(p), Family: family, Addr: AddrFrom(p.Addr())}
+}
+
+// Prefix is the prefix that a PrefilterKey stands for.
+func (k rawPrefilterKey) Prefix() netip.Prefix {
+	a := netip.AddrFrom16(k.Addr.B)
+	bits := int(k.Prefixlen) - keyPadBits
+	if k.Family == FamilyIPv4 {
 		return netip.PrefixFrom(a.Unmap(), bits-v4MappedBits)
 	}
 	return netip.PrefixFrom(a, bits)

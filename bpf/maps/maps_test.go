@@ -26,6 +26,26 @@ func TestIPCacheKeyRoundTrip(t *testing.T) {
 	}
 }
 
+func TestPrefilterKeyRoundTrip(t *testing.T) {
+	for in, want := range map[string]PrefilterKey{
+		"10.1.0.0/16":      {Prefixlen: 32 + 112, Family: FamilyIPv4},
+		"0.0.0.0/0":        {Prefixlen: 32 + 96, Family: FamilyIPv4},
+		"::/0":             {Prefixlen: 32, Family: FamilyIPv6},
+		"::/96":            {Prefixlen: 32 + 96, Family: FamilyIPv6},
+		"2001:db8:7::/127": {Prefixlen: 32 + 127, Family: FamilyIPv6},
+	} {
+		p := netip.MustParsePrefix(in)
+		want.Addr = AddrFrom(p.Addr())
+		k := PrefilterKeyFrom(p)
+		if k != want {
+			t.Errorf("%s: %+v, want %+v", in, k, want)
+		}
+		if got := k.Prefix(); got != p {
+			t.Errorf("%s: back as %s", in, got)
+		}
+	}
+}
+
 func TestAddrRoundTrip(t *testing.T) {
 	for _, in := range []string{"10.1.2.3", "fd00::1", "0.0.0.0"} {
 		a := netip.MustParseAddr(in)

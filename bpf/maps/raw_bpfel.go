@@ -232,6 +232,13 @@ const (
 	rawEventTypeEVENT_TRACE_SOCK     rawEventType = 7
 )
 
+type rawFamily uint32
+
+const (
+	rawFamilyFAMILY_IPV4 rawFamily = 2
+	rawFamilyFAMILY_IPV6 rawFamily = 10
+)
+
 type rawFragKey struct {
 	_     structs.HostLayout
 	Src   rawAddr
@@ -488,6 +495,27 @@ const (
 	rawPolicyVerdictVERDICT_F_AUDIT  rawPolicyVerdict = 128
 )
 
+type rawPrefilterFlags uint32
+
+const (
+	rawPrefilterFlagsPREFILTER_F_PREFIX4 rawPrefilterFlags = 1
+	rawPrefilterFlagsPREFILTER_F_PREFIX6 rawPrefilterFlags = 2
+)
+
+type rawPrefilterKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Family    uint32
+	Addr      rawAddr
+}
+
+type rawPrefilterState struct {
+	_        structs.HostLayout
+	Revision uint64
+	Flags    uint32
+	Pad      uint32
+}
+
 type rawScratch struct {
 	_    structs.HostLayout
 	Word [80]uint64
@@ -611,6 +639,10 @@ const (
 	rawMapNatV2            = "nat_v2"
 	rawMapPolicyOverflowV1 = "policy_overflow_v1"
 	rawMapPolicyV1         = "policy_v1"
+	rawMapPrefilterCountV1 = "prefilter_count_v1"
+	rawMapPrefilterExactV1 = "prefilter_exact_v1"
+	rawMapPrefilterStateV1 = "prefilter_state_v1"
+	rawMapPrefilterV1      = "prefilter_v1"
 	rawMapScratchV1        = "scratch_v1"
 	rawMapStateV1          = "state_v1"
 )
@@ -685,6 +717,10 @@ type rawMapSpecs struct {
 	NatV2            *ebpf.MapSpec `ebpf:"nat_v2"`
 	PolicyOverflowV1 *ebpf.MapSpec `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.MapSpec `ebpf:"policy_v1"`
+	PrefilterCountV1 *ebpf.MapSpec `ebpf:"prefilter_count_v1"`
+	PrefilterExactV1 *ebpf.MapSpec `ebpf:"prefilter_exact_v1"`
+	PrefilterStateV1 *ebpf.MapSpec `ebpf:"prefilter_state_v1"`
+	PrefilterV1      *ebpf.MapSpec `ebpf:"prefilter_v1"`
 	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
 	StateV1          *ebpf.MapSpec `ebpf:"state_v1"`
 }
@@ -737,6 +773,10 @@ type rawMaps struct {
 	NatV2            *ebpf.Map `ebpf:"nat_v2"`
 	PolicyOverflowV1 *ebpf.Map `ebpf:"policy_overflow_v1"`
 	PolicyV1         *ebpf.Map `ebpf:"policy_v1"`
+	PrefilterCountV1 *ebpf.Map `ebpf:"prefilter_count_v1"`
+	PrefilterExactV1 *ebpf.Map `ebpf:"prefilter_exact_v1"`
+	PrefilterStateV1 *ebpf.Map `ebpf:"prefilter_state_v1"`
+	PrefilterV1      *ebpf.Map `ebpf:"prefilter_v1"`
 	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
 	StateV1          *ebpf.Map `ebpf:"state_v1"`
 }
@@ -765,6 +805,10 @@ func (m *rawMaps) Close() error {
 		m.NatV2,
 		m.PolicyOverflowV1,
 		m.PolicyV1,
+		m.PrefilterCountV1,
+		m.PrefilterExactV1,
+		m.PrefilterStateV1,
+		m.PrefilterV1,
 		m.ScratchV1,
 		m.StateV1,
 	)

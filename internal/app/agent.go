@@ -87,6 +87,8 @@ type Agent struct {
 	publisher publisher
 
 	devices      *device.Watcher
+	outside      *device.Table // what it fills
+	denials      *denials
 	tunnel       overlay.Config
 	repairs      *repairs
 	deviceSync   *table.Reconciler[uint32, device.Device]
@@ -172,6 +174,9 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 		return nil, err
 	}
 	if err := a.openCluster(tunnel); err != nil {
+		return nil, err
+	}
+	if err := a.openPrefilter(); err != nil {
 		return nil, err
 	}
 	if err := a.openServices(); err != nil {
@@ -357,11 +362,11 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	if a.routeTarget, err = route.New(); err != nil {
 		return err
 	}
-	devices := device.NewTable()
-	if a.devices, err = device.New(device.Config{Patterns: a.cfg.Devices, NodeAddrs: a.self.Addrs}, device.Deps{Log: a.log, Table: devices}); err != nil {
+	a.outside = device.NewTable()
+	if a.devices, err = device.New(device.Config{Patterns: a.cfg.Devices, NodeAddrs: a.self.Addrs}, device.Deps{Log: a.log, Table: a.outside}); err != nil {
 		return err
 	}
-	a.deviceSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, devices, &device.Target{Maps: a.maps, Loader: a.loader})
+	a.deviceSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, a.outside, &device.Target{Maps: a.maps, Loader: a.loader})
 	a.routeSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, a.cluster.routes, a.routeTarget)
 	addressSync := func(t *table.Table[netip.Prefix, model.IPEntry]) *table.Reconciler[netip.Prefix, model.IPEntry] {
 		return table.NewReconciler(table.Config{}, t, &addressTarget{cache: a.cache, rows: map[netip.Prefix]model.IPEntry{},

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"maps"
@@ -278,7 +277,7 @@ func (a *Agent) ipRows() []model.IPEntry {
 		}
 	}
 	return slices.SortedFunc(maps.Values(best), func(x, y model.IPEntry) int {
-		return cmp.Or(x.Prefix.Addr().Compare(y.Prefix.Addr()), cmp.Compare(x.Prefix.Bits(), y.Prefix.Bits()))
+		return model.CompareCIDRs(x.Prefix, y.Prefix)
 	})
 }
 

@@ -22,6 +22,9 @@ var (
 	forwardBytes = desc("forward_bytes_total", "Bytes forwarded.", "direction")
 	dropCount    = desc("drop_count_total", "Packets dropped.", "reason", "direction")
 	dropBytes    = desc("drop_bytes_total", "Bytes dropped.", "reason", "direction")
+	deniedCount  = desc("prefilter_drop_count_total", "Packets dropped because the prefilter denies their source.")
+	deniedBytes  = desc("prefilter_drop_bytes_total", "Bytes of these packets.")
+	deniedNow    = desc("prefilter_cidrs", "CIDRs that the prefilter denies.")
 	eventsStored = desc("bpf_events_total", "Events of the datapath that were read.")
 	eventsLost   = desc("bpf_events_lost_total", "Events of the datapath that found no room in their ring.")
 	mapErrors    = desc("bpf_map_errors_total", "Writes to a kernel map that failed; what did not fit is dropped.", "map")
@@ -40,7 +43,7 @@ var partStates = map[agentv1.Component_State]float64{stateOK: 0, stateWarning: 1
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{forwardCount, forwardBytes, dropCount, dropBytes, eventsStored, eventsLost, mapErrors, mapEntries,
+	for _, d := range []*prometheus.Desc{forwardCount, forwardBytes, dropCount, dropBytes, deniedCount, deniedBytes, deniedNow, eventsStored, eventsLost, mapErrors, mapEntries,
 		mapCapacity, endpointsNow, revisionNow, policyFailed, nodesNow, refusedAdds, addressesOut, partState} {
 		ch <- d
 	}
@@ -57,6 +60,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if ms, err := c.maps.Metrics(); err == nil {
 		packets(ms, counter)
 	}
+	if packets, bytes, err := c.maps.PrefilterDrops(); err == nil {
+		counter(deniedCount, packets)
+		counter(deniedBytes, bytes)
+	}
+	list, _ := c.denials.current()
+	gauge(deniedNow, float64(len(list.Deny)))
 	counter(eventsStored, c.eventCounter.stored.Load())
 	counter(eventsLost, c.eventCounter.lost.Load())
 	if ms, err := c.maps.List(); err == nil {

@@ -54,6 +54,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	run("devices", a.devices.Run)
 	run("devices", a.deviceSync.Run)
+	run("prefilter", a.denials.Run)
 	run("cluster", func(ctx context.Context) error { return a.cluster.Run(ctx, a.policies.wake) })
 	run("routes", a.routeSync.Run)
 	run("node addresses", a.nodeSync.Run)

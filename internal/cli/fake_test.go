@@ -297,6 +297,37 @@ func (f *fakeAgent) DeleteService(_ ctx, q ask[agentv1.DeleteServiceRequest]) (a
 	return reply(f, q.Msg, &agentv1.DeleteServiceResponse{Count: 1})
 }
 
+func (f *fakeAgent) GetPrefilter(_ ctx, q ask[agentv1.GetPrefilterRequest]) (ans[agentv1.GetPrefilterResponse], error) {
+	m := &agentv1.GetPrefilterResponse{Revision: 3, Deny: []string{"192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"}, DroppedPackets: 12, DroppedBytes: 840,
+		Devices: []*agentv1.PrefilterDevice{{Name: "eth0", Mode: "native"}, {Name: "eth1"}}}
+	switch f.mode {
+	case "empty":
+		m = &agentv1.GetPrefilterResponse{Revision: 1}
+	case "hostile":
+		m.Deny, m.Devices = []string{hostile}, []*agentv1.PrefilterDevice{{Name: hostile, Mode: hostile}}
+	case "off":
+		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("the prefilter is off: set enable-xdp-prefilter and restart the agent"))
+	}
+	return reply(f, q.Msg, m)
+}
+
+func (f *fakeAgent) UpdatePrefilter(_ ctx, q ask[agentv1.UpdatePrefilterRequest]) (ans[agentv1.UpdatePrefilterResponse], error) {
+	switch {
+	case q.Msg.GetRevision() > 3:
+		return nil, connect.NewError(connect.CodeAborted, errors.New("the list has changed meanwhile: revision 9 was given, it is at revision 3"))
+	case q.Msg.GetCidrs()[0] == "0.0.0.0/0":
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("0.0.0.0/0 covers 192.168.0.2 (node n2): the nodes of the cluster would not hear of each other any more"))
+	}
+	return reply(f, q.Msg, &agentv1.UpdatePrefilterResponse{Revision: 4, Count: uint32(len(q.Msg.GetCidrs()))})
+}
+
+func (f *fakeAgent) DeletePrefilter(_ ctx, q ask[agentv1.DeletePrefilterRequest]) (ans[agentv1.DeletePrefilterResponse], error) {
+	if q.Msg.GetCidrs()[0] == "10.0.0.0/8" {
+		return nil, missing("not on the list: 10.0.0.0/8")
+	}
+	return reply(f, q.Msg, &agentv1.DeletePrefilterResponse{Revision: 4, Count: uint32(len(q.Msg.GetCidrs()))})
+}
+
 const fakeRules = `[{"endpointSelector":{"matchLabels":{"id":"app1"}},"labels":[{"key":"name","value":"l3-rule"}]}]`
 
 func (f *fakeAgent) GetPolicy(_ ctx, q ask[agentv1.GetPolicyRequest]) (ans[agentv1.GetPolicyResponse], error) {

@@ -202,10 +202,10 @@ func (e *env) serviceDelete() *cobra.Command {
 	return cmd
 }
 
-// serviceRefused adds that nothing has changed where the agent refuses a service.
-func serviceRefused(err error) error {
+// unchanged adds that nothing has changed where the agent refuses a change.
+func unchanged(err error) error {
 	switch connect.CodeOf(err) {
-	case connect.CodeInvalidArgument, connect.CodeAlreadyExists, connect.CodePermissionDenied:
+	case connect.CodeInvalidArgument, connect.CodeAlreadyExists, connect.CodePermissionDenied, connect.CodeAborted, connect.CodeNotFound, connect.CodeResourceExhausted:
 		return fmt.Errorf("nothing was changed: %w", err)
 	}
 	return err

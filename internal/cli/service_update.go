@@ -74,7 +74,7 @@ func (e *env) serviceUpdate() *cobra.Command {
 		}
 		resp, err := a.UpdateService(cmd.Context(), req(&agentv1.UpdateServiceRequest{Service: s}))
 		if err != nil {
-			return serviceRefused(err)
+			return unchanged(err)
 		}
 		return o.write(out.Proto{M: resp.Msg}, func() error {
 			first, second := "Updating existing", "Updated"

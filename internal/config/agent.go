@@ -38,6 +38,7 @@ type Agent struct {
 	DirectNodes bool     `koanf:"auto-direct-node-routes"`
 	Devices     []string `koanf:"devices"`
 	MTU         int      `koanf:"mtu"`
+	Prefilter   bool     `koanf:"enable-xdp-prefilter"`
 
 	IPv4Pool     string   `koanf:"ipv4-pool"`
 	IPv4PoolMask int      `koanf:"ipv4-pool-mask-size"`
@@ -142,6 +143,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Bool("auto-direct-node-routes", false, "native mode: install routes to the other nodes' workloads")
 	f.StringSlice("devices", nil, "outside devices, trailing + is a wildcard (default: with a default route or a node address)")
 	f.Int("mtu", 0, "MTU of workload devices (default: from the underlay and the mode)")
+	f.Bool("enable-xdp-prefilter", true, "let the command prefilter deny sources, in XDP at the outside devices; nothing is attached while none is denied")
 
 	f.String("ipv4-pool", "10.0.0.0/8", "range from which every node takes a part for its workloads")
 	f.Int("ipv4-pool-mask-size", 24, "size of a node's part")

@@ -76,6 +76,9 @@ func (p Paths) HostRecord() string { return filepath.Join(p.State, "host.json") 
 // NodeNumbers notes which numbers the labels of other nodes have on this one.
 func (p Paths) NodeNumbers() string { return filepath.Join(p.State, "node-identities.json") }
 
+// Prefilter is the list of denied sources.
+func (p Paths) Prefilter() string { return filepath.Join(p.State, "prefilter.json") }
+
 // Maps holds the pinned maps.
 func (p Paths) Maps() string { return filepath.Join(p.BPF, "maps") }
 

@@ -30,8 +30,10 @@ var programs = []program{
 	{"pod.test", module0 + "bpf/pod", true},
 	{"overlay.test", module0 + "bpf/overlay", true},
 	{"host.test", module0 + "bpf/host", true},
+	{"xdp.test", module0 + "bpf/xdp", true},
 	{"loader.test", module0 + "internal/datapath/loader", true},
 	{"service.test", module0 + "internal/datapath/service", true},
+	{"prefilter.test", module0 + "internal/datapath/prefilter", true},
 	{"link.test", module0 + "internal/datapath/link", true},
 	{"e2e.test", module0 + "test/e2e", true},
 }

@@ -5129,6 +5129,378 @@ func (x *DeleteServiceResponse) GetKept() uint32 {
 	return 0
 }
 
+type PrefilterDevice struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Mode          string                 `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"` // native (in the driver) | generic (behind it) | "": nothing is attached
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PrefilterDevice) Reset() {
+	*x = PrefilterDevice{}
+	mi := &file_agent_v1_agent_proto_msgTypes[82]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PrefilterDevice) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PrefilterDevice) ProtoMessage() {}
+
+func (x *PrefilterDevice) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[82]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PrefilterDevice.ProtoReflect.Descriptor instead.
+func (*PrefilterDevice) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{82}
+}
+
+func (x *PrefilterDevice) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *PrefilterDevice) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+type GetPrefilterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPrefilterRequest) Reset() {
+	*x = GetPrefilterRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[83]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPrefilterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPrefilterRequest) ProtoMessage() {}
+
+func (x *GetPrefilterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[83]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPrefilterRequest.ProtoReflect.Descriptor instead.
+func (*GetPrefilterRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{83}
+}
+
+type GetPrefilterResponse struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Revision       uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Deny           []string               `protobuf:"bytes,2,rep,name=deny,proto3" json:"deny,omitempty"` // CIDRs
+	DroppedPackets uint64                 `protobuf:"varint,3,opt,name=dropped_packets,json=droppedPackets,proto3" json:"dropped_packets,omitempty"`
+	DroppedBytes   uint64                 `protobuf:"varint,4,opt,name=dropped_bytes,json=droppedBytes,proto3" json:"dropped_bytes,omitempty"`
+	Devices        []*PrefilterDevice     `protobuf:"bytes,5,rep,name=devices,proto3" json:"devices,omitempty"` // the node's outside devices
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *GetPrefilterResponse) Reset() {
+	*x = GetPrefilterResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[84]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPrefilterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPrefilterResponse) ProtoMessage() {}
+
+func (x *GetPrefilterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[84]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPrefilterResponse.ProtoReflect.Descriptor instead.
+func (*GetPrefilterResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{84}
+}
+
+func (x *GetPrefilterResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *GetPrefilterResponse) GetDeny() []string {
+	if x != nil {
+		return x.Deny
+	}
+	return nil
+}
+
+func (x *GetPrefilterResponse) GetDroppedPackets() uint64 {
+	if x != nil {
+		return x.DroppedPackets
+	}
+	return 0
+}
+
+func (x *GetPrefilterResponse) GetDroppedBytes() uint64 {
+	if x != nil {
+		return x.DroppedBytes
+	}
+	return 0
+}
+
+func (x *GetPrefilterResponse) GetDevices() []*PrefilterDevice {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+type UpdatePrefilterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the list that is to be changed; 0: whichever it is
+	Cidrs         []string               `protobuf:"bytes,2,rep,name=cidrs,proto3" json:"cidrs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePrefilterRequest) Reset() {
+	*x = UpdatePrefilterRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[85]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePrefilterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePrefilterRequest) ProtoMessage() {}
+
+func (x *UpdatePrefilterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[85]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePrefilterRequest.ProtoReflect.Descriptor instead.
+func (*UpdatePrefilterRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{85}
+}
+
+func (x *UpdatePrefilterRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *UpdatePrefilterRequest) GetCidrs() []string {
+	if x != nil {
+		return x.Cidrs
+	}
+	return nil
+}
+
+type UpdatePrefilterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the list now
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`       // CIDRs that were not on it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdatePrefilterResponse) Reset() {
+	*x = UpdatePrefilterResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[86]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdatePrefilterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdatePrefilterResponse) ProtoMessage() {}
+
+func (x *UpdatePrefilterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[86]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdatePrefilterResponse.ProtoReflect.Descriptor instead.
+func (*UpdatePrefilterResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{86}
+}
+
+func (x *UpdatePrefilterResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *UpdatePrefilterResponse) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+type DeletePrefilterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Cidrs         []string               `protobuf:"bytes,2,rep,name=cidrs,proto3" json:"cidrs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePrefilterRequest) Reset() {
+	*x = DeletePrefilterRequest{}
+	mi := &file_agent_v1_agent_proto_msgTypes[87]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePrefilterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePrefilterRequest) ProtoMessage() {}
+
+func (x *DeletePrefilterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[87]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePrefilterRequest.ProtoReflect.Descriptor instead.
+func (*DeletePrefilterRequest) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{87}
+}
+
+func (x *DeletePrefilterRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *DeletePrefilterRequest) GetCidrs() []string {
+	if x != nil {
+		return x.Cidrs
+	}
+	return nil
+}
+
+type DeletePrefilterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Count         uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletePrefilterResponse) Reset() {
+	*x = DeletePrefilterResponse{}
+	mi := &file_agent_v1_agent_proto_msgTypes[88]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletePrefilterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletePrefilterResponse) ProtoMessage() {}
+
+func (x *DeletePrefilterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_v1_agent_proto_msgTypes[88]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletePrefilterResponse.ProtoReflect.Descriptor instead.
+func (*DeletePrefilterResponse) Descriptor() ([]byte, []int) {
+	return file_agent_v1_agent_proto_rawDescGZIP(), []int{88}
+}
+
+func (x *DeletePrefilterResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *DeletePrefilterResponse) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 var File_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_agent_v1_agent_proto_rawDesc = "" +
@@ -5516,7 +5888,29 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x03all\x18\x02 \x01(\bR\x03all\"A\n" +
 	"\x15DeleteServiceResponse\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\rR\x05count\x12\x12\n" +
-	"\x04kept\x18\x02 \x01(\rR\x04kept2\x9c\v\n" +
+	"\x04kept\x18\x02 \x01(\rR\x04kept\"9\n" +
+	"\x0fPrefilterDevice\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\tR\x04mode\"\x15\n" +
+	"\x13GetPrefilterRequest\"\xcf\x01\n" +
+	"\x14GetPrefilterResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04deny\x18\x02 \x03(\tR\x04deny\x12'\n" +
+	"\x0fdropped_packets\x18\x03 \x01(\x04R\x0edroppedPackets\x12#\n" +
+	"\rdropped_bytes\x18\x04 \x01(\x04R\fdroppedBytes\x129\n" +
+	"\adevices\x18\x05 \x03(\v2\x1f.hypha.agent.v1.PrefilterDeviceR\adevices\"J\n" +
+	"\x16UpdatePrefilterRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05cidrs\x18\x02 \x03(\tR\x05cidrs\"K\n" +
+	"\x17UpdatePrefilterResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"J\n" +
+	"\x16DeletePrefilterRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05cidrs\x18\x02 \x03(\tR\x05cidrs\"K\n" +
+	"\x17DeletePrefilterResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count2\xf7\v\n" +
 	"\x06Reader\x12G\n" +
 	"\x06Status\x12\x1d.hypha.agent.v1.StatusRequest\x1a\x1e.hypha.agent.v1.StatusResponse\x12\\\n" +
 	"\rListEndpoints\x12$.hypha.agent.v1.ListEndpointsRequest\x1a%.hypha.agent.v1.ListEndpointsResponse\x12_\n" +
@@ -5533,10 +5927,11 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\aListIPs\x12\x1e.hypha.agent.v1.ListIPsRequest\x1a\x1f.hypha.agent.v1.ListIPsResponse\x12Y\n" +
 	"\fListServices\x12#.hypha.agent.v1.ListServicesRequest\x1a$.hypha.agent.v1.ListServicesResponse\x12S\n" +
 	"\n" +
-	"GetService\x12!.hypha.agent.v1.GetServiceRequest\x1a\".hypha.agent.v1.GetServiceResponse\x12V\n" +
+	"GetService\x12!.hypha.agent.v1.GetServiceRequest\x1a\".hypha.agent.v1.GetServiceResponse\x12Y\n" +
+	"\fGetPrefilter\x12#.hypha.agent.v1.GetPrefilterRequest\x1a$.hypha.agent.v1.GetPrefilterResponse\x12V\n" +
 	"\vEndpointLog\x12\".hypha.agent.v1.EndpointLogRequest\x1a#.hypha.agent.v1.EndpointLogResponse\x12V\n" +
 	"\vListMetrics\x12\".hypha.agent.v1.ListMetricsRequest\x1a#.hypha.agent.v1.ListMetricsResponse\x12I\n" +
-	"\aMonitor\x12\x1e.hypha.agent.v1.MonitorRequest\x1a\x1c.hypha.agent.v1.MonitorEvent0\x012\xd7\t\n" +
+	"\aMonitor\x12\x1e.hypha.agent.v1.MonitorRequest\x1a\x1c.hypha.agent.v1.MonitorEvent0\x012\x9f\v\n" +
 	"\x05Admin\x12Y\n" +
 	"\fImportPolicy\x12#.hypha.agent.v1.ImportPolicyRequest\x1a$.hypha.agent.v1.ImportPolicyResponse\x12Y\n" +
 	"\fDeletePolicy\x12#.hypha.agent.v1.DeletePolicyRequest\x1a$.hypha.agent.v1.DeletePolicyResponse\x12V\n" +
@@ -5547,7 +5942,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eUpdateEndpoint\x12%.hypha.agent.v1.UpdateEndpointRequest\x1a&.hypha.agent.v1.UpdateEndpointResponse\x12Y\n" +
 	"\fUpdateConfig\x12#.hypha.agent.v1.UpdateConfigRequest\x1a$.hypha.agent.v1.UpdateConfigResponse\x12\\\n" +
 	"\rUpdateService\x12$.hypha.agent.v1.UpdateServiceRequest\x1a%.hypha.agent.v1.UpdateServiceResponse\x12\\\n" +
-	"\rDeleteService\x12$.hypha.agent.v1.DeleteServiceRequest\x1a%.hypha.agent.v1.DeleteServiceResponse\x12M\n" +
+	"\rDeleteService\x12$.hypha.agent.v1.DeleteServiceRequest\x1a%.hypha.agent.v1.DeleteServiceResponse\x12b\n" +
+	"\x0fUpdatePrefilter\x12&.hypha.agent.v1.UpdatePrefilterRequest\x1a'.hypha.agent.v1.UpdatePrefilterResponse\x12b\n" +
+	"\x0fDeletePrefilter\x12&.hypha.agent.v1.DeletePrefilterRequest\x1a'.hypha.agent.v1.DeletePrefilterResponse\x12M\n" +
 	"\bFlushMap\x12\x1f.hypha.agent.v1.FlushMapRequest\x1a .hypha.agent.v1.FlushMapResponse\x12D\n" +
 	"\x05KVGet\x12\x1c.hypha.agent.v1.KVGetRequest\x1a\x1d.hypha.agent.v1.KVGetResponse\x12D\n" +
 	"\x05KVSet\x12\x1c.hypha.agent.v1.KVSetRequest\x1a\x1d.hypha.agent.v1.KVSetResponse\x12M\n" +
@@ -5566,103 +5963,110 @@ func file_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 84)
+var file_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 91)
 var file_agent_v1_agent_proto_goTypes = []any{
-	(Component_State)(0),           // 0: hypha.agent.v1.Component.State
-	(*StatusRequest)(nil),          // 1: hypha.agent.v1.StatusRequest
-	(*Component)(nil),              // 2: hypha.agent.v1.Component
-	(*StatusResponse)(nil),         // 3: hypha.agent.v1.StatusResponse
-	(*Endpoint)(nil),               // 4: hypha.agent.v1.Endpoint
-	(*NamedPort)(nil),              // 5: hypha.agent.v1.NamedPort
-	(*ListEndpointsRequest)(nil),   // 6: hypha.agent.v1.ListEndpointsRequest
-	(*ListEndpointsResponse)(nil),  // 7: hypha.agent.v1.ListEndpointsResponse
-	(*Identity)(nil),               // 8: hypha.agent.v1.Identity
-	(*ListIdentitiesRequest)(nil),  // 9: hypha.agent.v1.ListIdentitiesRequest
-	(*ListIdentitiesResponse)(nil), // 10: hypha.agent.v1.ListIdentitiesResponse
-	(*Node)(nil),                   // 11: hypha.agent.v1.Node
-	(*ListNodesRequest)(nil),       // 12: hypha.agent.v1.ListNodesRequest
-	(*ListNodesResponse)(nil),      // 13: hypha.agent.v1.ListNodesResponse
-	(*GetPolicyRequest)(nil),       // 14: hypha.agent.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),      // 15: hypha.agent.v1.GetPolicyResponse
-	(*Selector)(nil),               // 16: hypha.agent.v1.Selector
-	(*ListSelectorsRequest)(nil),   // 17: hypha.agent.v1.ListSelectorsRequest
-	(*ListSelectorsResponse)(nil),  // 18: hypha.agent.v1.ListSelectorsResponse
-	(*Peer)(nil),                   // 19: hypha.agent.v1.Peer
-	(*TracePolicyRequest)(nil),     // 20: hypha.agent.v1.TracePolicyRequest
-	(*TraceVerdict)(nil),           // 21: hypha.agent.v1.TraceVerdict
-	(*TracePolicyResponse)(nil),    // 22: hypha.agent.v1.TracePolicyResponse
-	(*WaitPolicyRequest)(nil),      // 23: hypha.agent.v1.WaitPolicyRequest
-	(*WaitPolicyResponse)(nil),     // 24: hypha.agent.v1.WaitPolicyResponse
-	(*ConfigOption)(nil),           // 25: hypha.agent.v1.ConfigOption
-	(*GetConfigRequest)(nil),       // 26: hypha.agent.v1.GetConfigRequest
-	(*GetConfigResponse)(nil),      // 27: hypha.agent.v1.GetConfigResponse
-	(*MapStatus)(nil),              // 28: hypha.agent.v1.MapStatus
-	(*ListMapsRequest)(nil),        // 29: hypha.agent.v1.ListMapsRequest
-	(*ListMapsResponse)(nil),       // 30: hypha.agent.v1.ListMapsResponse
-	(*DumpMapRequest)(nil),         // 31: hypha.agent.v1.DumpMapRequest
-	(*MapRow)(nil),                 // 32: hypha.agent.v1.MapRow
-	(*Column)(nil),                 // 33: hypha.agent.v1.Column
-	(*FlushMapRequest)(nil),        // 34: hypha.agent.v1.FlushMapRequest
-	(*FlushMapResponse)(nil),       // 35: hypha.agent.v1.FlushMapResponse
-	(*ListIPsRequest)(nil),         // 36: hypha.agent.v1.ListIPsRequest
-	(*IPEntry)(nil),                // 37: hypha.agent.v1.IPEntry
-	(*ListIPsResponse)(nil),        // 38: hypha.agent.v1.ListIPsResponse
-	(*EndpointLogRequest)(nil),     // 39: hypha.agent.v1.EndpointLogRequest
-	(*EndpointLogEntry)(nil),       // 40: hypha.agent.v1.EndpointLogEntry
-	(*EndpointLogResponse)(nil),    // 41: hypha.agent.v1.EndpointLogResponse
-	(*ListMetricsRequest)(nil),     // 42: hypha.agent.v1.ListMetricsRequest
-	(*Metric)(nil),                 // 43: hypha.agent.v1.Metric
-	(*ListMetricsResponse)(nil),    // 44: hypha.agent.v1.ListMetricsResponse
-	(*MonitorRequest)(nil),         // 45: hypha.agent.v1.MonitorRequest
-	(*MonitorEvent)(nil),           // 46: hypha.agent.v1.MonitorEvent
-	(*ImportPolicyRequest)(nil),    // 47: hypha.agent.v1.ImportPolicyRequest
-	(*ImportPolicyResponse)(nil),   // 48: hypha.agent.v1.ImportPolicyResponse
-	(*DeletePolicyRequest)(nil),    // 49: hypha.agent.v1.DeletePolicyRequest
-	(*DeletePolicyResponse)(nil),   // 50: hypha.agent.v1.DeletePolicyResponse
-	(*AddEndpointRequest)(nil),     // 51: hypha.agent.v1.AddEndpointRequest
-	(*Route)(nil),                  // 52: hypha.agent.v1.Route
-	(*AddEndpointResponse)(nil),    // 53: hypha.agent.v1.AddEndpointResponse
-	(*DeleteEndpointRequest)(nil),  // 54: hypha.agent.v1.DeleteEndpointRequest
-	(*DeleteEndpointResponse)(nil), // 55: hypha.agent.v1.DeleteEndpointResponse
-	(*CheckEndpointRequest)(nil),   // 56: hypha.agent.v1.CheckEndpointRequest
-	(*CheckEndpointResponse)(nil),  // 57: hypha.agent.v1.CheckEndpointResponse
-	(*Attachment)(nil),             // 58: hypha.agent.v1.Attachment
-	(*SweepEndpointsRequest)(nil),  // 59: hypha.agent.v1.SweepEndpointsRequest
-	(*SweepEndpointsResponse)(nil), // 60: hypha.agent.v1.SweepEndpointsResponse
-	(*UpdateEndpointRequest)(nil),  // 61: hypha.agent.v1.UpdateEndpointRequest
-	(*UpdateEndpointResponse)(nil), // 62: hypha.agent.v1.UpdateEndpointResponse
-	(*UpdateConfigRequest)(nil),    // 63: hypha.agent.v1.UpdateConfigRequest
-	(*UpdateConfigResponse)(nil),   // 64: hypha.agent.v1.UpdateConfigResponse
-	(*KVGetRequest)(nil),           // 65: hypha.agent.v1.KVGetRequest
-	(*KVPair)(nil),                 // 66: hypha.agent.v1.KVPair
-	(*KVGetResponse)(nil),          // 67: hypha.agent.v1.KVGetResponse
-	(*KVSetRequest)(nil),           // 68: hypha.agent.v1.KVSetRequest
-	(*KVSetResponse)(nil),          // 69: hypha.agent.v1.KVSetResponse
-	(*KVDeleteRequest)(nil),        // 70: hypha.agent.v1.KVDeleteRequest
-	(*KVDeleteResponse)(nil),       // 71: hypha.agent.v1.KVDeleteResponse
-	(*Frontend)(nil),               // 72: hypha.agent.v1.Frontend
-	(*Backend)(nil),                // 73: hypha.agent.v1.Backend
-	(*Service)(nil),                // 74: hypha.agent.v1.Service
-	(*ListServicesRequest)(nil),    // 75: hypha.agent.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),   // 76: hypha.agent.v1.ListServicesResponse
-	(*GetServiceRequest)(nil),      // 77: hypha.agent.v1.GetServiceRequest
-	(*GetServiceResponse)(nil),     // 78: hypha.agent.v1.GetServiceResponse
-	(*UpdateServiceRequest)(nil),   // 79: hypha.agent.v1.UpdateServiceRequest
-	(*UpdateServiceResponse)(nil),  // 80: hypha.agent.v1.UpdateServiceResponse
-	(*DeleteServiceRequest)(nil),   // 81: hypha.agent.v1.DeleteServiceRequest
-	(*DeleteServiceResponse)(nil),  // 82: hypha.agent.v1.DeleteServiceResponse
-	nil,                            // 83: hypha.agent.v1.Metric.LabelsEntry
-	nil,                            // 84: hypha.agent.v1.UpdateConfigRequest.OptionsEntry
-	(*timestamppb.Timestamp)(nil),  // 85: google.protobuf.Timestamp
+	(Component_State)(0),            // 0: hypha.agent.v1.Component.State
+	(*StatusRequest)(nil),           // 1: hypha.agent.v1.StatusRequest
+	(*Component)(nil),               // 2: hypha.agent.v1.Component
+	(*StatusResponse)(nil),          // 3: hypha.agent.v1.StatusResponse
+	(*Endpoint)(nil),                // 4: hypha.agent.v1.Endpoint
+	(*NamedPort)(nil),               // 5: hypha.agent.v1.NamedPort
+	(*ListEndpointsRequest)(nil),    // 6: hypha.agent.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),   // 7: hypha.agent.v1.ListEndpointsResponse
+	(*Identity)(nil),                // 8: hypha.agent.v1.Identity
+	(*ListIdentitiesRequest)(nil),   // 9: hypha.agent.v1.ListIdentitiesRequest
+	(*ListIdentitiesResponse)(nil),  // 10: hypha.agent.v1.ListIdentitiesResponse
+	(*Node)(nil),                    // 11: hypha.agent.v1.Node
+	(*ListNodesRequest)(nil),        // 12: hypha.agent.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 13: hypha.agent.v1.ListNodesResponse
+	(*GetPolicyRequest)(nil),        // 14: hypha.agent.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),       // 15: hypha.agent.v1.GetPolicyResponse
+	(*Selector)(nil),                // 16: hypha.agent.v1.Selector
+	(*ListSelectorsRequest)(nil),    // 17: hypha.agent.v1.ListSelectorsRequest
+	(*ListSelectorsResponse)(nil),   // 18: hypha.agent.v1.ListSelectorsResponse
+	(*Peer)(nil),                    // 19: hypha.agent.v1.Peer
+	(*TracePolicyRequest)(nil),      // 20: hypha.agent.v1.TracePolicyRequest
+	(*TraceVerdict)(nil),            // 21: hypha.agent.v1.TraceVerdict
+	(*TracePolicyResponse)(nil),     // 22: hypha.agent.v1.TracePolicyResponse
+	(*WaitPolicyRequest)(nil),       // 23: hypha.agent.v1.WaitPolicyRequest
+	(*WaitPolicyResponse)(nil),      // 24: hypha.agent.v1.WaitPolicyResponse
+	(*ConfigOption)(nil),            // 25: hypha.agent.v1.ConfigOption
+	(*GetConfigRequest)(nil),        // 26: hypha.agent.v1.GetConfigRequest
+	(*GetConfigResponse)(nil),       // 27: hypha.agent.v1.GetConfigResponse
+	(*MapStatus)(nil),               // 28: hypha.agent.v1.MapStatus
+	(*ListMapsRequest)(nil),         // 29: hypha.agent.v1.ListMapsRequest
+	(*ListMapsResponse)(nil),        // 30: hypha.agent.v1.ListMapsResponse
+	(*DumpMapRequest)(nil),          // 31: hypha.agent.v1.DumpMapRequest
+	(*MapRow)(nil),                  // 32: hypha.agent.v1.MapRow
+	(*Column)(nil),                  // 33: hypha.agent.v1.Column
+	(*FlushMapRequest)(nil),         // 34: hypha.agent.v1.FlushMapRequest
+	(*FlushMapResponse)(nil),        // 35: hypha.agent.v1.FlushMapResponse
+	(*ListIPsRequest)(nil),          // 36: hypha.agent.v1.ListIPsRequest
+	(*IPEntry)(nil),                 // 37: hypha.agent.v1.IPEntry
+	(*ListIPsResponse)(nil),         // 38: hypha.agent.v1.ListIPsResponse
+	(*EndpointLogRequest)(nil),      // 39: hypha.agent.v1.EndpointLogRequest
+	(*EndpointLogEntry)(nil),        // 40: hypha.agent.v1.EndpointLogEntry
+	(*EndpointLogResponse)(nil),     // 41: hypha.agent.v1.EndpointLogResponse
+	(*ListMetricsRequest)(nil),      // 42: hypha.agent.v1.ListMetricsRequest
+	(*Metric)(nil),                  // 43: hypha.agent.v1.Metric
+	(*ListMetricsResponse)(nil),     // 44: hypha.agent.v1.ListMetricsResponse
+	(*MonitorRequest)(nil),          // 45: hypha.agent.v1.MonitorRequest
+	(*MonitorEvent)(nil),            // 46: hypha.agent.v1.MonitorEvent
+	(*ImportPolicyRequest)(nil),     // 47: hypha.agent.v1.ImportPolicyRequest
+	(*ImportPolicyResponse)(nil),    // 48: hypha.agent.v1.ImportPolicyResponse
+	(*DeletePolicyRequest)(nil),     // 49: hypha.agent.v1.DeletePolicyRequest
+	(*DeletePolicyResponse)(nil),    // 50: hypha.agent.v1.DeletePolicyResponse
+	(*AddEndpointRequest)(nil),      // 51: hypha.agent.v1.AddEndpointRequest
+	(*Route)(nil),                   // 52: hypha.agent.v1.Route
+	(*AddEndpointResponse)(nil),     // 53: hypha.agent.v1.AddEndpointResponse
+	(*DeleteEndpointRequest)(nil),   // 54: hypha.agent.v1.DeleteEndpointRequest
+	(*DeleteEndpointResponse)(nil),  // 55: hypha.agent.v1.DeleteEndpointResponse
+	(*CheckEndpointRequest)(nil),    // 56: hypha.agent.v1.CheckEndpointRequest
+	(*CheckEndpointResponse)(nil),   // 57: hypha.agent.v1.CheckEndpointResponse
+	(*Attachment)(nil),              // 58: hypha.agent.v1.Attachment
+	(*SweepEndpointsRequest)(nil),   // 59: hypha.agent.v1.SweepEndpointsRequest
+	(*SweepEndpointsResponse)(nil),  // 60: hypha.agent.v1.SweepEndpointsResponse
+	(*UpdateEndpointRequest)(nil),   // 61: hypha.agent.v1.UpdateEndpointRequest
+	(*UpdateEndpointResponse)(nil),  // 62: hypha.agent.v1.UpdateEndpointResponse
+	(*UpdateConfigRequest)(nil),     // 63: hypha.agent.v1.UpdateConfigRequest
+	(*UpdateConfigResponse)(nil),    // 64: hypha.agent.v1.UpdateConfigResponse
+	(*KVGetRequest)(nil),            // 65: hypha.agent.v1.KVGetRequest
+	(*KVPair)(nil),                  // 66: hypha.agent.v1.KVPair
+	(*KVGetResponse)(nil),           // 67: hypha.agent.v1.KVGetResponse
+	(*KVSetRequest)(nil),            // 68: hypha.agent.v1.KVSetRequest
+	(*KVSetResponse)(nil),           // 69: hypha.agent.v1.KVSetResponse
+	(*KVDeleteRequest)(nil),         // 70: hypha.agent.v1.KVDeleteRequest
+	(*KVDeleteResponse)(nil),        // 71: hypha.agent.v1.KVDeleteResponse
+	(*Frontend)(nil),                // 72: hypha.agent.v1.Frontend
+	(*Backend)(nil),                 // 73: hypha.agent.v1.Backend
+	(*Service)(nil),                 // 74: hypha.agent.v1.Service
+	(*ListServicesRequest)(nil),     // 75: hypha.agent.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),    // 76: hypha.agent.v1.ListServicesResponse
+	(*GetServiceRequest)(nil),       // 77: hypha.agent.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),      // 78: hypha.agent.v1.GetServiceResponse
+	(*UpdateServiceRequest)(nil),    // 79: hypha.agent.v1.UpdateServiceRequest
+	(*UpdateServiceResponse)(nil),   // 80: hypha.agent.v1.UpdateServiceResponse
+	(*DeleteServiceRequest)(nil),    // 81: hypha.agent.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil),   // 82: hypha.agent.v1.DeleteServiceResponse
+	(*PrefilterDevice)(nil),         // 83: hypha.agent.v1.PrefilterDevice
+	(*GetPrefilterRequest)(nil),     // 84: hypha.agent.v1.GetPrefilterRequest
+	(*GetPrefilterResponse)(nil),    // 85: hypha.agent.v1.GetPrefilterResponse
+	(*UpdatePrefilterRequest)(nil),  // 86: hypha.agent.v1.UpdatePrefilterRequest
+	(*UpdatePrefilterResponse)(nil), // 87: hypha.agent.v1.UpdatePrefilterResponse
+	(*DeletePrefilterRequest)(nil),  // 88: hypha.agent.v1.DeletePrefilterRequest
+	(*DeletePrefilterResponse)(nil), // 89: hypha.agent.v1.DeletePrefilterResponse
+	nil,                             // 90: hypha.agent.v1.Metric.LabelsEntry
+	nil,                             // 91: hypha.agent.v1.UpdateConfigRequest.OptionsEntry
+	(*timestamppb.Timestamp)(nil),   // 92: google.protobuf.Timestamp
 }
 var file_agent_v1_agent_proto_depIdxs = []int32{
 	0,  // 0: hypha.agent.v1.Component.state:type_name -> hypha.agent.v1.Component.State
-	85, // 1: hypha.agent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	92, // 1: hypha.agent.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
 	0,  // 2: hypha.agent.v1.StatusResponse.state:type_name -> hypha.agent.v1.Component.State
 	2,  // 3: hypha.agent.v1.StatusResponse.components:type_name -> hypha.agent.v1.Component
 	28, // 4: hypha.agent.v1.StatusResponse.maps:type_name -> hypha.agent.v1.MapStatus
 	5,  // 5: hypha.agent.v1.Endpoint.named_ports:type_name -> hypha.agent.v1.NamedPort
-	85, // 6: hypha.agent.v1.Endpoint.created:type_name -> google.protobuf.Timestamp
+	92, // 6: hypha.agent.v1.Endpoint.created:type_name -> google.protobuf.Timestamp
 	4,  // 7: hypha.agent.v1.ListEndpointsResponse.endpoints:type_name -> hypha.agent.v1.Endpoint
 	8,  // 8: hypha.agent.v1.ListIdentitiesResponse.identities:type_name -> hypha.agent.v1.Identity
 	11, // 9: hypha.agent.v1.ListNodesResponse.nodes:type_name -> hypha.agent.v1.Node
@@ -5675,11 +6079,11 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	28, // 16: hypha.agent.v1.ListMapsResponse.maps:type_name -> hypha.agent.v1.MapStatus
 	33, // 17: hypha.agent.v1.MapRow.columns:type_name -> hypha.agent.v1.Column
 	37, // 18: hypha.agent.v1.ListIPsResponse.entries:type_name -> hypha.agent.v1.IPEntry
-	85, // 19: hypha.agent.v1.EndpointLogEntry.time:type_name -> google.protobuf.Timestamp
+	92, // 19: hypha.agent.v1.EndpointLogEntry.time:type_name -> google.protobuf.Timestamp
 	40, // 20: hypha.agent.v1.EndpointLogResponse.entries:type_name -> hypha.agent.v1.EndpointLogEntry
-	83, // 21: hypha.agent.v1.Metric.labels:type_name -> hypha.agent.v1.Metric.LabelsEntry
+	90, // 21: hypha.agent.v1.Metric.labels:type_name -> hypha.agent.v1.Metric.LabelsEntry
 	43, // 22: hypha.agent.v1.ListMetricsResponse.metrics:type_name -> hypha.agent.v1.Metric
-	85, // 23: hypha.agent.v1.MonitorEvent.time:type_name -> google.protobuf.Timestamp
+	92, // 23: hypha.agent.v1.MonitorEvent.time:type_name -> google.protobuf.Timestamp
 	33, // 24: hypha.agent.v1.MonitorEvent.fields:type_name -> hypha.agent.v1.Column
 	5,  // 25: hypha.agent.v1.AddEndpointRequest.named_ports:type_name -> hypha.agent.v1.NamedPort
 	4,  // 26: hypha.agent.v1.AddEndpointResponse.endpoint:type_name -> hypha.agent.v1.Endpoint
@@ -5687,7 +6091,7 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	58, // 28: hypha.agent.v1.SweepEndpointsRequest.valid:type_name -> hypha.agent.v1.Attachment
 	58, // 29: hypha.agent.v1.SweepEndpointsResponse.deleted:type_name -> hypha.agent.v1.Attachment
 	4,  // 30: hypha.agent.v1.UpdateEndpointResponse.endpoint:type_name -> hypha.agent.v1.Endpoint
-	84, // 31: hypha.agent.v1.UpdateConfigRequest.options:type_name -> hypha.agent.v1.UpdateConfigRequest.OptionsEntry
+	91, // 31: hypha.agent.v1.UpdateConfigRequest.options:type_name -> hypha.agent.v1.UpdateConfigRequest.OptionsEntry
 	25, // 32: hypha.agent.v1.UpdateConfigResponse.changed:type_name -> hypha.agent.v1.ConfigOption
 	66, // 33: hypha.agent.v1.KVGetResponse.pairs:type_name -> hypha.agent.v1.KVPair
 	72, // 34: hypha.agent.v1.Service.frontend:type_name -> hypha.agent.v1.Frontend
@@ -5696,73 +6100,80 @@ var file_agent_v1_agent_proto_depIdxs = []int32{
 	74, // 37: hypha.agent.v1.GetServiceResponse.service:type_name -> hypha.agent.v1.Service
 	74, // 38: hypha.agent.v1.UpdateServiceRequest.service:type_name -> hypha.agent.v1.Service
 	74, // 39: hypha.agent.v1.UpdateServiceResponse.service:type_name -> hypha.agent.v1.Service
-	1,  // 40: hypha.agent.v1.Reader.Status:input_type -> hypha.agent.v1.StatusRequest
-	6,  // 41: hypha.agent.v1.Reader.ListEndpoints:input_type -> hypha.agent.v1.ListEndpointsRequest
-	9,  // 42: hypha.agent.v1.Reader.ListIdentities:input_type -> hypha.agent.v1.ListIdentitiesRequest
-	12, // 43: hypha.agent.v1.Reader.ListNodes:input_type -> hypha.agent.v1.ListNodesRequest
-	14, // 44: hypha.agent.v1.Reader.GetPolicy:input_type -> hypha.agent.v1.GetPolicyRequest
-	17, // 45: hypha.agent.v1.Reader.ListSelectors:input_type -> hypha.agent.v1.ListSelectorsRequest
-	20, // 46: hypha.agent.v1.Reader.TracePolicy:input_type -> hypha.agent.v1.TracePolicyRequest
-	23, // 47: hypha.agent.v1.Reader.WaitPolicy:input_type -> hypha.agent.v1.WaitPolicyRequest
-	26, // 48: hypha.agent.v1.Reader.GetConfig:input_type -> hypha.agent.v1.GetConfigRequest
-	29, // 49: hypha.agent.v1.Reader.ListMaps:input_type -> hypha.agent.v1.ListMapsRequest
-	31, // 50: hypha.agent.v1.Reader.DumpMap:input_type -> hypha.agent.v1.DumpMapRequest
-	36, // 51: hypha.agent.v1.Reader.ListIPs:input_type -> hypha.agent.v1.ListIPsRequest
-	75, // 52: hypha.agent.v1.Reader.ListServices:input_type -> hypha.agent.v1.ListServicesRequest
-	77, // 53: hypha.agent.v1.Reader.GetService:input_type -> hypha.agent.v1.GetServiceRequest
-	39, // 54: hypha.agent.v1.Reader.EndpointLog:input_type -> hypha.agent.v1.EndpointLogRequest
-	42, // 55: hypha.agent.v1.Reader.ListMetrics:input_type -> hypha.agent.v1.ListMetricsRequest
-	45, // 56: hypha.agent.v1.Reader.Monitor:input_type -> hypha.agent.v1.MonitorRequest
-	47, // 57: hypha.agent.v1.Admin.ImportPolicy:input_type -> hypha.agent.v1.ImportPolicyRequest
-	49, // 58: hypha.agent.v1.Admin.DeletePolicy:input_type -> hypha.agent.v1.DeletePolicyRequest
-	51, // 59: hypha.agent.v1.Admin.AddEndpoint:input_type -> hypha.agent.v1.AddEndpointRequest
-	54, // 60: hypha.agent.v1.Admin.DeleteEndpoint:input_type -> hypha.agent.v1.DeleteEndpointRequest
-	56, // 61: hypha.agent.v1.Admin.CheckEndpoint:input_type -> hypha.agent.v1.CheckEndpointRequest
-	59, // 62: hypha.agent.v1.Admin.SweepEndpoints:input_type -> hypha.agent.v1.SweepEndpointsRequest
-	61, // 63: hypha.agent.v1.Admin.UpdateEndpoint:input_type -> hypha.agent.v1.UpdateEndpointRequest
-	63, // 64: hypha.agent.v1.Admin.UpdateConfig:input_type -> hypha.agent.v1.UpdateConfigRequest
-	79, // 65: hypha.agent.v1.Admin.UpdateService:input_type -> hypha.agent.v1.UpdateServiceRequest
-	81, // 66: hypha.agent.v1.Admin.DeleteService:input_type -> hypha.agent.v1.DeleteServiceRequest
-	34, // 67: hypha.agent.v1.Admin.FlushMap:input_type -> hypha.agent.v1.FlushMapRequest
-	65, // 68: hypha.agent.v1.Admin.KVGet:input_type -> hypha.agent.v1.KVGetRequest
-	68, // 69: hypha.agent.v1.Admin.KVSet:input_type -> hypha.agent.v1.KVSetRequest
-	70, // 70: hypha.agent.v1.Admin.KVDelete:input_type -> hypha.agent.v1.KVDeleteRequest
-	3,  // 71: hypha.agent.v1.Reader.Status:output_type -> hypha.agent.v1.StatusResponse
-	7,  // 72: hypha.agent.v1.Reader.ListEndpoints:output_type -> hypha.agent.v1.ListEndpointsResponse
-	10, // 73: hypha.agent.v1.Reader.ListIdentities:output_type -> hypha.agent.v1.ListIdentitiesResponse
-	13, // 74: hypha.agent.v1.Reader.ListNodes:output_type -> hypha.agent.v1.ListNodesResponse
-	15, // 75: hypha.agent.v1.Reader.GetPolicy:output_type -> hypha.agent.v1.GetPolicyResponse
-	18, // 76: hypha.agent.v1.Reader.ListSelectors:output_type -> hypha.agent.v1.ListSelectorsResponse
-	22, // 77: hypha.agent.v1.Reader.TracePolicy:output_type -> hypha.agent.v1.TracePolicyResponse
-	24, // 78: hypha.agent.v1.Reader.WaitPolicy:output_type -> hypha.agent.v1.WaitPolicyResponse
-	27, // 79: hypha.agent.v1.Reader.GetConfig:output_type -> hypha.agent.v1.GetConfigResponse
-	30, // 80: hypha.agent.v1.Reader.ListMaps:output_type -> hypha.agent.v1.ListMapsResponse
-	32, // 81: hypha.agent.v1.Reader.DumpMap:output_type -> hypha.agent.v1.MapRow
-	38, // 82: hypha.agent.v1.Reader.ListIPs:output_type -> hypha.agent.v1.ListIPsResponse
-	76, // 83: hypha.agent.v1.Reader.ListServices:output_type -> hypha.agent.v1.ListServicesResponse
-	78, // 84: hypha.agent.v1.Reader.GetService:output_type -> hypha.agent.v1.GetServiceResponse
-	41, // 85: hypha.agent.v1.Reader.EndpointLog:output_type -> hypha.agent.v1.EndpointLogResponse
-	44, // 86: hypha.agent.v1.Reader.ListMetrics:output_type -> hypha.agent.v1.ListMetricsResponse
-	46, // 87: hypha.agent.v1.Reader.Monitor:output_type -> hypha.agent.v1.MonitorEvent
-	48, // 88: hypha.agent.v1.Admin.ImportPolicy:output_type -> hypha.agent.v1.ImportPolicyResponse
-	50, // 89: hypha.agent.v1.Admin.DeletePolicy:output_type -> hypha.agent.v1.DeletePolicyResponse
-	53, // 90: hypha.agent.v1.Admin.AddEndpoint:output_type -> hypha.agent.v1.AddEndpointResponse
-	55, // 91: hypha.agent.v1.Admin.DeleteEndpoint:output_type -> hypha.agent.v1.DeleteEndpointResponse
-	57, // 92: hypha.agent.v1.Admin.CheckEndpoint:output_type -> hypha.agent.v1.CheckEndpointResponse
-	60, // 93: hypha.agent.v1.Admin.SweepEndpoints:output_type -> hypha.agent.v1.SweepEndpointsResponse
-	62, // 94: hypha.agent.v1.Admin.UpdateEndpoint:output_type -> hypha.agent.v1.UpdateEndpointResponse
-	64, // 95: hypha.agent.v1.Admin.UpdateConfig:output_type -> hypha.agent.v1.UpdateConfigResponse
-	80, // 96: hypha.agent.v1.Admin.UpdateService:output_type -> hypha.agent.v1.UpdateServiceResponse
-	82, // 97: hypha.agent.v1.Admin.DeleteService:output_type -> hypha.agent.v1.DeleteServiceResponse
-	35, // 98: hypha.agent.v1.Admin.FlushMap:output_type -> hypha.agent.v1.FlushMapResponse
-	67, // 99: hypha.agent.v1.Admin.KVGet:output_type -> hypha.agent.v1.KVGetResponse
-	69, // 100: hypha.agent.v1.Admin.KVSet:output_type -> hypha.agent.v1.KVSetResponse
-	71, // 101: hypha.agent.v1.Admin.KVDelete:output_type -> hypha.agent.v1.KVDeleteResponse
-	71, // [71:102] is the sub-list for method output_type
-	40, // [40:71] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	83, // 40: hypha.agent.v1.GetPrefilterResponse.devices:type_name -> hypha.agent.v1.PrefilterDevice
+	1,  // 41: hypha.agent.v1.Reader.Status:input_type -> hypha.agent.v1.StatusRequest
+	6,  // 42: hypha.agent.v1.Reader.ListEndpoints:input_type -> hypha.agent.v1.ListEndpointsRequest
+	9,  // 43: hypha.agent.v1.Reader.ListIdentities:input_type -> hypha.agent.v1.ListIdentitiesRequest
+	12, // 44: hypha.agent.v1.Reader.ListNodes:input_type -> hypha.agent.v1.ListNodesRequest
+	14, // 45: hypha.agent.v1.Reader.GetPolicy:input_type -> hypha.agent.v1.GetPolicyRequest
+	17, // 46: hypha.agent.v1.Reader.ListSelectors:input_type -> hypha.agent.v1.ListSelectorsRequest
+	20, // 47: hypha.agent.v1.Reader.TracePolicy:input_type -> hypha.agent.v1.TracePolicyRequest
+	23, // 48: hypha.agent.v1.Reader.WaitPolicy:input_type -> hypha.agent.v1.WaitPolicyRequest
+	26, // 49: hypha.agent.v1.Reader.GetConfig:input_type -> hypha.agent.v1.GetConfigRequest
+	29, // 50: hypha.agent.v1.Reader.ListMaps:input_type -> hypha.agent.v1.ListMapsRequest
+	31, // 51: hypha.agent.v1.Reader.DumpMap:input_type -> hypha.agent.v1.DumpMapRequest
+	36, // 52: hypha.agent.v1.Reader.ListIPs:input_type -> hypha.agent.v1.ListIPsRequest
+	75, // 53: hypha.agent.v1.Reader.ListServices:input_type -> hypha.agent.v1.ListServicesRequest
+	77, // 54: hypha.agent.v1.Reader.GetService:input_type -> hypha.agent.v1.GetServiceRequest
+	84, // 55: hypha.agent.v1.Reader.GetPrefilter:input_type -> hypha.agent.v1.GetPrefilterRequest
+	39, // 56: hypha.agent.v1.Reader.EndpointLog:input_type -> hypha.agent.v1.EndpointLogRequest
+	42, // 57: hypha.agent.v1.Reader.ListMetrics:input_type -> hypha.agent.v1.ListMetricsRequest
+	45, // 58: hypha.agent.v1.Reader.Monitor:input_type -> hypha.agent.v1.MonitorRequest
+	47, // 59: hypha.agent.v1.Admin.ImportPolicy:input_type -> hypha.agent.v1.ImportPolicyRequest
+	49, // 60: hypha.agent.v1.Admin.DeletePolicy:input_type -> hypha.agent.v1.DeletePolicyRequest
+	51, // 61: hypha.agent.v1.Admin.AddEndpoint:input_type -> hypha.agent.v1.AddEndpointRequest
+	54, // 62: hypha.agent.v1.Admin.DeleteEndpoint:input_type -> hypha.agent.v1.DeleteEndpointRequest
+	56, // 63: hypha.agent.v1.Admin.CheckEndpoint:input_type -> hypha.agent.v1.CheckEndpointRequest
+	59, // 64: hypha.agent.v1.Admin.SweepEndpoints:input_type -> hypha.agent.v1.SweepEndpointsRequest
+	61, // 65: hypha.agent.v1.Admin.UpdateEndpoint:input_type -> hypha.agent.v1.UpdateEndpointRequest
+	63, // 66: hypha.agent.v1.Admin.UpdateConfig:input_type -> hypha.agent.v1.UpdateConfigRequest
+	79, // 67: hypha.agent.v1.Admin.UpdateService:input_type -> hypha.agent.v1.UpdateServiceRequest
+	81, // 68: hypha.agent.v1.Admin.DeleteService:input_type -> hypha.agent.v1.DeleteServiceRequest
+	86, // 69: hypha.agent.v1.Admin.UpdatePrefilter:input_type -> hypha.agent.v1.UpdatePrefilterRequest
+	88, // 70: hypha.agent.v1.Admin.DeletePrefilter:input_type -> hypha.agent.v1.DeletePrefilterRequest
+	34, // 71: hypha.agent.v1.Admin.FlushMap:input_type -> hypha.agent.v1.FlushMapRequest
+	65, // 72: hypha.agent.v1.Admin.KVGet:input_type -> hypha.agent.v1.KVGetRequest
+	68, // 73: hypha.agent.v1.Admin.KVSet:input_type -> hypha.agent.v1.KVSetRequest
+	70, // 74: hypha.agent.v1.Admin.KVDelete:input_type -> hypha.agent.v1.KVDeleteRequest
+	3,  // 75: hypha.agent.v1.Reader.Status:output_type -> hypha.agent.v1.StatusResponse
+	7,  // 76: hypha.agent.v1.Reader.ListEndpoints:output_type -> hypha.agent.v1.ListEndpointsResponse
+	10, // 77: hypha.agent.v1.Reader.ListIdentities:output_type -> hypha.agent.v1.ListIdentitiesResponse
+	13, // 78: hypha.agent.v1.Reader.ListNodes:output_type -> hypha.agent.v1.ListNodesResponse
+	15, // 79: hypha.agent.v1.Reader.GetPolicy:output_type -> hypha.agent.v1.GetPolicyResponse
+	18, // 80: hypha.agent.v1.Reader.ListSelectors:output_type -> hypha.agent.v1.ListSelectorsResponse
+	22, // 81: hypha.agent.v1.Reader.TracePolicy:output_type -> hypha.agent.v1.TracePolicyResponse
+	24, // 82: hypha.agent.v1.Reader.WaitPolicy:output_type -> hypha.agent.v1.WaitPolicyResponse
+	27, // 83: hypha.agent.v1.Reader.GetConfig:output_type -> hypha.agent.v1.GetConfigResponse
+	30, // 84: hypha.agent.v1.Reader.ListMaps:output_type -> hypha.agent.v1.ListMapsResponse
+	32, // 85: hypha.agent.v1.Reader.DumpMap:output_type -> hypha.agent.v1.MapRow
+	38, // 86: hypha.agent.v1.Reader.ListIPs:output_type -> hypha.agent.v1.ListIPsResponse
+	76, // 87: hypha.agent.v1.Reader.ListServices:output_type -> hypha.agent.v1.ListServicesResponse
+	78, // 88: hypha.agent.v1.Reader.GetService:output_type -> hypha.agent.v1.GetServiceResponse
+	85, // 89: hypha.agent.v1.Reader.GetPrefilter:output_type -> hypha.agent.v1.GetPrefilterResponse
+	41, // 90: hypha.agent.v1.Reader.EndpointLog:output_type -> hypha.agent.v1.EndpointLogResponse
+	44, // 91: hypha.agent.v1.Reader.ListMetrics:output_type -> hypha.agent.v1.ListMetricsResponse
+	46, // 92: hypha.agent.v1.Reader.Monitor:output_type -> hypha.agent.v1.MonitorEvent
+	48, // 93: hypha.agent.v1.Admin.ImportPolicy:output_type -> hypha.agent.v1.ImportPolicyResponse
+	50, // 94: hypha.agent.v1.Admin.DeletePolicy:output_type -> hypha.agent.v1.DeletePolicyResponse
+	53, // 95: hypha.agent.v1.Admin.AddEndpoint:output_type -> hypha.agent.v1.AddEndpointResponse
+	55, // 96: hypha.agent.v1.Admin.DeleteEndpoint:output_type -> hypha.agent.v1.DeleteEndpointResponse
+	57, // 97: hypha.agent.v1.Admin.CheckEndpoint:output_type -> hypha.agent.v1.CheckEndpointResponse
+	60, // 98: hypha.agent.v1.Admin.SweepEndpoints:output_type -> hypha.agent.v1.SweepEndpointsResponse
+	62, // 99: hypha.agent.v1.Admin.UpdateEndpoint:output_type -> hypha.agent.v1.UpdateEndpointResponse
+	64, // 100: hypha.agent.v1.Admin.UpdateConfig:output_type -> hypha.agent.v1.UpdateConfigResponse
+	80, // 101: hypha.agent.v1.Admin.UpdateService:output_type -> hypha.agent.v1.UpdateServiceResponse
+	82, // 102: hypha.agent.v1.Admin.DeleteService:output_type -> hypha.agent.v1.DeleteServiceResponse
+	87, // 103: hypha.agent.v1.Admin.UpdatePrefilter:output_type -> hypha.agent.v1.UpdatePrefilterResponse
+	89, // 104: hypha.agent.v1.Admin.DeletePrefilter:output_type -> hypha.agent.v1.DeletePrefilterResponse
+	35, // 105: hypha.agent.v1.Admin.FlushMap:output_type -> hypha.agent.v1.FlushMapResponse
+	67, // 106: hypha.agent.v1.Admin.KVGet:output_type -> hypha.agent.v1.KVGetResponse
+	69, // 107: hypha.agent.v1.Admin.KVSet:output_type -> hypha.agent.v1.KVSetResponse
+	71, // 108: hypha.agent.v1.Admin.KVDelete:output_type -> hypha.agent.v1.KVDeleteResponse
+	75, // [75:109] is the sub-list for method output_type
+	41, // [41:75] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_agent_v1_agent_proto_init() }
@@ -5777,7 +6188,7 @@ func file_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_v1_agent_proto_rawDesc), len(file_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   84,
+			NumMessages:   91,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

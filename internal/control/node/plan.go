@@ -60,10 +60,10 @@ func Compute(self *model.Node, nodes []model.Node, o Options) Plan {
 		}
 	}
 	p := Plan{Warnings: c.warnings}
-	for _, k := range slices.SortedFunc(maps.Keys(c.rows), comparePrefix) {
+	for _, k := range slices.SortedFunc(maps.Keys(c.rows), model.CompareCIDRs) {
 		p.Rows = append(p.Rows, c.rows[k])
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(c.routes), comparePrefix) {
+	for _, k := range slices.SortedFunc(maps.Keys(c.routes), model.CompareCIDRs) {
 		p.Routes = append(p.Routes, c.routes[k])
 	}
 	return p
@@ -206,11 +206,4 @@ func (c *compute) route(n *model.Node, p netip.Prefix, via netip.Addr) {
 		return
 	}
 	c.routes[p] = model.Route{Prefix: p, Via: hop}
-}
-
-func comparePrefix(a, b netip.Prefix) int {
-	if c := a.Addr().Compare(b.Addr()); c != 0 {
-		return c
-	}
-	return a.Bits() - b.Bits()
 }

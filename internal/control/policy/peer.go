@@ -156,16 +156,9 @@ func cidrTerm(p netip.Prefix, except []netip.Prefix) (term, bool) {
 			t.except = append(t.except, x)
 		}
 	}
-	slices.SortFunc(t.except, comparePrefix)
+	slices.SortFunc(t.except, model.CompareCIDRs)
 	t.except = slices.Compact(t.except)
 	return t, true
-}
-
-func comparePrefix(a, b netip.Prefix) int {
-	if c := a.Addr().Compare(b.Addr()); c != 0 {
-		return c
-	}
-	return a.Bits() - b.Bits()
 }
 
 // entityTerms: all is everybody, which the caller handles; none is nobody.

@@ -155,7 +155,7 @@ func (p *planner) retire(s *model.PolicyStep) {
 			}
 		}
 	}
-	slices.SortFunc(s.DeletePrefixes, comparePrefix)
+	slices.SortFunc(s.DeletePrefixes, model.CompareCIDRs)
 	slices.Sort(s.DeleteClasses)
 }
 

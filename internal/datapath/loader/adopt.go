@@ -108,7 +108,7 @@ func (l *Loader) list() ([]Attachment, error) {
 
 // parsePin reads the name that Loader.pin made.
 func parsePin(name string) (Attachment, bool) {
-	for _, r := range [...]Role{Pod, Overlay, Device} {
+	for r := range programs {
 		for _, h := range hooks {
 			var i int
 			if n, err := fmt.Sscanf(name, string(r)+"-%d-"+h.name, &i); err == nil && n == 1 && r.program(h) != "" {

@@ -15,6 +15,7 @@ import (
 	"github.com/hypha-net/hypha/bpf/host"
 	"github.com/hypha-net/hypha/bpf/overlay"
 	"github.com/hypha-net/hypha/bpf/pod"
+	"github.com/hypha-net/hypha/bpf/xdp"
 )
 
 // Role is what a device is to the datapath: which programs belong on it.
@@ -25,7 +26,19 @@ const (
 	Pod     Role = "pod"     // host side of a workload's pair
 	Overlay Role = "overlay" // the tunnel device
 	Device  Role = "device"  // outside device of the node
+
+	Prefilter   Role = "prefilter"    // outside device on which denied sources are dropped
+	PrefilterL3 Role = "prefilter_l3" // the same, without a link layer
 )
+
+// programs are those of each role, by hook.
+var programs = map[Role]map[ebpf.AttachType]string{
+	Pod:         {ebpf.AttachTCXIngress: pod.FromPod, ebpf.AttachTCXEgress: pod.ToPod},
+	Overlay:     {ebpf.AttachTCXIngress: overlay.FromOverlay, ebpf.AttachTCXEgress: overlay.ToOverlay},
+	Device:      {ebpf.AttachTCXIngress: host.FromNetdev, ebpf.AttachTCXEgress: host.ToNetdev},
+	Prefilter:   {ebpf.AttachXDP: xdp.Prefilter},
+	PrefilterL3: {ebpf.AttachXDP: xdp.PrefilterL3},
+}
 
 // hook is one side of a device.
 type hook struct {
@@ -33,27 +46,13 @@ type hook struct {
 	attach ebpf.AttachType
 }
 
-var hooks = [...]hook{{"ingress", ebpf.AttachTCXIngress}, {"egress", ebpf.AttachTCXEgress}}
+var hooks = [...]hook{{"ingress", ebpf.AttachTCXIngress}, {"egress", ebpf.AttachTCXEgress}, {"xdp", ebpf.AttachXDP}}
+
+// tcHooks are those where a clsact filter can take the place of a link.
+var tcHooks = hooks[:2]
 
 // program is the name of the program of a role on a hook, "" if there is none.
-func (r Role) program(h hook) string {
-	ingress := h.attach == ebpf.AttachTCXIngress
-	switch {
-	case r == Pod && ingress:
-		return pod.FromPod
-	case r == Pod:
-		return pod.ToPod
-	case r == Overlay && ingress:
-		return overlay.FromOverlay
-	case r == Overlay:
-		return overlay.ToOverlay
-	case r == Device && ingress:
-		return host.FromNetdev
-	case r == Device:
-		return host.ToNetdev
-	}
-	return ""
-}
+func (r Role) program(h hook) string { return programs[r][h.attach] }
 
 // Attach puts the programs of a role onto a device, or makes sure that they are there in their newest form. An
 // attached program is replaced without a gap.
@@ -86,8 +85,8 @@ func (l *Loader) attach(r Role, ifindex int) error {
 			return fmt.Errorf("attach to device %d: there is no program %s", ifindex, name)
 		}
 		var err error
-		if l.tcx() {
-			err = l.attachTCX(r, ifindex, h, prog)
+		if l.linkable(h) {
+			err = l.attachDevice(r, ifindex, h, prog)
 		} else {
 			err = attachFilter(ifindex, h, name, prog)
 		}
@@ -107,7 +106,7 @@ func (l *Loader) Attached(r Role, ifindex int) error {
 		if name == "" {
 			continue
 		}
-		if l.tcx() {
+		if l.linkable(h) {
 			have, err := link.LoadPinnedLink(l.pin(r, ifindex, h), nil)
 			if err != nil {
 				return fmt.Errorf("program %s is not on device %d: %w", name, ifindex, err)
@@ -128,12 +127,15 @@ func (l *Loader) Attached(r Role, ifindex int) error {
 
 func (l *Loader) tcx() bool { return l.deps.Kernel.TCX && !l.cfg.Clsact }
 
+// linkable says whether a hook takes a link, else a filter.
+func (l *Loader) linkable(h hook) bool { return h.attach == ebpf.AttachXDP || l.tcx() }
+
 func (l *Loader) pin(r Role, ifindex int, h hook) string {
 	return filepath.Join(l.cfg.Links, fmt.Sprintf("%s-%d-%s", r, ifindex, h.name))
 }
 
-// attachTCX puts a program onto a hook of a device.
-func (l *Loader) attachTCX(r Role, ifindex int, h hook, prog *ebpf.Program) error {
+// attachDevice puts a program onto a hook of a device.
+func (l *Loader) attachDevice(r Role, ifindex int, h hook, prog *ebpf.Program) error {
 	return l.attachLink(l.pin(r, ifindex, h), prog, func(have link.Link) (bool, ebpf.ProgramID) {
 		on, running := linked(have, ifindex)
 		return on == ifindex, running
@@ -217,6 +219,9 @@ func (l *Loader) release(pin string) error {
 // newLink attaches to a hook. What a workload sends into a netkit pair is judged while it is sent, before it is queued
 // anywhere; what it receives passes the same hook as with veth.
 func newLink(r Role, ifindex int, h hook, prog *ebpf.Program) (link.Link, error) {
+	if h.attach == ebpf.AttachXDP {
+		return newXDP(ifindex, prog)
+	}
 	if r == Pod && h.attach == ebpf.AttachTCXIngress {
 		dev, err := netlink.LinkByIndex(ifindex)
 		if err != nil {
@@ -251,6 +256,9 @@ func linked(l link.Link, expected int) (ifindex int, prog ebpf.ProgramID) {
 	}
 	if t := info.TCX(); t != nil {
 		return int(t.Ifindex), info.Program
+	}
+	if x := info.XDP(); x != nil {
+		return int(x.Ifindex), info.Program
 	}
 	if g := info.Cgroup(); g != nil && g.CgroupId != 0 {
 		return elsewhere, info.Program
@@ -329,7 +337,7 @@ func (l *Loader) detach(r Role, ifindex int) error {
 			continue
 		}
 		failed = errors.Join(failed, unpinLink(l.pin(r, ifindex, h)), l.release(l.pin(r, ifindex, h)))
-		if !l.tcx() {
+		if !l.linkable(h) {
 			failed = errors.Join(failed, detachFilter(ifindex, h))
 		}
 	}

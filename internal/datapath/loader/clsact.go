@@ -74,7 +74,7 @@ func detachFilter(ifindex int, h hook) error {
 // filterRoles reads from a device's filters what it is to this agent.
 func filterRoles(dev netlink.Link) ([]Role, error) {
 	var out []Role
-	for _, h := range hooks {
+	for _, h := range tcHooks {
 		fs, err := netlink.FilterList(dev, h.parent())
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENODEV) {
 			continue
@@ -87,7 +87,7 @@ func filterRoles(dev netlink.Link) ([]Role, error) {
 			if !ok || b.Handle != filterHandle || b.Priority != filterPriority {
 				continue
 			}
-			for _, r := range [...]Role{Pod, Overlay, Device} {
+			for r := range programs {
 				if p := r.program(h); p != "" && b.Name == filterPrefix+p && !slices.Contains(out, r) {
 					out = append(out, r)
 				}
@@ -109,7 +109,7 @@ func RemoveFilters() error {
 		if len(roles) == 0 {
 			continue
 		}
-		for _, h := range hooks {
+		for _, h := range tcHooks {
 			err = errors.Join(err, detachFilter(d.Attrs().Index, h))
 		}
 	}

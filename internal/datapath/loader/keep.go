@@ -17,6 +17,7 @@ import (
 
 	layout "github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/sock"
+	"github.com/hypha-net/hypha/bpf/xdp"
 )
 
 // The verifier takes a second of CPU time over the programs, several when the node is busy: time in which a restarted
@@ -98,12 +99,8 @@ func (l *Loader) programPin(digest, name string) string {
 
 // programNames are all programs that this loader needs.
 func (l *Loader) programNames() (out []string) {
-	for _, r := range [...]Role{Pod, Overlay, Device} {
-		for _, h := range hooks {
-			if name := r.program(h); name != "" {
-				out = append(out, name)
-			}
-		}
+	for _, byHook := range programs {
+		out = slices.AppendSeq(out, maps.Values(byHook))
 	}
 	if l.cfg.Cgroup != "" {
 		out = slices.AppendSeq(out, maps.Keys(sock.Hooks()))
@@ -115,6 +112,9 @@ func (l *Loader) programNames() (out []string) {
 func typed(name string, t ebpf.ProgramType) bool {
 	if _, ok := sock.Hooks()[name]; ok {
 		return t == ebpf.CGroupSockAddr || t == ebpf.CGroupSock
+	}
+	if name == xdp.Prefilter || name == xdp.PrefilterL3 {
+		return t == ebpf.XDP
 	}
 	return t == ebpf.SchedCLS
 }

@@ -16,6 +16,7 @@ import (
 // A loader takes the programs of the one before it if, and only if, it would load the very same: same objects, constants
 // and maps. Those that nothing runs any more go.
 func TestKeep(t *testing.T) {
+	const all = 8
 	dir := pintest.Dir(t)
 	node := netns.New(t, "node")
 	node.In(func() error {
@@ -46,7 +47,7 @@ func TestKeep(t *testing.T) {
 				ids[e.Name()], _ = info.ID()
 				_ = p.Close()
 			}
-			if len(ids) != 6 {
+			if len(ids) != all {
 				t.Fatalf("pinned programs: %v", ids)
 			}
 			return ids
@@ -60,7 +61,7 @@ func TestKeep(t *testing.T) {
 			return n
 		}
 		first := programs(cfg)
-		if again := programs(cfg); same(first, again) != len(first) {
+		if again := programs(cfg); same(first, again) != all {
 			t.Errorf("loaded anew without need: %v, then %v", first, again)
 		}
 		other := cfg

@@ -17,6 +17,7 @@ import (
 	"github.com/hypha-net/hypha/bpf/overlay"
 	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/bpf/sock"
+	"github.com/hypha-net/hypha/bpf/xdp"
 	"github.com/hypha-net/hypha/internal/netns"
 )
 
@@ -108,7 +109,8 @@ type object struct {
 
 // objects are what is loaded.
 func (l *Loader) objects() []object {
-	all := []object{{podObject, pod.Spec, pod.Object}, {"overlay", overlay.Spec, overlay.Object}, {"host", host.Spec, host.Object}}
+	all := []object{{podObject, pod.Spec, pod.Object}, {"overlay", overlay.Spec, overlay.Object}, {"host", host.Spec, host.Object},
+		{"prefilter", xdp.PrefilterSpec, xdp.PrefilterObject}}
 	if l.cfg.Cgroup != "" {
 		all = append(all, object{sockObject, sock.Spec, sock.Object})
 	}
@@ -144,12 +146,10 @@ func load(objects []object, constants func(object string) layout.Config, shared 
 }
 
 func loadObject(spec *ebpf.CollectionSpec, constants layout.Config, shared map[string]*ebpf.Map, progs map[string]*ebpf.Program) error {
-	v := spec.Variables[layout.ConfigVariable]
-	if v == nil {
-		return fmt.Errorf("it has no variable %q", layout.ConfigVariable)
-	}
-	if err := v.Set(constants); err != nil {
-		return fmt.Errorf("set constants: %w", err)
+	if v := spec.Variables[layout.ConfigVariable]; v != nil { // the prefilter is the same everywhere
+		if err := v.Set(constants); err != nil {
+			return fmt.Errorf("set constants: %w", err)
+		}
 	}
 	use := map[string]*ebpf.Map{}
 	for name, ms := range spec.Maps {

@@ -124,8 +124,10 @@ func TestAttachAdoptPrune(t *testing.T) {
 				cfg := options(clsact, filepath.Join(dir, "links"))
 				l := newLoader(t, cfg, m)
 				pod, gone, dev, over := podPair(t, "pod"), podPair(t, "gone"), dummyPair(t, "dev"), dummyPair(t, "over")
+				lost := dummyPair(t, "lost")
 				for range 2 {
-					for _, err := range []error{l.AttachPod(pod), l.AttachPod(gone), l.AttachDevice(dev), l.AttachOverlay(over)} {
+					for _, err := range []error{l.AttachPod(pod), l.AttachPod(gone), l.AttachDevice(dev), l.AttachOverlay(over),
+						l.Attach(loader.Prefilter, dev), l.Attach(loader.Prefilter, lost)} {
 						if err != nil {
 							return err
 						}
@@ -134,8 +136,10 @@ func TestAttachAdoptPrune(t *testing.T) {
 				if err := l.Close(); err != nil {
 					return err
 				}
-				if err := netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "gone", Index: gone}}); err != nil {
-					return err
+				for name, index := range map[string]int{"gone": gone, "lost": lost} {
+					if err := netlink.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name, Index: index}}); err != nil {
+						return err
+					}
 				}
 
 				// Another agent finds what there is.
@@ -151,7 +155,8 @@ func TestAttachAdoptPrune(t *testing.T) {
 					}
 					return out
 				}
-				want := map[loader.Attachment]bool{{loader.Pod, pod}: true, {loader.Device, dev}: true, {loader.Overlay, over}: true}
+				want := map[loader.Attachment]bool{{loader.Pod, pod}: true, {loader.Device, dev}: true, {loader.Overlay, over}: true,
+					{loader.Prefilter, dev}: true}
 				if d := cmp.Diff(want, set(got)); d != "" {
 					t.Error(d)
 				}

@@ -70,6 +70,7 @@ func Probe() Kernel {
 	}
 	kernelRemedy := fmt.Sprintf("boot Linux %d.%d or newer with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF", minMajor, minMinor)
 	k.try("program type sched_cls", true, kernelRemedy, features.HaveProgramType(ebpf.SchedCLS))
+	k.try("program type xdp", true, kernelRemedy, features.HaveProgramType(ebpf.XDP))
 	for _, t := range []ebpf.MapType{ebpf.Hash, ebpf.Array, ebpf.PerCPUArray, ebpf.LRUHash, ebpf.LPMTrie,
 		ebpf.ArrayOfMaps, ebpf.RingBuf} {
 		k.try("map type "+strings.ToLower(t.String()), true, kernelRemedy, features.HaveMapType(t))

@@ -64,6 +64,28 @@ func (m *Maps) dump(name string, row *[]Column, next func() bool) error {
 		})
 	case LBAddress, LBFrontend, LBSlot, LBMaglev, LBMember, LBAffinity, LBReverse, LBSource:
 		return m.dumpLB(name, row, next)
+	case PrefilterExact:
+		return m.dumpOne(row, next, func() (out [][]Column, _ error) {
+			exact, err := m.deniedAddrs()
+			for _, p := range exact {
+				out = append(out, []Column{{"CIDR", p.String()}})
+			}
+			return out, err
+		})
+	case Prefilter:
+		return rows(m.deniedLPM, row, next, func(k *layout.PrefilterKey, _ *uint8) []Column {
+			return []Column{{"CIDR", k.Prefix().String()}}
+		})
+	case PrefilterState:
+		return m.dumpOne(row, next, func() ([][]Column, error) {
+			s, err := m.DeniedState()
+			return [][]Column{{{"REVISION", num(s.Revision)}, {"PREFIXES", flags(flag{s.Prefix4, "ipv4"}, flag{s.Prefix6, "ipv6"})}}}, err
+		})
+	case PrefilterCount:
+		return m.dumpOne(row, next, func() ([][]Column, error) {
+			packets, bytes, err := m.PrefilterDrops()
+			return [][]Column{{{"PACKETS", num(packets)}, {"BYTES", num(bytes)}}}, err
+		})
 	case State:
 		return m.dumpOne(row, next, func() ([][]Column, error) {
 			s, err := m.readState()

@@ -34,7 +34,12 @@ const (
 	NAT          = "nat_v2"
 	Overflow     = "policy_overflow_v1"
 	Policy       = "policy_v1"
+	Prefilter    = "prefilter_v1"
 	State        = "state_v1"
+
+	PrefilterCount = "prefilter_count_v1"
+	PrefilterExact = "prefilter_exact_v1"
+	PrefilterState = "prefilter_state_v1"
 )
 
 // ErrFull says that a map has no room for a row. Nothing was opened by the failed write.
@@ -104,13 +109,15 @@ func putAll[K, V any](h *handle, ks []K, vs []V) error {
 		return nil
 	}
 	n, err := h.BatchUpdate(ks, vs, nil)
+	if err != nil && n >= len(ks) {
+		n = 0 // where the kernel did not get as far as to count, as where this type of map has no batches, the number is ours
+	}
 	h.writes.Add(uint64(max(n, 0)))
 	if err == nil {
 		return nil
 	}
 	// Write singly what is left: an old kernel has no batches, and the error of the one row it refuses is the better one.
-	n = min(max(n, 0), len(ks))
-	for i := n; i < len(ks); i++ {
+	for i := max(n, 0); i < len(ks); i++ {
 		if err := put(h, ks[i], vs[i]); err != nil {
 			return err
 		}
@@ -124,11 +131,11 @@ func delAll[K any](h *handle, ks []K) error {
 		return nil
 	}
 	n, err := h.BatchDelete(ks, nil)
-	h.writes.Add(uint64(max(n, 0)))
 	if err == nil {
+		h.writes.Add(uint64(n))
 		return nil
 	}
-	var failed error // a batch stops at the first absent row
+	var failed error // a batch stops at the first absent row, if there are batches
 	for _, k := range ks {
 		failed = errors.Join(failed, del(h, k))
 	}

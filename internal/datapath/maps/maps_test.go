@@ -255,6 +255,8 @@ func TestDumpEveryMap(t *testing.T) {
 	must(t, m.PutFrontendAddr(frontend.Addr, FrontendAddr{VIP: true}))
 	must(t, m.PutSlots(1, slotSet))
 	must(t, m.PutRanges(1, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}))
+	denied := []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("::/0")}
+	must(t, m.Deny(denied, nil, denied))
 	must(t, put(m.lbAffinity, layout.LBAffinityKey{Service: 1, Kind: layout.LBClientNetns}, layout.LBAffinity{Used: 1}))
 	must(t, put(m.lbReverse, layout.LBReverseKey{Socket: 1, Proto: 6}, layout.LBReverse{Service: 1}))
 	list, err := m.List()

@@ -45,6 +45,9 @@ type Maps struct {
 
 	lbAddress, lbAffinity, lbFrontend, lbMaglev, lbMember, lbReverse, lbSlot, lbSource *handle
 
+	deniedExact, deniedLPM, prefilterCount, prefilterState *handle
+	deniedSpec                                             *ebpf.MapSpec // of a map in deniedExact
+
 	stateMu    sync.Mutex                             // one change of state_v1 at a time
 	endpointMu sync.Mutex                             // one writer of endpoints_v1 at a time
 	long       map[layoutKey]map[overflowKey]struct{} // rows of policy_overflow_v1 by list
@@ -75,7 +78,7 @@ func Open(cfg Config, deps Deps) (_ *Maps, err error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make map directory: %w", err)
 	}
-	m := &Maps{log: deps.Log, byName: map[string]*handle{}, long: map[layoutKey]map[overflowKey]struct{}{}}
+	m := &Maps{log: deps.Log, byName: map[string]*handle{}, long: map[layoutKey]map[overflowKey]struct{}{}, deniedSpec: all[PrefilterExact].InnerMap}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
@@ -107,7 +110,8 @@ func (m *Maps) name() {
 		Events: &m.events, Frag: &m.frag, IPCacheExact: &m.ipExact, IPCache: &m.ipLPM, IPCacheWas: &m.ipWas, Metrics: &m.metrics,
 		LBAddress: &m.lbAddress, LBAffinity: &m.lbAffinity, LBFrontend: &m.lbFrontend, LBMaglev: &m.lbMaglev,
 		LBMember: &m.lbMember, LBReverse: &m.lbReverse, LBSlot: &m.lbSlot, LBSource: &m.lbSource,
-		NAT: &m.nat, Overflow: &m.overflow, Policy: &m.policy, State: &m.state,
+		NAT: &m.nat, Overflow: &m.overflow, Policy: &m.policy, Prefilter: &m.deniedLPM, PrefilterCount: &m.prefilterCount,
+		PrefilterExact: &m.deniedExact, PrefilterState: &m.prefilterState, State: &m.state,
 	} {
 		*f = m.byName[name]
 	}

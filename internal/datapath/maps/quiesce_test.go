@@ -18,7 +18,7 @@ import (
 func slowProgram(t *testing.T) (*ebpf.Program, *ebpf.Map) {
 	t.Helper()
 	if err := features.HaveProgramHelper(ebpf.SchedCLS, asm.FnLoop); errors.Is(err, ebpf.ErrNotSupported) {
-		t.Skip("a program that is busy for long needs bpf_loop (Linux 5.17)")
+		t.Skip("this kernel has no bpf_loop (Linux 5.17), which a program that is busy for long needs")
 	}
 	state, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 	if err != nil {

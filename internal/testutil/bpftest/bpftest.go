@@ -18,6 +18,7 @@ import (
 	"github.com/hypha-net/hypha/bpf/overlay"
 	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/bpf/sock"
+	"github.com/hypha-net/hypha/bpf/xdp"
 	"github.com/hypha-net/hypha/internal/testutil/netns"
 )
 
@@ -103,13 +104,12 @@ func (e *Env) openMaps(size uint32) error {
 	if err != nil {
 		return err
 	}
+	events := spec.Maps["events_v1"]
+	events.MaxEntries, events.InnerMap.MaxEntries = uint32(cpus), ringSize
 	for _, m := range spec.Maps {
 		switch m.Type {
 		case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie:
 			m.MaxEntries = size
-		case ebpf.ArrayOfMaps:
-			m.MaxEntries = uint32(cpus)
-			m.InnerMap.MaxEntries = ringSize
 		}
 	}
 	if err := spec.LoadAndAssign(&e.Maps, nil); err != nil {
@@ -128,17 +128,21 @@ func (e *Env) shared() map[string]*ebpf.Map {
 		"lb_address_v1": m.LbAddressV1, "lb_affinity_v1": m.LbAffinityV1, "lb_frontend_v1": m.LbFrontendV1,
 		"lb_maglev_v1": m.LbMaglevV1, "lb_member_v1": m.LbMemberV1, "lb_reverse_v1": m.LbReverseV1, "lb_slot_v1": m.LbSlotV1,
 		"lb_source_v1":       m.LbSourceV1,
+		"prefilter_count_v1": m.PrefilterCountV1, "prefilter_exact_v1": m.PrefilterExactV1,
+		"prefilter_state_v1": m.PrefilterStateV1, "prefilter_v1": m.PrefilterV1,
 		"policy_overflow_v1": m.PolicyOverflowV1, "policy_v1": m.PolicyV1, "scratch_v1": m.ScratchV1, "state_v1": m.StateV1,
 	}
 }
 
 // Objects are the program objects: a name, and how to read them.
 func Objects() map[string]func() (*ebpf.CollectionSpec, error) {
-	return map[string]func() (*ebpf.CollectionSpec, error){"pod": pod.Spec, "overlay": overlay.Spec, "host": host.Spec, "sock": sock.Spec}
+	return map[string]func() (*ebpf.CollectionSpec, error){"pod": pod.Spec, "overlay": overlay.Spec, "host": host.Spec, "sock": sock.Spec,
+		"prefilter": xdp.PrefilterSpec}
 }
 
 var objectOf = map[string]string{
 	pod.FromPod: "pod", pod.ToPod: "pod", overlay.FromOverlay: "overlay", overlay.ToOverlay: "overlay", host.FromNetdev: "host", host.ToNetdev: "host",
+	xdp.Prefilter: "prefilter", xdp.PrefilterL3: "prefilter",
 }
 
 // Prog is a program by name (pod.FromPod and so on). Its object is loaded when first asked for.
@@ -169,8 +173,10 @@ func (e *Env) Configure(cfg maps.Config) { e.cfg = cfg }
 
 // LoadObject loads a program object on the environment's maps. The caller closes it.
 func (e *Env) LoadObject(spec *ebpf.CollectionSpec, cfg maps.Config) (*ebpf.Collection, error) {
-	if err := spec.Variables[maps.ConfigVariable].Set(cfg); err != nil {
-		return nil, fmt.Errorf("set constants: %w", err)
+	if v := spec.Variables[maps.ConfigVariable]; v != nil {
+		if err := v.Set(cfg); err != nil {
+			return nil, fmt.Errorf("set constants: %w", err)
+		}
 	}
 	use := map[string]*ebpf.Map{}
 	for n, m := range e.shared() {

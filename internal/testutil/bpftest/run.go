@@ -15,6 +15,9 @@ const (
 	Pass     uint32 = 0 // TC_ACT_OK
 	Drop     uint32 = 2 // TC_ACT_SHOT
 	Redirect uint32 = 7 // TC_ACT_REDIRECT
+
+	XDPDrop uint32 = 1
+	XDPPass uint32 = 2
 )
 
 // Of `struct __sk_buff` (linux/bpf.h), as BPF_PROG_RUN takes it.
@@ -72,7 +75,10 @@ func (e *Env) run(pr *ebpf.Program, name string, p Packet) (verdict uint32, out 
 		}
 	}
 	// With room for what a program adds; the kernel refuses frames shorter than an Ethernet header.
-	opts := ebpf.RunOptions{Data: p.Frame, DataOut: make([]byte, len(p.Frame)+256), Context: before[:], ContextOut: after[:]}
+	opts := ebpf.RunOptions{Data: p.Frame, DataOut: make([]byte, len(p.Frame)+256)}
+	if pr.Type() != ebpf.XDP { // before there is an skb there is none of its fields
+		opts.Context, opts.ContextOut = before[:], after[:]
+	}
 	verdict, err = pr.Run(&opts)
 	switch {
 	case p.Ingress != 0 && errors.Is(err, unix.EINVAL):

@@ -65,6 +65,8 @@ const (
 	ReaderListServicesProcedure = "/hypha.agent.v1.Reader/ListServices"
 	// ReaderGetServiceProcedure is the fully-qualified name of the Reader's GetService RPC.
 	ReaderGetServiceProcedure = "/hypha.agent.v1.Reader/GetService"
+	// ReaderGetPrefilterProcedure is the fully-qualified name of the Reader's GetPrefilter RPC.
+	ReaderGetPrefilterProcedure = "/hypha.agent.v1.Reader/GetPrefilter"
 	// ReaderEndpointLogProcedure is the fully-qualified name of the Reader's EndpointLog RPC.
 	ReaderEndpointLogProcedure = "/hypha.agent.v1.Reader/EndpointLog"
 	// ReaderListMetricsProcedure is the fully-qualified name of the Reader's ListMetrics RPC.
@@ -91,6 +93,10 @@ const (
 	AdminUpdateServiceProcedure = "/hypha.agent.v1.Admin/UpdateService"
 	// AdminDeleteServiceProcedure is the fully-qualified name of the Admin's DeleteService RPC.
 	AdminDeleteServiceProcedure = "/hypha.agent.v1.Admin/DeleteService"
+	// AdminUpdatePrefilterProcedure is the fully-qualified name of the Admin's UpdatePrefilter RPC.
+	AdminUpdatePrefilterProcedure = "/hypha.agent.v1.Admin/UpdatePrefilter"
+	// AdminDeletePrefilterProcedure is the fully-qualified name of the Admin's DeletePrefilter RPC.
+	AdminDeletePrefilterProcedure = "/hypha.agent.v1.Admin/DeletePrefilter"
 	// AdminFlushMapProcedure is the fully-qualified name of the Admin's FlushMap RPC.
 	AdminFlushMapProcedure = "/hypha.agent.v1.Admin/FlushMap"
 	// AdminKVGetProcedure is the fully-qualified name of the Admin's KVGet RPC.
@@ -123,6 +129,8 @@ type ReaderClient interface {
 	// ListServices are the services of the cluster, by number, as they were given, and what this node refuses to serve.
 	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
 	GetService(context.Context, *connect.Request[v1.GetServiceRequest]) (*connect.Response[v1.GetServiceResponse], error)
+	// GetPrefilter is the list of sources that this node drops before anything else.
+	GetPrefilter(context.Context, *connect.Request[v1.GetPrefilterRequest]) (*connect.Response[v1.GetPrefilterResponse], error)
 	// EndpointLog is what happened to one endpoint, oldest first.
 	EndpointLog(context.Context, *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error)
 	// ListMetrics reads the agent's own metrics, as /metrics has them.
@@ -226,6 +234,12 @@ func NewReaderClient(httpClient connect.HTTPClient, baseURL string, opts ...conn
 			connect.WithSchema(readerMethods.ByName("GetService")),
 			connect.WithClientOptions(opts...),
 		),
+		getPrefilter: connect.NewClient[v1.GetPrefilterRequest, v1.GetPrefilterResponse](
+			httpClient,
+			baseURL+ReaderGetPrefilterProcedure,
+			connect.WithSchema(readerMethods.ByName("GetPrefilter")),
+			connect.WithClientOptions(opts...),
+		),
 		endpointLog: connect.NewClient[v1.EndpointLogRequest, v1.EndpointLogResponse](
 			httpClient,
 			baseURL+ReaderEndpointLogProcedure,
@@ -263,6 +277,7 @@ type readerClient struct {
 	listIPs        *connect.Client[v1.ListIPsRequest, v1.ListIPsResponse]
 	listServices   *connect.Client[v1.ListServicesRequest, v1.ListServicesResponse]
 	getService     *connect.Client[v1.GetServiceRequest, v1.GetServiceResponse]
+	getPrefilter   *connect.Client[v1.GetPrefilterRequest, v1.GetPrefilterResponse]
 	endpointLog    *connect.Client[v1.EndpointLogRequest, v1.EndpointLogResponse]
 	listMetrics    *connect.Client[v1.ListMetricsRequest, v1.ListMetricsResponse]
 	monitor        *connect.Client[v1.MonitorRequest, v1.MonitorEvent]
@@ -338,6 +353,11 @@ func (c *readerClient) GetService(ctx context.Context, req *connect.Request[v1.G
 	return c.getService.CallUnary(ctx, req)
 }
 
+// GetPrefilter calls hypha.agent.v1.Reader.GetPrefilter.
+func (c *readerClient) GetPrefilter(ctx context.Context, req *connect.Request[v1.GetPrefilterRequest]) (*connect.Response[v1.GetPrefilterResponse], error) {
+	return c.getPrefilter.CallUnary(ctx, req)
+}
+
 // EndpointLog calls hypha.agent.v1.Reader.EndpointLog.
 func (c *readerClient) EndpointLog(ctx context.Context, req *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error) {
 	return c.endpointLog.CallUnary(ctx, req)
@@ -375,6 +395,8 @@ type ReaderHandler interface {
 	// ListServices are the services of the cluster, by number, as they were given, and what this node refuses to serve.
 	ListServices(context.Context, *connect.Request[v1.ListServicesRequest]) (*connect.Response[v1.ListServicesResponse], error)
 	GetService(context.Context, *connect.Request[v1.GetServiceRequest]) (*connect.Response[v1.GetServiceResponse], error)
+	// GetPrefilter is the list of sources that this node drops before anything else.
+	GetPrefilter(context.Context, *connect.Request[v1.GetPrefilterRequest]) (*connect.Response[v1.GetPrefilterResponse], error)
 	// EndpointLog is what happened to one endpoint, oldest first.
 	EndpointLog(context.Context, *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error)
 	// ListMetrics reads the agent's own metrics, as /metrics has them.
@@ -474,6 +496,12 @@ func NewReaderHandler(svc ReaderHandler, opts ...connect.HandlerOption) (string,
 		connect.WithSchema(readerMethods.ByName("GetService")),
 		connect.WithHandlerOptions(opts...),
 	)
+	readerGetPrefilterHandler := connect.NewUnaryHandler(
+		ReaderGetPrefilterProcedure,
+		svc.GetPrefilter,
+		connect.WithSchema(readerMethods.ByName("GetPrefilter")),
+		connect.WithHandlerOptions(opts...),
+	)
 	readerEndpointLogHandler := connect.NewUnaryHandler(
 		ReaderEndpointLogProcedure,
 		svc.EndpointLog,
@@ -522,6 +550,8 @@ func NewReaderHandler(svc ReaderHandler, opts ...connect.HandlerOption) (string,
 			readerListServicesHandler.ServeHTTP(w, r)
 		case ReaderGetServiceProcedure:
 			readerGetServiceHandler.ServeHTTP(w, r)
+		case ReaderGetPrefilterProcedure:
+			readerGetPrefilterHandler.ServeHTTP(w, r)
 		case ReaderEndpointLogProcedure:
 			readerEndpointLogHandler.ServeHTTP(w, r)
 		case ReaderListMetricsProcedure:
@@ -593,6 +623,10 @@ func (UnimplementedReaderHandler) GetService(context.Context, *connect.Request[v
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.GetService is not implemented"))
 }
 
+func (UnimplementedReaderHandler) GetPrefilter(context.Context, *connect.Request[v1.GetPrefilterRequest]) (*connect.Response[v1.GetPrefilterResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.GetPrefilter is not implemented"))
+}
+
 func (UnimplementedReaderHandler) EndpointLog(context.Context, *connect.Request[v1.EndpointLogRequest]) (*connect.Response[v1.EndpointLogResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Reader.EndpointLog is not implemented"))
 }
@@ -620,6 +654,11 @@ type AdminClient interface {
 	// replaced. AlreadyExists says who has the frontend or the number.
 	UpdateService(context.Context, *connect.Request[v1.UpdateServiceRequest]) (*connect.Response[v1.UpdateServiceResponse], error)
 	DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error)
+	// UpdatePrefilter adds CIDRs to the list of denied sources, all or none. Aborted: the revision is not the list's.
+	// InvalidArgument: one is no CIDR, or covers an address of a node.
+	UpdatePrefilter(context.Context, *connect.Request[v1.UpdatePrefilterRequest]) (*connect.Response[v1.UpdatePrefilterResponse], error)
+	// DeletePrefilter takes CIDRs off the list, all or none. NotFound: one is not on it.
+	DeletePrefilter(context.Context, *connect.Request[v1.DeletePrefilterRequest]) (*connect.Response[v1.DeletePrefilterResponse], error)
 	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v2 or frag_v1. InvalidArgument for others.
 	FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error)
 	KVGet(context.Context, *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error)
@@ -698,6 +737,18 @@ func NewAdminClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 			connect.WithSchema(adminMethods.ByName("DeleteService")),
 			connect.WithClientOptions(opts...),
 		),
+		updatePrefilter: connect.NewClient[v1.UpdatePrefilterRequest, v1.UpdatePrefilterResponse](
+			httpClient,
+			baseURL+AdminUpdatePrefilterProcedure,
+			connect.WithSchema(adminMethods.ByName("UpdatePrefilter")),
+			connect.WithClientOptions(opts...),
+		),
+		deletePrefilter: connect.NewClient[v1.DeletePrefilterRequest, v1.DeletePrefilterResponse](
+			httpClient,
+			baseURL+AdminDeletePrefilterProcedure,
+			connect.WithSchema(adminMethods.ByName("DeletePrefilter")),
+			connect.WithClientOptions(opts...),
+		),
 		flushMap: connect.NewClient[v1.FlushMapRequest, v1.FlushMapResponse](
 			httpClient,
 			baseURL+AdminFlushMapProcedure,
@@ -727,20 +778,22 @@ func NewAdminClient(httpClient connect.HTTPClient, baseURL string, opts ...conne
 
 // adminClient implements AdminClient.
 type adminClient struct {
-	importPolicy   *connect.Client[v1.ImportPolicyRequest, v1.ImportPolicyResponse]
-	deletePolicy   *connect.Client[v1.DeletePolicyRequest, v1.DeletePolicyResponse]
-	addEndpoint    *connect.Client[v1.AddEndpointRequest, v1.AddEndpointResponse]
-	deleteEndpoint *connect.Client[v1.DeleteEndpointRequest, v1.DeleteEndpointResponse]
-	checkEndpoint  *connect.Client[v1.CheckEndpointRequest, v1.CheckEndpointResponse]
-	sweepEndpoints *connect.Client[v1.SweepEndpointsRequest, v1.SweepEndpointsResponse]
-	updateEndpoint *connect.Client[v1.UpdateEndpointRequest, v1.UpdateEndpointResponse]
-	updateConfig   *connect.Client[v1.UpdateConfigRequest, v1.UpdateConfigResponse]
-	updateService  *connect.Client[v1.UpdateServiceRequest, v1.UpdateServiceResponse]
-	deleteService  *connect.Client[v1.DeleteServiceRequest, v1.DeleteServiceResponse]
-	flushMap       *connect.Client[v1.FlushMapRequest, v1.FlushMapResponse]
-	kVGet          *connect.Client[v1.KVGetRequest, v1.KVGetResponse]
-	kVSet          *connect.Client[v1.KVSetRequest, v1.KVSetResponse]
-	kVDelete       *connect.Client[v1.KVDeleteRequest, v1.KVDeleteResponse]
+	importPolicy    *connect.Client[v1.ImportPolicyRequest, v1.ImportPolicyResponse]
+	deletePolicy    *connect.Client[v1.DeletePolicyRequest, v1.DeletePolicyResponse]
+	addEndpoint     *connect.Client[v1.AddEndpointRequest, v1.AddEndpointResponse]
+	deleteEndpoint  *connect.Client[v1.DeleteEndpointRequest, v1.DeleteEndpointResponse]
+	checkEndpoint   *connect.Client[v1.CheckEndpointRequest, v1.CheckEndpointResponse]
+	sweepEndpoints  *connect.Client[v1.SweepEndpointsRequest, v1.SweepEndpointsResponse]
+	updateEndpoint  *connect.Client[v1.UpdateEndpointRequest, v1.UpdateEndpointResponse]
+	updateConfig    *connect.Client[v1.UpdateConfigRequest, v1.UpdateConfigResponse]
+	updateService   *connect.Client[v1.UpdateServiceRequest, v1.UpdateServiceResponse]
+	deleteService   *connect.Client[v1.DeleteServiceRequest, v1.DeleteServiceResponse]
+	updatePrefilter *connect.Client[v1.UpdatePrefilterRequest, v1.UpdatePrefilterResponse]
+	deletePrefilter *connect.Client[v1.DeletePrefilterRequest, v1.DeletePrefilterResponse]
+	flushMap        *connect.Client[v1.FlushMapRequest, v1.FlushMapResponse]
+	kVGet           *connect.Client[v1.KVGetRequest, v1.KVGetResponse]
+	kVSet           *connect.Client[v1.KVSetRequest, v1.KVSetResponse]
+	kVDelete        *connect.Client[v1.KVDeleteRequest, v1.KVDeleteResponse]
 }
 
 // ImportPolicy calls hypha.agent.v1.Admin.ImportPolicy.
@@ -793,6 +846,16 @@ func (c *adminClient) DeleteService(ctx context.Context, req *connect.Request[v1
 	return c.deleteService.CallUnary(ctx, req)
 }
 
+// UpdatePrefilter calls hypha.agent.v1.Admin.UpdatePrefilter.
+func (c *adminClient) UpdatePrefilter(ctx context.Context, req *connect.Request[v1.UpdatePrefilterRequest]) (*connect.Response[v1.UpdatePrefilterResponse], error) {
+	return c.updatePrefilter.CallUnary(ctx, req)
+}
+
+// DeletePrefilter calls hypha.agent.v1.Admin.DeletePrefilter.
+func (c *adminClient) DeletePrefilter(ctx context.Context, req *connect.Request[v1.DeletePrefilterRequest]) (*connect.Response[v1.DeletePrefilterResponse], error) {
+	return c.deletePrefilter.CallUnary(ctx, req)
+}
+
 // FlushMap calls hypha.agent.v1.Admin.FlushMap.
 func (c *adminClient) FlushMap(ctx context.Context, req *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error) {
 	return c.flushMap.CallUnary(ctx, req)
@@ -828,6 +891,11 @@ type AdminHandler interface {
 	// replaced. AlreadyExists says who has the frontend or the number.
 	UpdateService(context.Context, *connect.Request[v1.UpdateServiceRequest]) (*connect.Response[v1.UpdateServiceResponse], error)
 	DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error)
+	// UpdatePrefilter adds CIDRs to the list of denied sources, all or none. Aborted: the revision is not the list's.
+	// InvalidArgument: one is no CIDR, or covers an address of a node.
+	UpdatePrefilter(context.Context, *connect.Request[v1.UpdatePrefilterRequest]) (*connect.Response[v1.UpdatePrefilterResponse], error)
+	// DeletePrefilter takes CIDRs off the list, all or none. NotFound: one is not on it.
+	DeletePrefilter(context.Context, *connect.Request[v1.DeletePrefilterRequest]) (*connect.Response[v1.DeletePrefilterResponse], error)
 	// FlushMap deletes all rows of a map that only caches: ct_v1, nat_v2 or frag_v1. InvalidArgument for others.
 	FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error)
 	KVGet(context.Context, *connect.Request[v1.KVGetRequest]) (*connect.Response[v1.KVGetResponse], error)
@@ -902,6 +970,18 @@ func NewAdminHandler(svc AdminHandler, opts ...connect.HandlerOption) (string, h
 		connect.WithSchema(adminMethods.ByName("DeleteService")),
 		connect.WithHandlerOptions(opts...),
 	)
+	adminUpdatePrefilterHandler := connect.NewUnaryHandler(
+		AdminUpdatePrefilterProcedure,
+		svc.UpdatePrefilter,
+		connect.WithSchema(adminMethods.ByName("UpdatePrefilter")),
+		connect.WithHandlerOptions(opts...),
+	)
+	adminDeletePrefilterHandler := connect.NewUnaryHandler(
+		AdminDeletePrefilterProcedure,
+		svc.DeletePrefilter,
+		connect.WithSchema(adminMethods.ByName("DeletePrefilter")),
+		connect.WithHandlerOptions(opts...),
+	)
 	adminFlushMapHandler := connect.NewUnaryHandler(
 		AdminFlushMapProcedure,
 		svc.FlushMap,
@@ -948,6 +1028,10 @@ func NewAdminHandler(svc AdminHandler, opts ...connect.HandlerOption) (string, h
 			adminUpdateServiceHandler.ServeHTTP(w, r)
 		case AdminDeleteServiceProcedure:
 			adminDeleteServiceHandler.ServeHTTP(w, r)
+		case AdminUpdatePrefilterProcedure:
+			adminUpdatePrefilterHandler.ServeHTTP(w, r)
+		case AdminDeletePrefilterProcedure:
+			adminDeletePrefilterHandler.ServeHTTP(w, r)
 		case AdminFlushMapProcedure:
 			adminFlushMapHandler.ServeHTTP(w, r)
 		case AdminKVGetProcedure:
@@ -1003,6 +1087,14 @@ func (UnimplementedAdminHandler) UpdateService(context.Context, *connect.Request
 
 func (UnimplementedAdminHandler) DeleteService(context.Context, *connect.Request[v1.DeleteServiceRequest]) (*connect.Response[v1.DeleteServiceResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Admin.DeleteService is not implemented"))
+}
+
+func (UnimplementedAdminHandler) UpdatePrefilter(context.Context, *connect.Request[v1.UpdatePrefilterRequest]) (*connect.Response[v1.UpdatePrefilterResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Admin.UpdatePrefilter is not implemented"))
+}
+
+func (UnimplementedAdminHandler) DeletePrefilter(context.Context, *connect.Request[v1.DeletePrefilterRequest]) (*connect.Response[v1.DeletePrefilterResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("hypha.agent.v1.Admin.DeletePrefilter is not implemented"))
 }
 
 func (UnimplementedAdminHandler) FlushMap(context.Context, *connect.Request[v1.FlushMapRequest]) (*connect.Response[v1.FlushMapResponse], error) {
