@@ -38,6 +38,7 @@ import (
 	"github.com/hypha-net/hypha/internal/datapath/route"
 	dpservice "github.com/hypha-net/hypha/internal/datapath/service"
 	"github.com/hypha-net/hypha/internal/endpoint"
+	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/monitor"
 	"github.com/hypha-net/hypha/internal/observe"
@@ -96,6 +97,7 @@ type Agent struct {
 	localSync    *table.Reconciler[netip.Prefix, model.IPEntry]
 	remoteSync   *table.Reconciler[netip.Prefix, model.IPEntry]
 	serviceSync  *table.Reconciler[model.Frontend, model.Balance]
+	orphans      *orphans // nil where no socket is ended
 	events       *event.Reader
 	eventCounter eventCounter
 	trend        trend
@@ -410,7 +412,28 @@ func (a *Agent) openServiceRows() error {
 		return err
 	}
 	a.serviceSync = table.NewReconciler(table.Config{}, a.services.rows, target)
+	log := a.log.With("part", "services")
+	if a.cfg.KubeProxy && a.cgroup != "" && a.kernel.Destroy {
+		a.orphans = &orphans{log: log, services: a.services, talks: a.maps.Talks, inForce: a.serviceSync.Revision, homes: a.homes, tcp: a.cfg.LBEndTCP,
+			failed: fault.New(log, "sockets of removed backends not ended", "sockets of removed backends are ended again")}
+	}
 	return nil
+}
+
+// homes are the network namespaces whose sockets reach services: the node's own, then those of the workloads.
+func (a *Agent) homes() []string {
+	out := []string{"/proc/self/ns/net"}
+	if a.cfg.LBSockHostNS || !a.cfg.LBEndPods {
+		return out
+	}
+	seen := map[string]bool{}
+	for _, e := range a.endpoints.Table().Snapshot().All() {
+		if e.NetNS != "" && !seen[e.NetNS] {
+			seen[e.NetNS] = true
+			out = append(out, e.NetNS)
+		}
+	}
+	return out
 }
 
 func (a *Agent) openObserver() (err error) {

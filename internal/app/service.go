@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -25,16 +26,20 @@ type services struct {
 
 	// rows are what the kernel is to hold: the table of the reconciler. It is complete once the store has told services and nodes.
 	rows *table.Table[model.Frontend, model.Balance]
+	// leaving says that backends have left: see takeLeft.
+	leaving chan struct{}
 
 	mu    sync.Mutex
 	known *service.Facts
 	plan  *service.Plan
+	left  map[netip.AddrPort]bool
 	seen  uint64 // revision of stored that the plan has
 	begun bool
 }
 
 func newServices(log *slog.Logger, b service.Balancer, ports service.PortRange, stored *table.Table[model.ServiceID, kvstore.StoredService], nodes *table.Table[string, model.Node]) *services {
-	s := &services{log: log, ports: ports, self: b.Self, stored: stored, nodes: nodes, rows: table.New[model.Frontend, model.Balance]("services", table.Frontend)}
+	s := &services{log: log, ports: ports, self: b.Self, stored: stored, nodes: nodes, rows: table.New[model.Frontend, model.Balance]("services", table.Frontend),
+		leaving: make(chan struct{}, 1), left: map[netip.AddrPort]bool{}}
 	s.known = s.facts()
 	s.plan = service.NewPlan(b, s.known)
 	return s
@@ -96,11 +101,34 @@ func (s *services) sync(stored table.Snapshot[model.ServiceID, kvstore.StoredSer
 			}
 		})
 	}
+	if left := s.plan.Left(); left != nil { // after the rows: who looks at these then knows which revision is without them
+		maps.Copy(s.left, left)
+		select {
+		case s.leaving <- struct{}{}:
+		default:
+		}
+	}
 	for id, err := range s.plan.Refused() {
 		if old := before[id]; old == nil || old.Error() != err.Error() {
 			s.log.Warn("service not served", "service", uint32(id), "err", err)
 		}
 	}
+}
+
+// takeLeft are the backends that have left a service since it was last called. The map is the caller's.
+func (s *services) takeLeft() map[netip.AddrPort]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := s.left
+	s.left = map[netip.AddrPort]bool{}
+	return left
+}
+
+// orphans are those who talk to a backend that has left its service.
+func (s *services) orphans(talks []model.Talk) []model.Talk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan.Orphans(talks)
 }
 
 // due are the services that have changed since the last sync, or all there are and were.

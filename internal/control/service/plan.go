@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/hypha-net/hypha/internal/model"
@@ -16,6 +17,7 @@ type Plan struct {
 	places   map[model.Frontend]*place
 	refused  map[model.ServiceID]error
 	changed  map[model.Frontend]bool // rows since Take
+	left     map[netip.AddrPort]bool // backends since Left
 
 	frontends, backends int
 	worked              int // places decided so far
@@ -31,7 +33,7 @@ type place struct {
 // NewPlan makes a plan without services.
 func NewPlan(b Balancer, f *Facts) *Plan {
 	return &Plan{balancer: b, facts: f, services: map[model.ServiceID]*model.Service{}, places: map[model.Frontend]*place{},
-		refused: map[model.ServiceID]error{}, changed: map[model.Frontend]bool{}}
+		refused: map[model.ServiceID]error{}, changed: map[model.Frontend]bool{}, left: map[netip.AddrPort]bool{}}
 }
 
 func placeOf(f model.Frontend) model.Frontend {
@@ -47,6 +49,8 @@ func (p *Plan) Set(s model.Service) {
 		}
 		if placeOf(old.Frontend) != placeOf(s.Frontend) {
 			p.Delete(s.ID)
+		} else {
+			p.lose(old, &s)
 		}
 	}
 	p.services[s.ID] = &s
@@ -68,6 +72,7 @@ func (p *Plan) Delete(id model.ServiceID) {
 	if s == nil {
 		return
 	}
+	p.lose(s, nil)
 	delete(p.services, id)
 	delete(p.refused, id)
 	at := placeOf(s.Frontend)
