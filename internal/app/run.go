@@ -65,6 +65,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		run("services", a.services.Run)
 	}
 	run("service rows", a.serviceSync.Run)
+	run("health-check node ports", a.checkSync.Run)
 	if a.orphans != nil {
 		run("sockets of removed backends", a.orphans.Run)
 	}

@@ -155,6 +155,13 @@ func (a *Agent) serviceStatus(add addFunc) {
 	if err := a.serviceSync.Err(); err != nil {
 		wrong = append(wrong, "not in force: "+err.Error())
 	}
+	if err := a.checkSync.Err(); err != nil {
+		wrong = append(wrong, err.Error())
+	}
+	unanswered := a.services.unanswered()
+	for _, port := range slices.Sorted(gomaps.Keys(unanswered)) {
+		wrong = append(wrong, unanswered[port].Error())
+	}
 	switch {
 	case a.orphans == nil && !a.kernel.Destroy:
 		text += "; sockets stay connected to removed backends: " + socket.ErrUnsupported.Error()

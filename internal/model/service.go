@@ -126,3 +126,9 @@ type Balance struct {
 	RangesDeny bool
 	Local      bool // Slots were cut to this node's own by a traffic policy
 }
+
+// HealthCheck is what a node answers at a health-check node port, by which load balancers know whether to send it anything.
+type HealthCheck struct {
+	Namespace, Name string // of the service
+	Local           int    // places where it has an active backend itself; 0: it is to be spared
+}

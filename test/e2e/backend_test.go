@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -181,4 +183,69 @@ func TestBackendLeaves(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHealthCheckNodePort: each node says whether it has a backend itself, in its own time, and status tells when it cannot.
+func TestHealthCheckNodePort(t *testing.T) {
+	const port = 31000
+	c := start(t, overlay, 2, nil)
+	near, far := add(t, c, "near", 0), add(t, c, "far", 1)
+	ask := func(n *cluster.Node) (int, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), yes)
+		defer cancel()
+		client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: c.World.DialContext}}
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+netip.AddrPortFrom(n.IP4, port).String()+"/healthz", nil)
+		if err != nil {
+			return 0, err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return 0, err
+		}
+		return resp.StatusCode, resp.Body.Close()
+	}
+	answers := func(first, second int) {
+		t.Helper()
+		for i, want := range []int{first, second} {
+			eventually(t, yes, fmt.Sprintf("%d at %s", want, c.Nodes[i].Name), func() error {
+				if got, err := ask(c.Nodes[i]); got != want {
+					return fmt.Errorf("%d, %w", got, err)
+				}
+				return nil
+			})
+		}
+	}
+	update := func(args ...string) {
+		t.Helper()
+		if _, err := c.Hypha(t.Context(), c.Nodes[0], append([]string{"service", "update", "--id", "1"}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backend := func(p *cluster.Pod) string { return netip.AddrPortFrom(p.Addr(false), workload.HTTPPort).String() }
+	taken, err := c.Nodes[1].NS.Listen("tcp", netip.AddrPortFrom(c.Nodes[1].IP4, port).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	update("--frontend", "203.0.113.80:80", "--k8s-load-balancer", "--k8s-ext-traffic-policy", "Local", "--health-check-node-port", fmt.Sprint(port),
+		"--name", "shop/web", "--backends", backend(near))
+	eventually(t, yes, "status tells of a port that is taken", func() error {
+		out, err := c.Hypha(t.Context(), c.Nodes[1], "status")
+		if !strings.Contains(out, "health-check node port of shop/web: listen tcp "+c.Nodes[1].IP4.String()+":31000: bind: address already in use") {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		return nil
+	})
+	if err := taken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	answers(200, 503)
+	update("--backends", backend(near)+","+backend(far), "--states", "terminating,active")
+	answers(503, 200)
+	update("--backends", backend(near)+","+backend(far))
+	answers(200, 200)
+	if out, err := c.Hypha(t.Context(), c.Nodes[1], "status"); err != nil || strings.Contains(out, "health-check") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	update("--health-check-node-port", "0")
+	answers(0, 0)
 }

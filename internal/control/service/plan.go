@@ -18,6 +18,7 @@ type Plan struct {
 	refused  map[model.ServiceID]error
 	changed  map[model.Frontend]bool // rows since Take
 	left     map[netip.AddrPort]bool // backends since Left
+	checks   checks
 
 	frontends, backends int
 	worked              int // places decided so far
@@ -33,7 +34,7 @@ type place struct {
 // NewPlan makes a plan without services.
 func NewPlan(b Balancer, f *Facts) *Plan {
 	return &Plan{balancer: b, facts: f, services: map[model.ServiceID]*model.Service{}, places: map[model.Frontend]*place{},
-		refused: map[model.ServiceID]error{}, changed: map[model.Frontend]bool{}, left: map[netip.AddrPort]bool{}}
+		refused: map[model.ServiceID]error{}, changed: map[model.Frontend]bool{}, left: map[netip.AddrPort]bool{}, checks: newChecks()}
 }
 
 func placeOf(f model.Frontend) model.Frontend {
@@ -51,9 +52,11 @@ func (p *Plan) Set(s model.Service) {
 			p.Delete(s.ID)
 		} else {
 			p.lose(old, &s)
+			p.checks.leave(old)
 		}
 	}
 	p.services[s.ID] = &s
+	p.checks.join(&s)
 	at := placeOf(s.Frontend)
 	pl := p.places[at]
 	if pl == nil {
@@ -73,6 +76,7 @@ func (p *Plan) Delete(id model.ServiceID) {
 		return
 	}
 	p.lose(s, nil)
+	p.checks.leave(s)
 	delete(p.services, id)
 	delete(p.refused, id)
 	at := placeOf(s.Frontend)
@@ -144,6 +148,7 @@ func (p *Plan) decide(at model.Frontend) {
 	p.frontends += len(rows) - len(pl.rows)
 	p.backends += ends - pl.ends
 	pl.rows, pl.ends = rows, ends
+	p.touchChecks(at)
 }
 
 // equal says whether two rows are the same. Tables that are taken over are the same memory.
