@@ -118,7 +118,7 @@ type Balance struct {
 	// Slots are the backends that new flows get, each as often as its weight says for random selection. Empty: nobody is there.
 	Slots []Backend
 	// Table is the Maglev table, indexes of Slots; nil: random selection. Its length is the same for all services of a node.
-	Table []uint32
+	Table []uint16
 	// Keep are backends that get no new flow but keep theirs: affinity and flows that are on record stay with them.
 	Keep       []Backend
 	Affinity   time.Duration

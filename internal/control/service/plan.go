@@ -157,7 +157,7 @@ func equal(a, b *model.Balance) bool {
 		slices.Equal(a.Ranges, b.Ranges) && slices.Equal(a.Slots, b.Slots) && slices.Equal(a.Keep, b.Keep) && sameTable(a.Table, b.Table)
 }
 
-func sameTable(a, b []uint32) bool {
+func sameTable(a, b []uint16) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 

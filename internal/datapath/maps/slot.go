@@ -19,12 +19,9 @@ type Slot struct {
 // SlotSet is what a frontend chooses from. A set is never changed once a frontend refers to it.
 type SlotSet struct {
 	Slots   []Slot
-	Table   []uint32         // Maglev table, indexes of Slots; nil: random selection
+	Table   []uint16         // Maglev table, indexes of Slots; nil: random selection
 	Members []netip.AddrPort // with whom clients may stay: sorted, each once; nil: clients do not stay with anybody
 }
-
-// lastIndex is the largest index that a Maglev table of the datapath holds.
-const lastIndex = 1<<16 - 1
 
 // PutSlots writes a slot set, complete or not at all. No frontend may refer to its number yet.
 func (m *Maps) PutSlots(id uint32, s SlotSet) error {
@@ -34,10 +31,10 @@ func (m *Maps) PutSlots(id uint32, s SlotSet) error {
 	}
 	pieces := make([]layout.LBMaglev, pieceCount(s.Table))
 	for i, x := range s.Table {
-		if x > lastIndex || int(x) >= len(s.Slots) {
-			return m.lbMaglev.failed("write", fmt.Errorf("entry %d of a table leads to slot %d of %d", i, x, min(len(s.Slots), lastIndex+1)))
+		if int(x) >= len(s.Slots) {
+			return m.lbMaglev.failed("write", fmt.Errorf("entry %d of a table leads to slot %d of %d", i, x, len(s.Slots)))
 		}
-		pieces[i/layout.LBPiece].Index[i%layout.LBPiece] = uint16(x)
+		pieces[i/layout.LBPiece].Index[i%layout.LBPiece] = x
 	}
 	members := make([]uint8, len(s.Members))
 	err := putAll(m.lbSlot, slotKeys(id, s), slots)
@@ -75,9 +72,7 @@ func (m *Maps) SlotSets() (map[uint32]SlotSet, error) {
 		s := out[k.Slots]
 		at := int(k.Piece) * layout.LBPiece
 		s.Table = grow(s.Table, at+layout.LBPiece)
-		for i, x := range v.Index {
-			s.Table[at+i] = uint32(x)
-		}
+		copy(s.Table[at:], v.Index[:])
 		out[k.Slots] = s
 		return true
 	})
@@ -120,7 +115,7 @@ func slotKeys(id uint32, s SlotSet) []layout.LBSlotKey {
 	return ks
 }
 
-func pieceCount(table []uint32) int { return (len(table) + layout.LBPiece - 1) / layout.LBPiece }
+func pieceCount(table []uint16) int { return (len(table) + layout.LBPiece - 1) / layout.LBPiece }
 
 func maglevKeys(id uint32, s SlotSet) []layout.LBMaglevKey {
 	ks := make([]layout.LBMaglevKey, pieceCount(s.Table))

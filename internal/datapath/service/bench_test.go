@@ -23,7 +23,7 @@ func many(b *testing.B, services int, tables bool) *rig {
 		s.Slots[0].Port = uint16(1000 + i%50000) // each its own set
 		if tables {
 			for j := range 16381 {
-				s.Table = append(s.Table, uint32(j%3))
+				s.Table = append(s.Table, uint16(j%3))
 			}
 		}
 		r.put(s)
