@@ -25,6 +25,18 @@ type Looker interface {
 	Look(ctx context.Context) error
 }
 
+// Row is a key with its row.
+type Row[K comparable, V any] struct {
+	Key K
+	Row V
+}
+
+// Batcher is a Target that brings many rows into force at less cost together than one by one.
+type Batcher[K comparable, V any] interface {
+	// UpdateAll is Update of all these rows. It says of each that failed why; the others are in force.
+	UpdateAll(ctx context.Context, rows []Row[K, V]) map[K]error
+}
+
 // RowStatus is what became of one row.
 type RowStatus struct {
 	Err   error     // nil: as wanted
@@ -108,10 +120,7 @@ func (r *Reconciler[K, V]) round(ctx context.Context, snap Snapshot[K, V], all b
 			return fmt.Errorf("%s: %w", r.tab.name, r.lErr)
 		}
 	}
-	var failed error
-	for _, k := range keys {
-		failed = errors.Join(failed, r.settle(ctx, snap, k, all))
-	}
+	failed := r.settle(ctx, snap, keys, all)
 	if prune {
 		if r.pErr = r.target.Prune(ctx, maps.Collect(snap.All())); r.pErr != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: prune: %w", r.tab.name, r.pErr))
@@ -159,31 +168,55 @@ func (r *Reconciler[K, V]) due(snap Snapshot[K, V], all bool) (keys []K) {
 	return keys
 }
 
-// settle brings the object of one row in line.
-func (r *Reconciler[K, V]) settle(ctx context.Context, snap Snapshot[K, V], k K, all bool) error {
-	v, ok := snap.Get(k)
-	old, done := r.done[k]
-	switch {
-	case ok && done && !all && reflect.DeepEqual(old, v):
-		return nil
-	case ok:
-		if err := r.target.Update(ctx, k, v); err != nil {
-			delete(r.done, k)
-			r.note(k, err)
-			return fmt.Errorf("%s: update %v: %w", r.tab.name, k, err)
+// settle brings the objects of rows in line, in this order.
+func (r *Reconciler[K, V]) settle(ctx context.Context, snap Snapshot[K, V], keys []K, all bool) (failed error) {
+	var rows []Row[K, V] // that wait for a deletion or the end
+	for _, k := range keys {
+		v, ok := snap.Get(k)
+		old, done := r.done[k]
+		switch {
+		case ok && done && !all && reflect.DeepEqual(old, v):
+		case ok:
+			rows = append(rows, Row[K, V]{k, v})
+		case done && snap.Complete():
+			failed = errors.Join(failed, r.update(ctx, rows), r.remove(ctx, k))
+			rows = nil
+		case !done && snap.Complete():
+			r.forget(k)
 		}
-		r.done[k] = v
-		r.note(k, nil)
-	case done && snap.Complete():
-		if err := r.target.Delete(ctx, k); err != nil {
-			r.note(k, err)
-			return fmt.Errorf("%s: delete %v: %w", r.tab.name, k, err)
-		}
-		delete(r.done, k)
-		r.forget(k)
-	case !done && snap.Complete():
-		r.forget(k)
 	}
+	return errors.Join(failed, r.update(ctx, rows))
+}
+
+func (r *Reconciler[K, V]) update(ctx context.Context, rows []Row[K, V]) (failed error) {
+	batch, ok := r.target.(Batcher[K, V])
+	var errs map[K]error
+	if ok && len(rows) > 0 {
+		errs = batch.UpdateAll(ctx, rows)
+	}
+	for _, row := range rows {
+		err := errs[row.Key]
+		if !ok {
+			err = r.target.Update(ctx, row.Key, row.Row)
+		}
+		r.note(row.Key, err)
+		if err != nil {
+			delete(r.done, row.Key)
+			failed = errors.Join(failed, fmt.Errorf("%s: update %v: %w", r.tab.name, row.Key, err))
+		} else {
+			r.done[row.Key] = row.Row
+		}
+	}
+	return failed
+}
+
+func (r *Reconciler[K, V]) remove(ctx context.Context, k K) error {
+	if err := r.target.Delete(ctx, k); err != nil {
+		r.note(k, err)
+		return fmt.Errorf("%s: delete %v: %w", r.tab.name, k, err)
+	}
+	delete(r.done, k)
+	r.forget(k)
 	return nil
 }
 

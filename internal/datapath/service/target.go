@@ -28,15 +28,16 @@ type Target struct {
 	ranges *pool[[]netip.Prefix]
 	rows   map[model.Frontend]maps.Frontend
 	addrs  map[netip.Addr]maps.FrontendAddr
-	used   map[netip.Addr]int                     // frontends in force, of an address
-	vips   map[netip.Addr]map[model.Frontend]bool // frontends that make an address a VIP, in force or not
+	used   map[netip.Addr]int      // frontends in force, of an address
+	claims map[model.Frontend]bool // those that make their address a VIP, in force or not
+	vips   map[netip.Addr]int      // how many those are, of an address
 	node   map[netip.Addr]bool
 	swept  error // of removing sets, told by Prune: it must not keep changes from coming into force
 }
 
 // New takes over what the kernel holds. It writes nothing but what the node's addresses make different.
 func New(cfg Config, m *maps.Maps) (*Target, error) {
-	t := &Target{maps: m, used: map[netip.Addr]int{}, vips: map[netip.Addr]map[model.Frontend]bool{}, node: map[netip.Addr]bool{},
+	t := &Target{maps: m, used: map[netip.Addr]int{}, claims: map[model.Frontend]bool{}, vips: map[netip.Addr]int{}, node: map[netip.Addr]bool{},
 		slots:  newPool(m.PutSlots, m.DeleteSlots, slotsKey),
 		ranges: newPool(m.PutRanges, m.DeleteRanges, rangesKey)}
 	for _, a := range cfg.Node {
@@ -100,25 +101,31 @@ func (t *Target) claim(f model.Frontend, typ model.ServiceType) {
 		t.release(f)
 		return
 	}
-	if f.Addr.IsUnspecified() || t.node[f.Addr] {
+	if f.Addr.IsUnspecified() || t.node[f.Addr] || t.claims[f] {
 		return
 	}
-	if t.vips[f.Addr] == nil {
-		t.vips[f.Addr] = map[model.Frontend]bool{}
-	}
-	t.vips[f.Addr][f] = true
+	t.claims[f] = true
+	t.vips[f.Addr]++
 }
 
 func (t *Target) release(f model.Frontend) {
-	delete(t.vips[f.Addr], f)
-	if len(t.vips[f.Addr]) == 0 {
+	if !t.claims[f] {
+		return
+	}
+	delete(t.claims, f)
+	if t.vips[f.Addr]--; t.vips[f.Addr] == 0 {
 		delete(t.vips, f.Addr)
 	}
 }
 
+// wants is what the row of an address is to say.
+func (t *Target) wants(a netip.Addr) maps.FrontendAddr {
+	return maps.FrontendAddr{VIP: t.vips[a] > 0, Node: t.node[a]}
+}
+
 // settle brings the row of an address in line with what is known of it.
 func (t *Target) settle(a netip.Addr) error {
-	want := maps.FrontendAddr{VIP: len(t.vips[a]) > 0, Node: t.node[a]}
+	want := t.wants(a)
 	have, ok := t.addrs[a]
 	if want == (maps.FrontendAddr{}) && t.used[a] == 0 {
 		if !ok {
@@ -153,17 +160,21 @@ func (t *Target) Look(context.Context) error {
 func (t *Target) Update(_ context.Context, f model.Frontend, b model.Balance) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.update(f, &b)
+}
+
+func (t *Target) update(f model.Frontend, b *model.Balance) error {
 	f.Addr = f.Addr.Unmap()
-	if !f.Addr.IsValid() || f.Port == 0 || f.Proto == 0 {
-		return fmt.Errorf("frontend %v: want an address, a port and a protocol", f)
+	if err := named(f); err != nil {
+		return err
 	}
 	t.claim(f, b.Type)
-	if err := errors.Join(t.settle(f.Addr), check(f, &b)); err != nil {
+	if err := errors.Join(t.settle(f.Addr), check(f, b)); err != nil {
 		return err
 	}
 	have, had := t.rows[f]
 	now := time.Now()
-	slots, err := t.slots.take(slotsOf(f, &b))
+	slots, err := t.slots.take(slotsOf(f, b))
 	if err != nil {
 		return err
 	}
@@ -172,7 +183,7 @@ func (t *Target) Update(_ context.Context, f model.Frontend, b model.Balance) er
 		t.slots.leave(slots, now)
 		return err
 	}
-	if err := t.write(f, rowOf(&b, slots, ranges), had); err != nil {
+	if err := t.write(f, rowOf(b, slots, ranges), had); err != nil {
 		t.slots.leave(slots, now)
 		t.ranges.leave(ranges, now)
 		return err
@@ -243,11 +254,9 @@ func (t *Target) Prune(_ context.Context, want map[model.Frontend]model.Balance)
 			failed = errors.Join(failed, t.remove(f))
 		}
 	}
-	for _, fs := range t.vips {
-		for f := range fs {
-			if _, ok := want[f]; !ok {
-				t.release(f)
-			}
+	for f := range t.claims {
+		if _, ok := want[f]; !ok {
+			t.release(f)
 		}
 	}
 	for a := range t.addrs {
