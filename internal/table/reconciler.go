@@ -37,12 +37,6 @@ type Batcher[K comparable, V any] interface {
 	UpdateAll(ctx context.Context, rows []Row[K, V]) map[K]error
 }
 
-// RowStatus is what became of one row.
-type RowStatus struct {
-	Err   error     // nil: as wanted
-	Since time.Time // of the last attempt
-}
-
 // Reconciler keeps a target as a table wants it: changes at once, failures again after a pause that doubles, everything
 // afresh every Config.Full. Nothing is deleted before the table is complete.
 type Reconciler[K comparable, V any] struct {
@@ -52,8 +46,7 @@ type Reconciler[K comparable, V any] struct {
 
 	mu     sync.Mutex
 	done   map[K]V
-	status map[K]RowStatus
-	late   map[K]bool // rows that failed
+	late   map[K]error // rows that failed, and why
 	rev    uint64
 	whole  bool // the table was complete when it was last worked through
 	pruned bool
@@ -79,7 +72,7 @@ func NewReconciler[K comparable, V any](cfg Config, tab *Table[K, V], target Tar
 	if cfg.Full == 0 {
 		cfg.Full = time.Minute
 	}
-	return &Reconciler[K, V]{cfg: cfg, tab: tab, target: target, done: map[K]V{}, status: map[K]RowStatus{}, late: map[K]bool{}}
+	return &Reconciler[K, V]{cfg: cfg, tab: tab, target: target, done: map[K]V{}, late: map[K]error{}}
 }
 
 // Run works until ctx ends and returns nil then.
@@ -175,14 +168,14 @@ func (r *Reconciler[K, V]) settle(ctx context.Context, snap Snapshot[K, V], keys
 		v, ok := snap.Get(k)
 		old, done := r.done[k]
 		switch {
-		case ok && done && !all && reflect.DeepEqual(old, v):
+		case ok && done && !all && r.late[k] == nil && reflect.DeepEqual(old, v):
 		case ok:
 			rows = append(rows, Row[K, V]{k, v})
 		case done && snap.Complete():
 			failed = errors.Join(failed, r.update(ctx, rows), r.remove(ctx, k))
 			rows = nil
 		case !done && snap.Complete():
-			r.forget(k)
+			delete(r.late, k)
 		}
 	}
 	return errors.Join(failed, r.update(ctx, rows))
@@ -199,11 +192,12 @@ func (r *Reconciler[K, V]) update(ctx context.Context, rows []Row[K, V]) (failed
 		if !ok {
 			err = r.target.Update(ctx, row.Key, row.Row)
 		}
-		r.note(row.Key, err)
 		if err != nil {
+			r.late[row.Key] = err
 			delete(r.done, row.Key)
 			failed = errors.Join(failed, fmt.Errorf("%s: update %v: %w", r.tab.name, row.Key, err))
 		} else {
+			delete(r.late, row.Key)
 			r.done[row.Key] = row.Row
 		}
 	}
@@ -212,26 +206,12 @@ func (r *Reconciler[K, V]) update(ctx context.Context, rows []Row[K, V]) (failed
 
 func (r *Reconciler[K, V]) remove(ctx context.Context, k K) error {
 	if err := r.target.Delete(ctx, k); err != nil {
-		r.note(k, err)
+		r.late[k] = err
 		return fmt.Errorf("%s: delete %v: %w", r.tab.name, k, err)
 	}
 	delete(r.done, k)
-	r.forget(k)
-	return nil
-}
-
-func (r *Reconciler[K, V]) note(k K, err error) {
-	r.status[k] = RowStatus{Err: err, Since: time.Now()}
-	if err != nil {
-		r.late[k] = true
-	} else {
-		delete(r.late, k)
-	}
-}
-
-func (r *Reconciler[K, V]) forget(k K) {
-	delete(r.status, k)
 	delete(r.late, k)
+	return nil
 }
 
 // Err joins the failures that stand now, nil if the target is as wanted.
@@ -239,10 +219,8 @@ func (r *Reconciler[K, V]) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := errors.Join(r.pErr, r.lErr)
-	for k, s := range r.status {
-		if s.Err != nil {
-			err = errors.Join(err, fmt.Errorf("%s %v: %w", r.tab.name, k, s.Err))
-		}
+	for k, why := range r.late {
+		err = errors.Join(err, fmt.Errorf("%s %v: %w", r.tab.name, k, why))
 	}
 	return err
 }

@@ -151,6 +151,9 @@ func (f *target) Delete(_ context.Context, k string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.rows, k)
+	if f.fail[k] {
+		return errors.New("not all of it")
+	}
 	return nil
 }
 
@@ -308,6 +311,16 @@ func TestBatch(t *testing.T) {
 		t.Errorf("%v, %v", kernel.rows, err)
 	}
 	round(true, "bcd")
+	// What was deleted in part and is wanted again, as it was, is made again.
+	kernel.set("b", true)
+	tab.Delete("b")
+	round(false, "-b")
+	kernel.set("b", false)
+	tab.Set("b", 1)
+	round(false, "b")
+	if err := r.Err(); err != nil || !kernel.is(map[string]int{"b": 1, "c": 3, "d": 2}) {
+		t.Errorf("%v, %v", kernel.rows, err)
+	}
 }
 
 func TestTxnReads(t *testing.T) {
