@@ -115,7 +115,9 @@ func (r *Reconciler[K, V]) round(ctx context.Context, snap Snapshot[K, V], all b
 	}
 	failed := r.settle(ctx, snap, keys, all)
 	if prune {
-		if r.pErr = r.target.Prune(ctx, maps.Collect(snap.All())); r.pErr != nil {
+		want := make(map[K]V, snap.Len())
+		maps.Insert(want, snap.All())
+		if r.pErr = r.target.Prune(ctx, want); r.pErr != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: prune: %w", r.tab.name, r.pErr))
 		} else {
 			r.pruned = true
@@ -164,12 +166,15 @@ func (r *Reconciler[K, V]) due(snap Snapshot[K, V], all bool) (keys []K) {
 // settle brings the objects of rows in line, in this order.
 func (r *Reconciler[K, V]) settle(ctx context.Context, snap Snapshot[K, V], keys []K, all bool) (failed error) {
 	var rows []Row[K, V] // that wait for a deletion or the end
-	for _, k := range keys {
+	for i, k := range keys {
 		v, ok := snap.Get(k)
 		old, done := r.done[k]
 		switch {
 		case ok && done && !all && r.late[k] == nil && reflect.DeepEqual(old, v):
 		case ok:
+			if rows == nil {
+				rows = make([]Row[K, V], 0, len(keys)-i)
+			}
 			rows = append(rows, Row[K, V]{k, v})
 		case done && snap.Complete():
 			failed = errors.Join(failed, r.update(ctx, rows), r.remove(ctx, k))

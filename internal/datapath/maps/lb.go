@@ -90,10 +90,10 @@ func (m *Maps) PutFrontendAddr(a netip.Addr, v FrontendAddr) error {
 }
 
 // PutFrontendAddrs is PutFrontendAddr for many at once. When it fails, what it has written stays.
-func (m *Maps) PutFrontendAddrs(as map[netip.Addr]FrontendAddr) error {
+func (m *Maps) PutFrontendAddrs(as []netip.Addr, vs []FrontendAddr) error {
 	rows := newBatch[layout.Addr, uint32](len(as))
-	for a, v := range as {
-		rows.add(layout.AddrFrom(a), frontendAddrTo(v))
+	for i, a := range as {
+		rows.add(layout.AddrFrom(a), frontendAddrTo(vs[i]))
 	}
 	return rows.put(m.lbAddress)
 }

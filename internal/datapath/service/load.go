@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	gomaps "maps"
 	"net/netip"
 	"time"
 
@@ -69,20 +68,22 @@ const slotBytes = 64 // of a slot and a member, keys included
 type batch struct {
 	ids    []uint32 // of fresh sets
 	sets   []maps.SlotSet
-	addrs  map[netip.Addr]maps.FrontendAddr // rows that change
+	addrs  []netip.Addr // whose rows change
+	wants  []maps.FrontendAddr
+	were   []address // before
 	fronts []model.Frontend
 	rows   []maps.Frontend
 }
 
 // load writes new frontends together: their sets, then their addresses, then the frontends. When it fails, none is in force.
 func (t *Target) load(rows []row) error {
-	b := &batch{addrs: map[netip.Addr]maps.FrontendAddr{}}
+	b := &batch{}
 	err := t.stage(b, rows)
 	if err == nil {
 		err = t.maps.PutSlotSets(b.ids, b.sets)
 	}
 	if err == nil {
-		err = t.maps.PutFrontendAddrs(b.addrs)
+		err = t.maps.PutFrontendAddrs(b.addrs, b.wants)
 	}
 	if err == nil {
 		err = t.maps.PutFrontends(b.fronts, b.rows)
@@ -90,9 +91,8 @@ func (t *Target) load(rows []row) error {
 	if err != nil {
 		return errors.Join(err, t.unload(b))
 	}
-	gomaps.Copy(t.addrs, b.addrs)
 	for i, f := range b.fronts {
-		t.used[f.Addr]++
+		t.addrs[f.Addr].used++
 		t.rows[f] = b.rows[i]
 	}
 	return nil
@@ -117,9 +117,9 @@ func (t *Target) stage(b *batch, rows []row) error {
 			return err
 		}
 		t.claim(f, v.Type)
-		want := t.wants(f.Addr)
-		if have, ok := t.addrs[f.Addr]; !ok || have != want {
-			b.addrs[f.Addr] = want
+		if x := t.at(f.Addr); !x.there || x.row != x.wants() {
+			b.addrs, b.wants, b.were = append(b.addrs, f.Addr), append(b.wants, x.wants()), append(b.were, *x)
+			x.there, x.row = true, x.wants()
 		}
 	}
 	return nil
@@ -131,9 +131,10 @@ func (t *Target) unload(b *batch) (failed error) {
 	for _, f := range b.fronts {
 		failed = errors.Join(failed, t.maps.DeleteFrontend(f))
 	}
-	for a := range b.addrs {
-		if have, ok := t.addrs[a]; ok {
-			failed = errors.Join(failed, t.maps.PutFrontendAddr(a, have))
+	for i, a := range b.addrs {
+		x, was := t.addrs[a], &b.were[i]
+		if x.there, x.row = was.there, was.row; x.there {
+			failed = errors.Join(failed, t.maps.PutFrontendAddr(a, x.row))
 		} else {
 			failed = errors.Join(failed, t.maps.DeleteFrontendAddr(a))
 		}

@@ -27,21 +27,18 @@ type Target struct {
 	slots  *pool[maps.SlotSet]
 	ranges *pool[[]netip.Prefix]
 	rows   map[model.Frontend]maps.Frontend
-	addrs  map[netip.Addr]maps.FrontendAddr
-	used   map[netip.Addr]int      // frontends in force, of an address
+	addrs  map[netip.Addr]*address
 	claims map[model.Frontend]bool // those that make their address a VIP, in force or not
-	vips   map[netip.Addr]int      // how many those are, of an address
-	node   map[netip.Addr]bool
-	swept  error // of removing sets, told by Prune: it must not keep changes from coming into force
+	swept  error                   // of removing sets, told by Prune: it must not keep changes from coming into force
 }
 
 // New takes over what the kernel holds. It writes nothing but what the node's addresses make different.
 func New(cfg Config, m *maps.Maps) (*Target, error) {
-	t := &Target{maps: m, used: map[netip.Addr]int{}, claims: map[model.Frontend]bool{}, vips: map[netip.Addr]int{}, node: map[netip.Addr]bool{},
+	t := &Target{maps: m, addrs: map[netip.Addr]*address{}, claims: map[model.Frontend]bool{},
 		slots:  newPool(m.PutSlots, m.DeleteSlots, slotsKey),
 		ranges: newPool(m.PutRanges, m.DeleteRanges, rangesKey)}
 	for _, a := range cfg.Node {
-		t.node[a.Unmap()] = true
+		t.at(a.Unmap()).node = true
 	}
 	if err := t.adopt(); err != nil {
 		return nil, fmt.Errorf("take over services: %w", err)
@@ -53,7 +50,8 @@ func (t *Target) adopt() (err error) {
 	if t.rows, err = t.maps.Frontends(); err != nil {
 		return err
 	}
-	if t.addrs, err = t.maps.FrontendAddrs(); err != nil {
+	addrs, err := t.maps.FrontendAddrs()
+	if err != nil {
 		return err
 	}
 	slots, err := t.maps.SlotSets()
@@ -66,7 +64,7 @@ func (t *Target) adopt() (err error) {
 	}
 	slotRefs, rangeRefs, now := map[uint32]int{}, map[uint32]int{}, time.Now()
 	for f, row := range t.rows {
-		t.used[f.Addr]++
+		t.at(f.Addr).used++
 		t.claim(f, row.Type)
 		slotRefs[row.Slots]++
 		rangeRefs[row.Ranges]++
@@ -81,11 +79,12 @@ func (t *Target) adopt() (err error) {
 	for id, ps := range ranges {
 		t.ranges.adopt(id, rangesOf(ps), rangeRefs[id], now)
 	}
-	for a := range t.node {
-		err = errors.Join(err, t.settle(a))
+	for a, row := range addrs {
+		x := t.at(a)
+		x.there, x.row = true, row
 	}
-	for a, row := range t.addrs {
-		if row.Node {
+	for a, x := range t.addrs {
+		if x.node || x.row.Node {
 			err = errors.Join(err, t.settle(a))
 		}
 	}
@@ -101,11 +100,12 @@ func (t *Target) claim(f model.Frontend, typ model.ServiceType) {
 		t.release(f)
 		return
 	}
-	if f.Addr.IsUnspecified() || t.node[f.Addr] || t.claims[f] {
+	x := t.at(f.Addr)
+	if f.Addr.IsUnspecified() || x.node || t.claims[f] {
 		return
 	}
 	t.claims[f] = true
-	t.vips[f.Addr]++
+	x.vips++
 }
 
 func (t *Target) release(f model.Frontend) {
@@ -113,38 +113,7 @@ func (t *Target) release(f model.Frontend) {
 		return
 	}
 	delete(t.claims, f)
-	if t.vips[f.Addr]--; t.vips[f.Addr] == 0 {
-		delete(t.vips, f.Addr)
-	}
-}
-
-// wants is what the row of an address is to say.
-func (t *Target) wants(a netip.Addr) maps.FrontendAddr {
-	return maps.FrontendAddr{VIP: t.vips[a] > 0, Node: t.node[a]}
-}
-
-// settle brings the row of an address in line with what is known of it.
-func (t *Target) settle(a netip.Addr) error {
-	want := t.wants(a)
-	have, ok := t.addrs[a]
-	if want == (maps.FrontendAddr{}) && t.used[a] == 0 {
-		if !ok {
-			return nil
-		}
-		if err := t.maps.DeleteFrontendAddr(a); err != nil {
-			return err
-		}
-		delete(t.addrs, a)
-		return nil
-	}
-	if ok && have == want {
-		return nil
-	}
-	if err := t.maps.PutFrontendAddr(a, want); err != nil {
-		return err
-	}
-	t.addrs[a] = want
-	return nil
+	t.addrs[f.Addr].vips--
 }
 
 // Look removes sets that nobody has used for long enough. It is called before each round of changes.
@@ -201,7 +170,7 @@ func (t *Target) write(f model.Frontend, row maps.Frontend, had bool) error {
 		return nil
 	}
 	if !had {
-		t.used[f.Addr]++
+		t.at(f.Addr).used++
 	}
 	err := t.settle(f.Addr)
 	if err == nil {
@@ -210,7 +179,7 @@ func (t *Target) write(f model.Frontend, row maps.Frontend, had bool) error {
 	if err == nil {
 		t.rows[f] = row
 	} else if !had {
-		t.used[f.Addr]--
+		t.at(f.Addr).used--
 		err = errors.Join(err, t.settle(f.Addr))
 	}
 	return err
@@ -238,9 +207,7 @@ func (t *Target) remove(f model.Frontend) error {
 	now := time.Now()
 	t.slots.leave(row.Slots, now)
 	t.ranges.leave(row.Ranges, now)
-	if t.used[f.Addr]--; t.used[f.Addr] == 0 {
-		delete(t.used, f.Addr)
-	}
+	t.at(f.Addr).used--
 	return t.settle(f.Addr)
 }
 

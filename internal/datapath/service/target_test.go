@@ -116,7 +116,7 @@ func TestTakeOver(t *testing.T) {
 	time.Sleep(grace + 100*time.Millisecond)
 	must(t, next.Look(t.Context()))
 	fresh := newRig(t, maps.Config{}, 0)
-	fresh.node = map[netip.Addr]bool{node[0]: true}
+	fresh.at(node[1]).node = false
 	must(t, fresh.settle(node[1]))
 	fresh.put(changed...)
 	want, got := rows(t, fresh.m), rows(t, r.m)
