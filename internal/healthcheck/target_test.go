@@ -38,6 +38,10 @@ func newRig(t *testing.T) *rig {
 	leaks := goleak.IgnoreCurrent()
 	ns := netns.New(t, "node")
 	ns.Addr("lo", "192.0.2.1/32", "2001:db8::1/128", "192.0.2.9/32")
+	eventually(t, "the kernel knows the way to its new address", func() bool {
+		c, err := ns.DialContext(t.Context(), "udp", netip.AddrPortFrom(nodeAddrs[1], port).String())
+		return err == nil && c.Close() == nil
+	})
 	r := &rig{Target: New(Config{Addrs: nodeAddrs}, Deps{Log: slog.New(slog.DiscardHandler)}), t: t, ns: ns}
 	t.Cleanup(func() {
 		r.Close()

@@ -16,8 +16,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hypha-net/hypha/internal/cgroup"
+	"github.com/hypha-net/hypha/internal/datapath/socket"
 	"github.com/hypha-net/hypha/internal/lab"
 	"github.com/hypha-net/hypha/internal/netns"
+	tns "github.com/hypha-net/hypha/internal/testutil/netns"
 	"github.com/hypha-net/hypha/internal/workload"
 	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
@@ -105,6 +107,10 @@ func alive(t *testing.T, cs ...*caller) {
 // owner gets another backend; one that merely terminates keeps it, and who went there on his own is left alone. An agent that did
 // not see it go sees that it has gone. TCP sockets end where that is wanted.
 func TestBackendLeaves(t *testing.T) {
+	tns.Require(t)
+	if err := socket.Probe(); err != nil {
+		t.Skip(err)
+	}
 	for _, m := range []struct {
 		name string
 		tcp  bool
