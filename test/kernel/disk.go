@@ -32,6 +32,7 @@ var programs = []program{
 	{"host.test", module0 + "bpf/host", true},
 	{"loader.test", module0 + "internal/datapath/loader", true},
 	{"service.test", module0 + "internal/datapath/service", true},
+	{"socket.test", module0 + "internal/datapath/socket", true},
 	{"link.test", module0 + "internal/datapath/link", true},
 	{"e2e.test", module0 + "test/e2e", true},
 }
