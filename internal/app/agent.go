@@ -38,6 +38,8 @@ import (
 	"github.com/hypha-net/hypha/internal/datapath/route"
 	dpservice "github.com/hypha-net/hypha/internal/datapath/service"
 	"github.com/hypha-net/hypha/internal/endpoint"
+	"github.com/hypha-net/hypha/internal/fault"
+	"github.com/hypha-net/hypha/internal/healthcheck"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/monitor"
 	"github.com/hypha-net/hypha/internal/observe"
@@ -98,6 +100,9 @@ type Agent struct {
 	localSync    *table.Reconciler[netip.Prefix, model.IPEntry]
 	remoteSync   *table.Reconciler[netip.Prefix, model.IPEntry]
 	serviceSync  *table.Reconciler[model.Frontend, model.Balance]
+	checkTarget  *healthcheck.Target
+	checkSync    *table.Reconciler[uint16, model.HealthCheck]
+	orphans      *orphans // nil where no socket is ended
 	events       *event.Reader
 	eventCounter eventCounter
 	trend        trend
@@ -395,7 +400,7 @@ func (a *Agent) openServices() error {
 	stored := a.store.Services()
 	a.services = newServices(a.log.With("part", "services"), b, service.PortRange{Low: lo, High: hi}, stored.Table(), a.store.Nodes().Table())
 	if !a.cfg.KubeProxy {
-		a.services.rows.SetComplete()
+		a.services.setComplete()
 	}
 	a.listed = &fileServices{log: a.log.With("part", "services"), owner: kvstore.FileOwner(a.cfg.NodeName), store: stored, judge: a.services.judge}
 	if a.cfg.ServicesFile != "" {
@@ -415,7 +420,30 @@ func (a *Agent) openServiceRows() error {
 		return err
 	}
 	a.serviceSync = table.NewReconciler(table.Config{}, a.services.rows, target)
+	log := a.log.With("part", "services")
+	a.checkTarget = healthcheck.New(healthcheck.Config{Addrs: a.self.Addrs}, healthcheck.Deps{Log: log})
+	a.checkSync = table.NewReconciler(table.Config{}, a.services.checks, a.checkTarget)
+	if a.cfg.KubeProxy && a.cgroup != "" && a.kernel.Destroy {
+		a.orphans = &orphans{log: log, services: a.services, talks: a.maps.Talks, inForce: a.serviceSync.Revision, homes: a.homes, tcp: a.cfg.LBEndTCP,
+			failed: fault.New(log, "sockets of removed backends not ended", "sockets of removed backends are ended again")}
+	}
 	return nil
+}
+
+// homes are the network namespaces whose sockets reach services: the node's own, then those of the workloads.
+func (a *Agent) homes() []string {
+	out := []string{"/proc/self/ns/net"}
+	if a.cfg.LBSockHostNS || !a.cfg.LBEndPods {
+		return out
+	}
+	seen := map[string]bool{}
+	for _, e := range a.endpoints.Table().Snapshot().All() {
+		if e.NetNS != "" && !seen[e.NetNS] {
+			seen[e.NetNS] = true
+			out = append(out, e.NetNS)
+		}
+	}
+	return out
 }
 
 func (a *Agent) openObserver() (err error) {
@@ -441,6 +469,9 @@ func (a *Agent) openObserver() (err error) {
 // close lets go of what New opened. The kernel keeps what it has: that is what lets traffic outlive the agent.
 func (a *Agent) close() error {
 	var errs error
+	if a.checkTarget != nil {
+		a.checkTarget.Close()
+	}
 	if a.devices != nil {
 		a.devices.Close()
 	}

@@ -66,6 +66,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		run("services", a.services.Run)
 	}
 	run("service rows", a.serviceSync.Run)
+	run("health-check node ports", a.checkSync.Run)
+	if a.orphans != nil {
+		run("sockets of removed backends", a.orphans.Run)
+	}
 	run("socket owners", a.names.owners.Run)
 	run("services file", a.listed.Run)
 	if a.file != nil {

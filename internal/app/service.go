@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -25,16 +26,22 @@ type services struct {
 
 	// rows are what the kernel is to hold: the table of the reconciler. It is complete once the store has told services and nodes.
 	rows *table.Table[model.Frontend, model.Balance]
+	// checks are the health-check node ports at which this node is to answer, complete when rows are.
+	checks *table.Table[uint16, model.HealthCheck]
+	// leaving says that backends have left: see takeLeft.
+	leaving chan struct{}
 
 	mu    sync.Mutex
 	known *service.Facts
 	plan  *service.Plan
+	left  map[netip.AddrPort]bool
 	seen  uint64 // revision of stored that the plan has
 	begun bool
 }
 
 func newServices(log *slog.Logger, b service.Balancer, ports service.PortRange, stored *table.Table[model.ServiceID, kvstore.StoredService], nodes *table.Table[string, model.Node]) *services {
-	s := &services{log: log, ports: ports, self: b.Self, stored: stored, nodes: nodes, rows: table.New[model.Frontend, model.Balance]("services", table.Frontend)}
+	s := &services{log: log, ports: ports, self: b.Self, stored: stored, nodes: nodes, rows: table.New[model.Frontend, model.Balance]("services", table.Frontend),
+		checks: table.New[uint16, model.HealthCheck]("health-check node ports", table.Uint[uint16]), leaving: make(chan struct{}, 1), left: map[netip.AddrPort]bool{}}
 	s.known = s.facts()
 	s.plan = service.NewPlan(b, s.known)
 	return s
@@ -57,7 +64,7 @@ func (s *services) Run(ctx context.Context) error {
 		s.sync(stored, nodes.Changed() != doneNodes)
 		doneNodes = nodes.Changed()
 		if stored.Complete() && nodes.Complete() {
-			s.rows.SetComplete()
+			s.setComplete()
 		}
 		select {
 		case <-ctx.Done():
@@ -66,6 +73,12 @@ func (s *services) Run(ctx context.Context) error {
 		case <-nodes.Changed():
 		}
 	}
+}
+
+// setComplete says that all services are known.
+func (s *services) setComplete() {
+	s.rows.SetComplete()
+	s.checks.SetComplete()
 }
 
 // sync brings the rows up to date: those that a changed service has, or that changed nodes forbid or allow.
@@ -96,11 +109,50 @@ func (s *services) sync(stored table.Snapshot[model.ServiceID, kvstore.StoredSer
 			}
 		})
 	}
+	s.syncChecks()
+	if left := s.plan.Left(); left != nil { // after the rows: who looks at these then knows which revision is without them
+		maps.Copy(s.left, left)
+		select {
+		case s.leaving <- struct{}{}:
+		default:
+		}
+	}
 	for id, err := range s.plan.Refused() {
 		if old := before[id]; old == nil || old.Error() != err.Error() {
 			s.log.Warn("service not served", "service", uint32(id), "err", err)
 		}
 	}
+}
+
+func (s *services) syncChecks() {
+	rows, gone := s.plan.TakeChecks()
+	if len(rows)+len(gone) == 0 {
+		return
+	}
+	s.checks.Update(func(x *table.Txn[uint16, model.HealthCheck]) {
+		for _, port := range gone {
+			x.Delete(port)
+		}
+		for port, c := range rows {
+			x.Set(port, c)
+		}
+	})
+}
+
+// takeLeft are the backends that have left a service since it was last called. The map is the caller's.
+func (s *services) takeLeft() map[netip.AddrPort]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := s.left
+	s.left = map[netip.AddrPort]bool{}
+	return left
+}
+
+// orphans are those who talk to a backend that has left its service.
+func (s *services) orphans(talks []model.Talk) []model.Talk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan.Orphans(talks)
 }
 
 // due are the services that have changed since the last sync, or all there are and were.
@@ -121,6 +173,13 @@ func (s *services) judge(v *model.Service) error {
 	facts := s.known
 	s.mu.Unlock()
 	return service.Validate(v, facts)
+}
+
+// unanswered says which health-check node ports this node does not answer at as services want it.
+func (s *services) unanswered() map[uint16]error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.plan.RefusedChecks()
 }
 
 // state is how many rows there are, backends behind them, and which services are refused.

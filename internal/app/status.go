@@ -13,6 +13,7 @@ import (
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/cgroup"
 	"github.com/hypha-net/hypha/internal/datapath/maps"
+	"github.com/hypha-net/hypha/internal/datapath/socket"
 	"github.com/hypha-net/hypha/internal/endpoint/pending"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/version"
@@ -154,6 +155,19 @@ func (a *Agent) serviceStatus(add addFunc) {
 	}
 	if err := a.serviceSync.Err(); err != nil {
 		wrong = append(wrong, "not in force: "+err.Error())
+	}
+	if err := a.checkSync.Err(); err != nil {
+		wrong = append(wrong, err.Error())
+	}
+	unanswered := a.services.unanswered()
+	for _, port := range slices.Sorted(gomaps.Keys(unanswered)) {
+		wrong = append(wrong, unanswered[port].Error())
+	}
+	switch {
+	case a.orphans == nil && !a.kernel.Destroy:
+		text += "; sockets stay connected to removed backends: " + socket.ErrUnsupported.Error()
+	case a.orphans != nil && a.orphans.failed.Err() != nil:
+		wrong = append(wrong, "sockets of removed backends are not ended: "+a.orphans.failed.Err().Error())
 	}
 	if a.cgroup == "" {
 		wrong = append(wrong, cgroup.ErrNone.Error()+": no process reaches a service")

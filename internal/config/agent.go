@@ -90,6 +90,8 @@ type Agent struct {
 	LBMax        uint32   `koanf:"bpf-lb-map-max"`
 	LBSockHostNS bool     `koanf:"bpf-lb-sock-hostns-only"`
 	LBNoBackend  string   `koanf:"service-no-backend-response"`
+	LBEndPods    bool     `koanf:"bpf-lb-sock-terminate-pod-connections"`
+	LBEndTCP     bool     `koanf:"lb-sock-terminate-all-protos"`
 
 	EnableHubble   bool     `koanf:"enable-hubble"`
 	HubbleListen   string   `koanf:"hubble-listen-address"`
@@ -196,6 +198,8 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Uint32("bpf-lb-map-max", 65536, "rows of the service maps")
 	f.String("service-no-backend-response", "reject", "what who asks a service without backends gets, packet by packet: reject (ICMP: port unreachable) or drop")
 	f.Bool("bpf-lb-sock-hostns-only", false, "translate at the sockets of the node itself only, not of workloads")
+	f.Bool("bpf-lb-sock-terminate-pod-connections", true, "end workloads' sockets whose backend has left its service, not only the node's own")
+	f.Bool("lb-sock-terminate-all-protos", false, "end TCP sockets whose backend has left its service, not only UDP ones")
 
 	f.Bool("enable-hubble", true, "serve the flow API")
 	f.String("hubble-listen-address", ":4244", "address of the flow API off the node, besides the unix socket; empty: none")

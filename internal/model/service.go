@@ -118,11 +118,17 @@ type Balance struct {
 	// Slots are the backends that new flows get, each as often as its weight says for random selection. Empty: nobody is there.
 	Slots []Backend
 	// Table is the Maglev table, indexes of Slots; nil: random selection. Its length is the same for all services of a node.
-	Table []uint32
+	Table []uint16
 	// Keep are backends that get no new flow but keep theirs: affinity and flows that are on record stay with them.
 	Keep       []Backend
 	Affinity   time.Duration
 	Ranges     []netip.Prefix
 	RangesDeny bool
 	Local      bool // Slots were cut to this node's own by a traffic policy
+}
+
+// HealthCheck is what a node answers at a health-check node port, by which load balancers know whether to send it anything.
+type HealthCheck struct {
+	Namespace, Name string // of the service
+	Local           int    // places where it has an active backend itself; 0: it is to be spared
 }

@@ -3,7 +3,6 @@ package netns
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,17 +27,6 @@ func Cookie() (uint64, error) {
 
 // CookieAt is the cookie of the network namespace at a path, be it a name in Dir or a process's /proc/<pid>/ns/net.
 func CookieAt(path string) (n uint64, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, fmt.Errorf("enter network namespace: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	err = onThread(func() (err error) {
-		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace %s: %w", path, err)
-		}
-		n, err = Cookie()
-		return err
-	})
+	err = Inside(path, func() (err error) { n, err = Cookie(); return err })
 	return n, err
 }

@@ -15,21 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Do runs fn inside the namespace, on a thread that ends with it. Goroutines that fn starts are outside again; sockets
-// that it opens stay inside.
-func (n *NS) Do(fn func() error) error {
-	f, err := os.Open(n.Path())
+// Inside runs fn inside the namespace at a path, be it a name in Dir or a process's /proc/<pid>/ns/net, on a thread that ends with
+// it. Goroutines that fn starts are outside again; sockets that it opens stay inside.
+func Inside(path string, fn func() error) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("enter network namespace: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	return onThread(func() error {
 		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace %s: %w", n.name, err)
+			return fmt.Errorf("enter network namespace %s: %w", path, err)
 		}
 		return fn()
 	})
 }
+
+// Do is Inside for a named namespace.
+func (n *NS) Do(fn func() error) error { return Inside(n.Path(), fn) }
 
 // Start starts a command inside the namespace. The command must not ask for Pdeathsig: it would die with the thread
 // that started it, at once.

@@ -25,10 +25,16 @@ type Looker interface {
 	Look(ctx context.Context) error
 }
 
-// RowStatus is what became of one row.
-type RowStatus struct {
-	Err   error     // nil: as wanted
-	Since time.Time // of the last attempt
+// Row is a key with its row.
+type Row[K comparable, V any] struct {
+	Key K
+	Row V
+}
+
+// Batcher is a Target that brings many rows into force at less cost together than one by one.
+type Batcher[K comparable, V any] interface {
+	// UpdateAll is Update of all these rows. It says of each that failed why; the others are in force.
+	UpdateAll(ctx context.Context, rows []Row[K, V]) map[K]error
 }
 
 // Reconciler keeps a target as a table wants it: changes at once, failures again after a pause that doubles, everything
@@ -40,8 +46,7 @@ type Reconciler[K comparable, V any] struct {
 
 	mu     sync.Mutex
 	done   map[K]V
-	status map[K]RowStatus
-	late   map[K]bool // rows that failed
+	late   map[K]error // rows that failed, and why
 	rev    uint64
 	whole  bool // the table was complete when it was last worked through
 	pruned bool
@@ -67,7 +72,7 @@ func NewReconciler[K comparable, V any](cfg Config, tab *Table[K, V], target Tar
 	if cfg.Full == 0 {
 		cfg.Full = time.Minute
 	}
-	return &Reconciler[K, V]{cfg: cfg, tab: tab, target: target, done: map[K]V{}, status: map[K]RowStatus{}, late: map[K]bool{}}
+	return &Reconciler[K, V]{cfg: cfg, tab: tab, target: target, done: map[K]V{}, late: map[K]error{}}
 }
 
 // Run works until ctx ends and returns nil then.
@@ -108,12 +113,11 @@ func (r *Reconciler[K, V]) round(ctx context.Context, snap Snapshot[K, V], all b
 			return fmt.Errorf("%s: %w", r.tab.name, r.lErr)
 		}
 	}
-	var failed error
-	for _, k := range keys {
-		failed = errors.Join(failed, r.settle(ctx, snap, k, all))
-	}
+	failed := r.settle(ctx, snap, keys, all)
 	if prune {
-		if r.pErr = r.target.Prune(ctx, maps.Collect(snap.All())); r.pErr != nil {
+		want := make(map[K]V, snap.Len())
+		maps.Insert(want, snap.All())
+		if r.pErr = r.target.Prune(ctx, want); r.pErr != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: prune: %w", r.tab.name, r.pErr))
 		} else {
 			r.pruned = true
@@ -159,46 +163,60 @@ func (r *Reconciler[K, V]) due(snap Snapshot[K, V], all bool) (keys []K) {
 	return keys
 }
 
-// settle brings the object of one row in line.
-func (r *Reconciler[K, V]) settle(ctx context.Context, snap Snapshot[K, V], k K, all bool) error {
-	v, ok := snap.Get(k)
-	old, done := r.done[k]
-	switch {
-	case ok && done && !all && reflect.DeepEqual(old, v):
-		return nil
-	case ok:
-		if err := r.target.Update(ctx, k, v); err != nil {
-			delete(r.done, k)
-			r.note(k, err)
-			return fmt.Errorf("%s: update %v: %w", r.tab.name, k, err)
+// settle brings the objects of rows in line, in this order.
+func (r *Reconciler[K, V]) settle(ctx context.Context, snap Snapshot[K, V], keys []K, all bool) (failed error) {
+	var rows []Row[K, V] // that wait for a deletion or the end
+	for i, k := range keys {
+		v, ok := snap.Get(k)
+		old, done := r.done[k]
+		switch {
+		case ok && done && !all && r.late[k] == nil && reflect.DeepEqual(old, v):
+		case ok:
+			if rows == nil {
+				rows = make([]Row[K, V], 0, len(keys)-i)
+			}
+			rows = append(rows, Row[K, V]{k, v})
+		case done && snap.Complete():
+			failed = errors.Join(failed, r.update(ctx, rows), r.remove(ctx, k))
+			rows = nil
+		case !done && snap.Complete():
+			delete(r.late, k)
 		}
-		r.done[k] = v
-		r.note(k, nil)
-	case done && snap.Complete():
-		if err := r.target.Delete(ctx, k); err != nil {
-			r.note(k, err)
-			return fmt.Errorf("%s: delete %v: %w", r.tab.name, k, err)
-		}
-		delete(r.done, k)
-		r.forget(k)
-	case !done && snap.Complete():
-		r.forget(k)
 	}
-	return nil
+	return errors.Join(failed, r.update(ctx, rows))
 }
 
-func (r *Reconciler[K, V]) note(k K, err error) {
-	r.status[k] = RowStatus{Err: err, Since: time.Now()}
-	if err != nil {
-		r.late[k] = true
-	} else {
-		delete(r.late, k)
+func (r *Reconciler[K, V]) update(ctx context.Context, rows []Row[K, V]) (failed error) {
+	batch, ok := r.target.(Batcher[K, V])
+	var errs map[K]error
+	if ok && len(rows) > 0 {
+		errs = batch.UpdateAll(ctx, rows)
 	}
+	for _, row := range rows {
+		err := errs[row.Key]
+		if !ok {
+			err = r.target.Update(ctx, row.Key, row.Row)
+		}
+		if err != nil {
+			r.late[row.Key] = err
+			delete(r.done, row.Key)
+			failed = errors.Join(failed, fmt.Errorf("%s: update %v: %w", r.tab.name, row.Key, err))
+		} else {
+			delete(r.late, row.Key)
+			r.done[row.Key] = row.Row
+		}
+	}
+	return failed
 }
 
-func (r *Reconciler[K, V]) forget(k K) {
-	delete(r.status, k)
+func (r *Reconciler[K, V]) remove(ctx context.Context, k K) error {
+	if err := r.target.Delete(ctx, k); err != nil {
+		r.late[k] = err
+		return fmt.Errorf("%s: delete %v: %w", r.tab.name, k, err)
+	}
+	delete(r.done, k)
 	delete(r.late, k)
+	return nil
 }
 
 // Err joins the failures that stand now, nil if the target is as wanted.
@@ -206,10 +224,8 @@ func (r *Reconciler[K, V]) Err() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := errors.Join(r.pErr, r.lErr)
-	for k, s := range r.status {
-		if s.Err != nil {
-			err = errors.Join(err, fmt.Errorf("%s %v: %w", r.tab.name, k, s.Err))
-		}
+	for k, why := range r.late {
+		err = errors.Join(err, fmt.Errorf("%s %v: %w", r.tab.name, k, why))
 	}
 	return err
 }

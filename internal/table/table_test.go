@@ -151,6 +151,9 @@ func (f *target) Delete(_ context.Context, k string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.rows, k)
+	if f.fail[k] {
+		return errors.New("not all of it")
+	}
 	return nil
 }
 
@@ -251,6 +254,72 @@ func TestRoundIsAsLargeAsTheChange(t *testing.T) {
 	round(nil)
 	if r.Err() != nil || kernel.rows["9"] != -9 {
 		t.Errorf("not made up for: %v", r.Err())
+	}
+}
+
+// together is a target that takes many rows at once.
+type together struct {
+	*target
+	calls []string // rows of each call, and deletions
+}
+
+func (f *together) UpdateAll(ctx context.Context, rows []Row[string, int]) map[string]error {
+	errs, call := map[string]error{}, ""
+	for _, r := range rows {
+		call += r.Key
+		if err := f.target.Update(ctx, r.Key, r.Row); err != nil {
+			errs[r.Key] = err
+		}
+	}
+	f.calls = append(f.calls, call)
+	return errs
+}
+
+func (f *together) Delete(ctx context.Context, k string) error {
+	f.calls = append(f.calls, "-"+k)
+	return f.target.Delete(ctx, k)
+}
+
+// Rows that change come together, in the order of their changes, with the deletions in between; each has its own fate.
+func TestBatch(t *testing.T) {
+	tab := New[string, int]("t", String)
+	kernel := &together{target: &target{rows: map[string]int{}, fail: map[string]bool{"b": true}}}
+	r := NewReconciler(Config{}, tab, Target[string, int](kernel))
+	round := func(all bool, want ...string) {
+		t.Helper()
+		_ = r.round(t.Context(), tab.Snapshot(), all)
+		if !slices.Equal(kernel.calls, want) {
+			t.Errorf("%q, want %q", kernel.calls, want)
+		}
+		kernel.calls = nil
+	}
+	tab.SetComplete()
+	for _, k := range []string{"a", "b", "c"} {
+		tab.Set(k, 1)
+	}
+	round(false, "abc")
+	if err := r.Err(); err == nil || !kernel.is(map[string]int{"a": 1, "c": 1}) {
+		t.Errorf("%v, %v", kernel.rows, err)
+	}
+	kernel.set("b", false)
+	tab.Set("d", 2)
+	tab.Delete("a")
+	tab.Set("c", 3)
+	round(false, "d", "-a", "cb")
+	round(false)
+	if err := r.Err(); err != nil || !kernel.is(map[string]int{"b": 1, "c": 3, "d": 2}) {
+		t.Errorf("%v, %v", kernel.rows, err)
+	}
+	round(true, "bcd")
+	// What was deleted in part and is wanted again, as it was, is made again.
+	kernel.set("b", true)
+	tab.Delete("b")
+	round(false, "-b")
+	kernel.set("b", false)
+	tab.Set("b", 1)
+	round(false, "b")
+	if err := r.Err(); err != nil || !kernel.is(map[string]int{"b": 1, "c": 3, "d": 2}) {
+		t.Errorf("%v, %v", kernel.rows, err)
 	}
 }
 

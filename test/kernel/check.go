@@ -25,6 +25,7 @@ var checks = []check{
 	{"loader", 10 * time.Minute, "./loader.test" + verbose},
 	{"service", 10 * time.Minute, "./service.test" + verbose},
 	{"prefilter", 5 * time.Minute, "./prefilter.test" + verbose},
+	{"socket", 5 * time.Minute, "./socket.test" + verbose},
 	{"link", 5 * time.Minute, "./link.test" + verbose},
 	{"smoke", 20 * time.Minute, "HYPHA_E2E_BIN=$PWD ./e2e.test -test.run TestSmoke" + verbose},
 	{"maps", 5 * time.Minute, "./maps.test" + verbose}, // last: a test of it wants a kernel that has been up for a minute

@@ -34,6 +34,7 @@ var programs = []program{
 	{"loader.test", module0 + "internal/datapath/loader", true},
 	{"service.test", module0 + "internal/datapath/service", true},
 	{"prefilter.test", module0 + "internal/datapath/prefilter", true},
+	{"socket.test", module0 + "internal/datapath/socket", true},
 	{"link.test", module0 + "internal/datapath/link", true},
 	{"e2e.test", module0 + "test/e2e", true},
 }

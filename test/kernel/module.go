@@ -14,7 +14,7 @@ import (
 
 // wanted are the modules of what a node of Hypha and its tests need. Those that a kernel has built in, or has not at all, are
 // not among its files, and are passed over.
-var wanted = []string{"virtio_pci", "virtio_blk", "veth", "vxlan", "bridge", "tun", "sch_ingress", "cls_bpf"}
+var wanted = []string{"virtio_pci", "virtio_blk", "veth", "vxlan", "bridge", "tun", "sch_ingress", "cls_bpf", "tcp_diag", "udp_diag"}
 
 // A module is one to load: its file name in the guest, and its content.
 type module struct {

@@ -26,8 +26,8 @@ type turn struct {
 
 // Maglev fills a table of a prime length m with indexes of backends: each backend gets places as its weight says, in an order of
 // its own, so that a change of some backends moves few places of the others (Eisenbud and others, "Maglev", section 3.4). The
-// backends must be in the order that Balance gives them. With more backends than places, some get none.
-func Maglev(backends []model.Backend, m uint32, seed Seed) []uint32 {
+// backends must be in the order that Balance gives them, and MaxBackends at most. With more backends than places, some get none.
+func Maglev(backends []model.Backend, m uint32, seed Seed) []uint16 {
 	if len(backends) == 0 {
 		return nil
 	}
@@ -39,8 +39,8 @@ func Maglev(backends []model.Backend, m uint32, seed Seed) []uint32 {
 		turns[i] = turn{next: uint32(h1 % uint64(m)), skip: uint32(h2%uint64(m-1)) + 1, weight: weight(b)}
 		heaviest = max(heaviest, turns[i].weight)
 	}
-	const free = ^uint32(0)
-	table := slices.Repeat([]uint32{free}, int(m))
+	const free = ^uint16(0) // more than MaxBackends
+	table := slices.Repeat([]uint16{free}, int(m))
 	for left := m; ; {
 		for i := range turns {
 			t := &turns[i]
@@ -51,7 +51,7 @@ func Maglev(backends []model.Backend, m uint32, seed Seed) []uint32 {
 			for table[t.next] != free {
 				t.step(m)
 			}
-			table[t.next] = uint32(i)
+			table[t.next] = uint16(i)
 			t.step(m)
 			if left--; left == 0 {
 				return table

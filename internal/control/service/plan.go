@@ -3,6 +3,7 @@ package service
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/hypha-net/hypha/internal/model"
@@ -16,6 +17,8 @@ type Plan struct {
 	places   map[model.Frontend]*place
 	refused  map[model.ServiceID]error
 	changed  map[model.Frontend]bool // rows since Take
+	left     map[netip.AddrPort]bool // backends since Left
+	checks   checks
 
 	frontends, backends int
 	worked              int // places decided so far
@@ -31,7 +34,7 @@ type place struct {
 // NewPlan makes a plan without services.
 func NewPlan(b Balancer, f *Facts) *Plan {
 	return &Plan{balancer: b, facts: f, services: map[model.ServiceID]*model.Service{}, places: map[model.Frontend]*place{},
-		refused: map[model.ServiceID]error{}, changed: map[model.Frontend]bool{}}
+		refused: map[model.ServiceID]error{}, changed: map[model.Frontend]bool{}, left: map[netip.AddrPort]bool{}, checks: newChecks()}
 }
 
 func placeOf(f model.Frontend) model.Frontend {
@@ -47,9 +50,13 @@ func (p *Plan) Set(s model.Service) {
 		}
 		if placeOf(old.Frontend) != placeOf(s.Frontend) {
 			p.Delete(s.ID)
+		} else {
+			p.lose(old, &s)
+			p.checks.leave(old)
 		}
 	}
 	p.services[s.ID] = &s
+	p.checks.join(&s)
 	at := placeOf(s.Frontend)
 	pl := p.places[at]
 	if pl == nil {
@@ -68,6 +75,8 @@ func (p *Plan) Delete(id model.ServiceID) {
 	if s == nil {
 		return
 	}
+	p.lose(s, nil)
+	p.checks.leave(s)
 	delete(p.services, id)
 	delete(p.refused, id)
 	at := placeOf(s.Frontend)
@@ -139,6 +148,7 @@ func (p *Plan) decide(at model.Frontend) {
 	p.frontends += len(rows) - len(pl.rows)
 	p.backends += ends - pl.ends
 	pl.rows, pl.ends = rows, ends
+	p.touchChecks(at)
 }
 
 // equal says whether two rows are the same. Tables that are taken over are the same memory.
@@ -147,7 +157,7 @@ func equal(a, b *model.Balance) bool {
 		slices.Equal(a.Ranges, b.Ranges) && slices.Equal(a.Slots, b.Slots) && slices.Equal(a.Keep, b.Keep) && sameTable(a.Table, b.Table)
 }
 
-func sameTable(a, b []uint32) bool {
+func sameTable(a, b []uint16) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0] || slices.Equal(a, b))
 }
 

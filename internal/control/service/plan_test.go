@@ -22,8 +22,10 @@ func TestPlanModel(t *testing.T) {
 		known := NewFacts(PortRange{30000, 32767}, nodes[:1])
 		p := NewPlan(b, known)
 		want, told := map[model.ServiceID]model.Service{}, map[model.Frontend]model.Balance{}
+		checks, left := map[uint16]model.HealthCheck{}, map[netip.AddrPort]bool{}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			id := model.ServiceID(rapid.IntRange(1, 6).Draw(t, "id"))
+			before := want[id]
 			switch rapid.IntRange(0, 5).Draw(t, "what") {
 			case 0:
 				p.Delete(id)
@@ -36,12 +38,25 @@ func TestPlanModel(t *testing.T) {
 					Frontend: model.Frontend{Addr: netip.AddrFrom4([4]byte{10, 96, 0, byte(rapid.IntRange(2, 5).Draw(t, "vip"))}), Port: 80, Proto: 6,
 						Scope: model.Scope(rapid.IntRange(0, 1).Draw(t, "scope"))},
 					ExternalLocal: rapid.Bool().Draw(t, "local"), Select: model.Selection(rapid.IntRange(0, 2).Draw(t, "select"))}
+				if s.Name = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name"); s.ExternalLocal {
+					s.HealthPort = rapid.SampledFrom([]uint16{0, 31000, 31001}).Draw(t, "health")
+				}
+				if rapid.IntRange(0, 3).Draw(t, "port") == 0 {
+					s.Type, s.Frontend.Addr, s.Frontend.Port = model.ServiceNodePort, netip.IPv4Unspecified(), rapid.Uint16Range(31000, 31002).Draw(t, "node port")
+				}
 				s.Backends = crowd(rapid.IntRange(240, 255).Draw(t, "first"), rapid.IntRange(0, 4).Draw(t, "n"))
 				p.Set(s)
 				want[id] = s
 			}
+			after := want[id]
+			for _, b := range before.Backends {
+				if placeOf(before.Frontend) != placeOf(after.Frontend) || !endsOf(after.Backends)[endOf(b)] {
+					left[endOf(b)] = true
+				}
+			}
 			if rapid.Bool().Draw(t, "take") {
 				take(p, told)
+				takeChecks(p, checks)
 			}
 		}
 		take(p, told)
@@ -54,6 +69,15 @@ func TestPlanModel(t *testing.T) {
 		if !maps.EqualFunc(told, rows, func(x, y model.Balance) bool { return equal(&x, &y) }) {
 			t.Fatalf("told %v\nmake %v", told, rows)
 		}
+		takeChecks(p, checks)
+		answers := map[uint16]model.HealthCheck{}
+		takeChecks(fresh, answers)
+		if !maps.Equal(checks, answers) || fmt.Sprint(p.RefusedChecks()) != fmt.Sprint(fresh.RefusedChecks()) {
+			t.Fatalf("answers %v, afresh %v; refused %v, afresh %v", checks, answers, p.RefusedChecks(), fresh.RefusedChecks())
+		}
+		if got := p.Left(); !maps.Equal(got, left) || p.Left() != nil {
+			t.Fatalf("left: %v, want %v", got, left)
+		}
 		f, e := p.Count()
 		if f2, e2 := fresh.Count(); f != len(rows) || f != f2 || e != e2 {
 			t.Fatalf("counted %d, %d; there are %d, %d", f, e, f2, e2)
@@ -62,6 +86,16 @@ func TestPlanModel(t *testing.T) {
 			t.Fatalf("refused %s, afresh %s", x, y)
 		}
 	})
+}
+
+func endOf(b model.Backend) netip.AddrPort { return netip.AddrPortFrom(b.Addr, b.Port) }
+
+func takeChecks(p *Plan, into map[uint16]model.HealthCheck) {
+	rows, gone := p.TakeChecks()
+	for _, port := range gone {
+		delete(into, port)
+	}
+	maps.Copy(into, rows)
 }
 
 func take(p *Plan, into map[model.Frontend]model.Balance) {

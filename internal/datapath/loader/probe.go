@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hypha-net/hypha/internal/datapath/bpffs"
+	"github.com/hypha-net/hypha/internal/datapath/socket"
 	"github.com/hypha-net/hypha/internal/paths"
 )
 
@@ -41,6 +42,7 @@ type Kernel struct {
 	VXLAN   bool
 	Netkit  bool
 	Retval  bool // programs of control groups may choose the error of a call
+	Destroy bool // sockets can be ended
 }
 
 // Err names everything required that is missing, with its remedy; nil if the datapath can run.
@@ -82,6 +84,7 @@ func Probe() Kernel {
 	k.Peer = k.try("helper "+helperName(asm.FnRedirectPeer), false, "", features.HaveProgramHelper(ebpf.SchedCLS, asm.FnRedirectPeer))
 	k.try("program type cgroup_sock_addr", false, "without it services cannot be translated at sockets", features.HaveProgramType(ebpf.CGroupSockAddr))
 	k.Retval = k.try("helper "+helperName(asm.FnSetRetval), false, "without it a socket is refused with EPERM", features.HaveProgramHelper(ebpf.CGroupSockAddr, asm.FnSetRetval))
+	k.Destroy = k.try("socket destroy", false, "without it sockets stay connected to backends that have left their service", socket.Probe())
 	_, err := link.QueryPrograms(link.QueryOptions{Target: loIndex, Attach: ebpf.AttachTCXIngress})
 	k.TCX = k.try("tcx", false, "without it clsact filters are used", err)
 	_, err = link.QueryPrograms(link.QueryOptions{Target: loIndex, Attach: ebpf.AttachNetkitPrimary})

@@ -44,9 +44,9 @@ func (m *Maps) dumpLB(name string, row *[]Column, next func() bool) error {
 		})
 	case LBReverse:
 		return rows(m.lbReverse, row, next, func(k *layout.LBReverseKey, v *layout.LBReverse) []Column {
-			return []Column{{"SOCKET", num(k.Socket)}, {"PROTOCOL", num(k.Proto)},
-				{"BACKEND", netip.AddrPortFrom(k.Addr.Netip(), be16(k.Port)).String()},
-				{"FRONTEND", netip.AddrPortFrom(v.Addr.Netip(), be16(v.Port)).String()}, {"SERVICE", num(v.Service)}}
+			t := talkFrom(k, v)
+			return []Column{{"SOCKET", num(t.Socket)}, {"PROTOCOL", num(t.Proto)}, {"BACKEND", t.Back.String()}, {"FRONTEND", t.Front.String()},
+				{"SERVICE", num(t.Service)}}
 		})
 	case LBSource:
 		return rows(m.lbSource, row, next, func(k *layout.LBSourceKey, _ *uint8) []Column {

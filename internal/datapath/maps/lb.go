@@ -24,17 +24,16 @@ type Frontend struct {
 
 // PutFrontend writes the row of a frontend.
 func (m *Maps) PutFrontend(f model.Frontend, v Frontend) error {
-	row := layout.LBFrontend{Service: uint32(v.Service), Type: uint8(v.Type), Slots: v.Slots, Count: v.Count, Table: v.Table,
-		Affinity: v.Affinity, Ranges: v.Ranges}
-	for _, x := range []struct {
-		set bool
-		bit uint8
-	}{{v.RangesDeny, layout.LBRangesDeny}, {v.Local, layout.LBLocal}} {
-		if x.set {
-			row.Flags |= x.bit
-		}
+	return put(m.lbFrontend, frontendKeyTo(f), frontendTo(&v))
+}
+
+// PutFrontends is PutFrontend for many at once. When it fails, what it has written stays.
+func (m *Maps) PutFrontends(fs []model.Frontend, vs []Frontend) error {
+	rows := newBatch[layout.LBFrontendKey, layout.LBFrontend](len(fs))
+	for i, f := range fs {
+		rows.add(frontendKeyTo(f), frontendTo(&vs[i]))
 	}
-	return put(m.lbFrontend, frontendKeyTo(f), row)
+	return rows.put(m.lbFrontend)
 }
 
 // DeleteFrontend removes the row of a frontend; absent is no error.
@@ -58,6 +57,18 @@ func frontendKeyFrom(k *layout.LBFrontendKey) model.Frontend {
 	return model.Frontend{Addr: anyAddr(&k.Addr), Port: be16(k.Port), Proto: k.Proto, Scope: model.Scope(k.Scope)}
 }
 
+func frontendTo(v *Frontend) layout.LBFrontend {
+	row := layout.LBFrontend{Service: uint32(v.Service), Type: uint8(v.Type), Slots: v.Slots, Count: v.Count, Table: v.Table,
+		Affinity: v.Affinity, Ranges: v.Ranges}
+	if v.RangesDeny {
+		row.Flags |= layout.LBRangesDeny
+	}
+	if v.Local {
+		row.Flags |= layout.LBLocal
+	}
+	return row
+}
+
 func frontendFrom(v *layout.LBFrontend) Frontend {
 	return Frontend{Service: model.ServiceID(v.Service), Type: model.ServiceType(v.Type), Slots: v.Slots, Count: v.Count, Table: v.Table,
 		Affinity: v.Affinity, Ranges: v.Ranges, RangesDeny: v.Flags&layout.LBRangesDeny != 0,
@@ -75,14 +86,16 @@ type FrontendAddr struct {
 
 // PutFrontendAddr writes the row of an address. Without it no frontend of the address is found.
 func (m *Maps) PutFrontendAddr(a netip.Addr, v FrontendAddr) error {
-	var row uint32
-	if v.VIP {
-		row |= layout.LBAddressVIP
+	return put(m.lbAddress, layout.AddrFrom(a), frontendAddrTo(v))
+}
+
+// PutFrontendAddrs is PutFrontendAddr for many at once. When it fails, what it has written stays.
+func (m *Maps) PutFrontendAddrs(as []netip.Addr, vs []FrontendAddr) error {
+	rows := newBatch[layout.Addr, uint32](len(as))
+	for i, a := range as {
+		rows.add(layout.AddrFrom(a), frontendAddrTo(vs[i]))
 	}
-	if v.Node {
-		row |= layout.LBAddressNode
-	}
-	return put(m.lbAddress, layout.AddrFrom(a), row)
+	return rows.put(m.lbAddress)
 }
 
 // DeleteFrontendAddr removes the row of an address; absent is no error.
@@ -96,6 +109,16 @@ func (m *Maps) FrontendAddrs() (map[netip.Addr]FrontendAddr, error) {
 		return true
 	})
 	return out, err
+}
+
+func frontendAddrTo(v FrontendAddr) (row uint32) {
+	if v.VIP {
+		row |= layout.LBAddressVIP
+	}
+	if v.Node {
+		row |= layout.LBAddressNode
+	}
+	return row
 }
 
 func frontendAddrFrom(v uint32) FrontendAddr {

@@ -17,7 +17,7 @@ var (
 	slotSet  = SlotSet{
 		Slots: []Slot{{To: netip.MustParseAddrPort("10.0.0.1:8080"), Proto: 6}, {To: netip.MustParseAddrPort("10.0.0.2:8080"), Proto: 6},
 			{To: netip.MustParseAddrPort("10.0.0.1:8080"), Proto: 6}},
-		Table:   append(make([]uint32, 127), 2),
+		Table:   append(make([]uint16, 127), 2),
 		Members: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:8080"), netip.MustParseAddrPort("10.0.0.9:8080")},
 	}
 )
@@ -85,7 +85,7 @@ func TestSlotsFull(t *testing.T) {
 		t.Error(d)
 	}
 	bad := slotSet
-	bad.Table = []uint32{3}
+	bad.Table = []uint16{3}
 	if err := m.PutSlots(3, bad); err == nil {
 		t.Error("a table that leads to a slot that is not there was written")
 	}

@@ -125,6 +125,22 @@ func putAll[K, V any](h *handle, ks []K, vs []V) error {
 	return nil
 }
 
+// batch is rows to be written together.
+type batch[K, V any] struct {
+	ks []K
+	vs []V
+}
+
+// newBatch makes one with room for n rows.
+func newBatch[K, V any](n int) *batch[K, V] {
+	return &batch[K, V]{ks: make([]K, 0, n), vs: make([]V, 0, n)}
+}
+
+func (b *batch[K, V]) add(k K, v V) { b.ks, b.vs = append(b.ks, k), append(b.vs, v) }
+
+// put is putAll.
+func (b *batch[K, V]) put(h *handle) error { return putAll(h, b.ks, b.vs) }
+
 // delAll removes rows; those that are not there are no error.
 func delAll[K any](h *handle, ks []K) error {
 	if len(ks) == 0 {

@@ -19,38 +19,54 @@ type Slot struct {
 // SlotSet is what a frontend chooses from. A set is never changed once a frontend refers to it.
 type SlotSet struct {
 	Slots   []Slot
-	Table   []uint32         // Maglev table, indexes of Slots; nil: random selection
+	Table   []uint16         // Maglev table, indexes of Slots; nil: random selection
 	Members []netip.AddrPort // with whom clients may stay: sorted, each once; nil: clients do not stay with anybody
 }
 
-// lastIndex is the largest index that a Maglev table of the datapath holds.
-const lastIndex = 1<<16 - 1
-
 // PutSlots writes a slot set, complete or not at all. No frontend may refer to its number yet.
 func (m *Maps) PutSlots(id uint32, s SlotSet) error {
-	slots := make([]layout.LBBackend, len(s.Slots))
-	for i, x := range s.Slots {
-		slots[i] = layout.LBBackend{Addr: layout.AddrFrom(x.To.Addr()), Port: be16(x.To.Port()), Proto: x.Proto}
-	}
-	pieces := make([]layout.LBMaglev, pieceCount(s.Table))
-	for i, x := range s.Table {
-		if x > lastIndex || int(x) >= len(s.Slots) {
-			return m.lbMaglev.failed("write", fmt.Errorf("entry %d of a table leads to slot %d of %d", i, x, min(len(s.Slots), lastIndex+1)))
-		}
-		pieces[i/layout.LBPiece].Index[i%layout.LBPiece] = uint16(x)
-	}
-	members := make([]uint8, len(s.Members))
-	err := putAll(m.lbSlot, slotKeys(id, s), slots)
-	if err == nil {
-		err = putAll(m.lbMaglev, maglevKeys(id, s), pieces)
-	}
-	if err == nil {
-		err = putAll(m.lbMember, memberKeys(id, s), members)
-	}
-	if err != nil {
+	if err := m.PutSlotSets([]uint32{id}, []SlotSet{s}); err != nil {
 		return errors.Join(err, m.DeleteSlots(id, s))
 	}
 	return nil
+}
+
+// PutSlotSets is PutSlots for many sets at once, their numbers in the same order. When it fails, what it has written of them stays.
+func (m *Maps) PutSlotSets(ids []uint32, sets []SlotSet) error {
+	var slots, pieces, members int
+	for _, s := range sets {
+		slots, pieces, members = slots+len(s.Slots), pieces+pieceCount(s.Table), members+len(s.Members)
+	}
+	slot := newBatch[layout.LBSlotKey, layout.LBBackend](slots)
+	maglev := newBatch[layout.LBMaglevKey, layout.LBMaglev](pieces)
+	member := newBatch[layout.LBMember, uint8](members)
+	for n, s := range sets {
+		id := ids[n]
+		for i, x := range s.Slots {
+			slot.add(slotKey(id, i), layout.LBBackend{Addr: layout.AddrFrom(x.To.Addr()), Port: be16(x.To.Port()), Proto: x.Proto})
+		}
+		for i, x := range s.Table {
+			if int(x) >= len(s.Slots) {
+				return m.lbMaglev.failed("write", fmt.Errorf("entry %d of a table leads to slot %d of %d", i, x, len(s.Slots)))
+			}
+		}
+		for i := range pieceCount(s.Table) {
+			var piece layout.LBMaglev
+			copy(piece.Index[:], s.Table[i*layout.LBPiece:])
+			maglev.add(maglevKey(id, i), piece)
+		}
+		for _, x := range s.Members {
+			member.add(memberKey(id, x), 0)
+		}
+	}
+	err := slot.put(m.lbSlot)
+	if err == nil {
+		err = maglev.put(m.lbMaglev)
+	}
+	if err == nil {
+		err = member.put(m.lbMember)
+	}
+	return err
 }
 
 // DeleteSlots removes a slot set. Rows that are not there are no error.
@@ -75,9 +91,7 @@ func (m *Maps) SlotSets() (map[uint32]SlotSet, error) {
 		s := out[k.Slots]
 		at := int(k.Piece) * layout.LBPiece
 		s.Table = grow(s.Table, at+layout.LBPiece)
-		for i, x := range v.Index {
-			s.Table[at+i] = uint32(x)
-		}
+		copy(s.Table[at:], v.Index[:])
 		out[k.Slots] = s
 		return true
 	})
@@ -112,28 +126,40 @@ func memberFrom(k *layout.LBMember) netip.AddrPort {
 	return netip.AddrPortFrom(k.Addr.Netip(), be16(k.Port))
 }
 
+func slotKey(id uint32, i int) layout.LBSlotKey {
+	return layout.LBSlotKey{Slots: id, Index: uint32(i)}
+}
+
 func slotKeys(id uint32, s SlotSet) []layout.LBSlotKey {
 	ks := make([]layout.LBSlotKey, len(s.Slots))
 	for i := range ks {
-		ks[i] = layout.LBSlotKey{Slots: id, Index: uint32(i)}
+		ks[i] = slotKey(id, i)
 	}
 	return ks
 }
 
-func pieceCount(table []uint32) int { return (len(table) + layout.LBPiece - 1) / layout.LBPiece }
+func pieceCount(table []uint16) int { return (len(table) + layout.LBPiece - 1) / layout.LBPiece }
+
+func maglevKey(id uint32, i int) layout.LBMaglevKey {
+	return layout.LBMaglevKey{Slots: id, Piece: uint32(i)}
+}
 
 func maglevKeys(id uint32, s SlotSet) []layout.LBMaglevKey {
 	ks := make([]layout.LBMaglevKey, pieceCount(s.Table))
 	for i := range ks {
-		ks[i] = layout.LBMaglevKey{Slots: id, Piece: uint32(i)}
+		ks[i] = maglevKey(id, i)
 	}
 	return ks
+}
+
+func memberKey(id uint32, x netip.AddrPort) layout.LBMember {
+	return layout.LBMember{Addr: layout.AddrFrom(x.Addr()), Slots: id, Port: be16(x.Port())}
 }
 
 func memberKeys(id uint32, s SlotSet) []layout.LBMember {
 	ks := make([]layout.LBMember, len(s.Members))
 	for i, x := range s.Members {
-		ks[i] = layout.LBMember{Addr: layout.AddrFrom(x.Addr()), Slots: id, Port: be16(x.Port())}
+		ks[i] = memberKey(id, x)
 	}
 	return ks
 }

@@ -1,8 +1,10 @@
 package service
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/table"
 )
 
 // many makes a rig with so many services, each with three backends.
@@ -23,7 +26,7 @@ func many(b *testing.B, services int, tables bool) *rig {
 		s.Slots[0].Port = uint16(1000 + i%50000) // each its own set
 		if tables {
 			for j := range 16381 {
-				s.Table = append(s.Table, uint32(j%3))
+				s.Table = append(s.Table, uint16(j%3))
 			}
 		}
 		r.put(s)
@@ -101,21 +104,54 @@ func BenchmarkUpdate(b *testing.B) {
 	}
 }
 
-// BenchmarkLoad brings 50,000 services into force, from nothing.
+// BenchmarkLoad brings 50,000 services from a table into force, from nothing, in turns as the target does and row by row: CPU
+// time of both, and what part of the latter the former is.
 func BenchmarkLoad(b *testing.B) {
 	const services = 50000
-	for b.Loop() {
-		b.StopTimer()
-		r := newRig(b, maps.Config{}, 0)
-		all := make([]model.Balance, services)
-		for i := range all {
-			all[i] = balance(front(netip.AddrFrom4([4]byte{172, 20, byte(i >> 8), byte(i)}), 80, tcp), model.ServiceID(i+1), 1, 2, 3)
-			all[i].Slots[0].Port = uint16(1000 + i%50000)
+	rows := table.New[model.Frontend, model.Balance]("services", table.Frontend)
+	rows.Update(func(x *table.Txn[model.Frontend, model.Balance]) {
+		for i := range services {
+			s := balance(front(netip.AddrFrom4([4]byte{172, 20, byte(i >> 8), byte(i)}), 80, tcp), model.ServiceID(i+1), 1, 2, 3)
+			s.Slots[0].Port = uint16(1000 + i)
+			x.Set(s.Frontend, s)
 		}
-		b.StartTimer()
-		r.put(all...)
-		b.StopTimer()
-		r.detach()
-		b.StartTimer()
+	})
+	rows.SetComplete()
+	type target = table.Target[model.Frontend, model.Balance]
+	load := func(of func(*Target) target) time.Duration {
+		r := newRig(b, maps.Config{}, 0)
+		defer r.detach()
+		sync := table.NewReconciler(table.Config{}, rows, of(r.Target))
+		runtime.GC()
+		ctx, cancel := context.WithCancel(b.Context())
+		done := make(chan struct{})
+		began := spent(b)
+		go func() { defer close(done); _ = sync.Run(ctx) }()
+		for sync.Revision() < rows.Snapshot().Revision() { // it waits for the round that is under way
+			time.Sleep(time.Millisecond)
+		}
+		took := spent(b) - began
+		cancel()
+		<-done
+		if have, err := r.m.Frontends(); err != nil || len(have) != services || sync.Err() != nil {
+			b.Fatalf("%d frontends: %v, %v", len(have), err, sync.Err())
+		}
+		must(b, r.m.Close())
+		return took
 	}
+	var together, singly time.Duration
+	for b.Loop() {
+		together += load(func(t *Target) target { return t })
+		singly += load(func(t *Target) target { return struct{ target }{t} }) // nothing but Update, Delete and Prune
+	}
+	b.ReportMetric(float64(together.Milliseconds())/float64(b.N), "together-cpu-ms")
+	b.ReportMetric(float64(singly.Milliseconds())/float64(b.N), "singly-cpu-ms")
+	b.ReportMetric(together.Seconds()/singly.Seconds(), "ratio")
+}
+
+// spent is the CPU time of this process.
+func spent(b *testing.B) time.Duration {
+	var u unix.Rusage
+	must(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -50,20 +50,38 @@ func (p *pool[C]) adopt(id uint32, c C, refs int, now time.Time) {
 
 // take returns the number of the set with this content, written if it is not there, and counts a reference.
 func (p *pool[C]) take(c C) (uint32, error) {
+	id, fresh := p.stage(c)
+	if fresh {
+		if err := p.put(id, c); err != nil {
+			p.discard(id)
+			return 0, err
+		}
+	}
+	return id, nil
+}
+
+// stage is take that does not write: a fresh set is to be written before anything names it, or discarded.
+func (p *pool[C]) stage(c C) (id uint32, fresh bool) {
 	key := p.key(c)
 	if key == "" {
-		return 0, nil
+		return 0, false
 	}
 	s := p.byKey[key]
 	if s == nil {
 		s = &set[C]{id: p.next(), key: key, content: c}
-		if err := p.put(s.id, c); err != nil {
-			return 0, err
-		}
 		p.byID[s.id], p.byKey[key] = s, s
+		fresh = true
 	}
 	s.refs++
-	return s.id, nil
+	return s.id, fresh
+}
+
+// discard forgets a fresh set, with all references to it.
+func (p *pool[C]) discard(id uint32) {
+	if s := p.byID[id]; s != nil {
+		delete(p.byID, id)
+		delete(p.byKey, s.key)
+	}
 }
 
 // next is a number that nothing has.

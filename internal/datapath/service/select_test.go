@@ -184,7 +184,7 @@ func TestMaglev(t *testing.T) {
 			f := front(vip[0], uint16(1000+id), tcp)
 			b := balance(f, model.ServiceID(id+1), 1, 2, 3)
 			for j := range size {
-				b.Table = append(b.Table, uint32(j*j%3))
+				b.Table = append(b.Table, uint16(j*j%3))
 			}
 			r.put(b)
 		}

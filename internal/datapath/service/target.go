@@ -27,20 +27,18 @@ type Target struct {
 	slots  *pool[maps.SlotSet]
 	ranges *pool[[]netip.Prefix]
 	rows   map[model.Frontend]maps.Frontend
-	addrs  map[netip.Addr]maps.FrontendAddr
-	used   map[netip.Addr]int                     // frontends in force, of an address
-	vips   map[netip.Addr]map[model.Frontend]bool // frontends that make an address a VIP, in force or not
-	node   map[netip.Addr]bool
-	swept  error // of removing sets, told by Prune: it must not keep changes from coming into force
+	addrs  map[netip.Addr]*address
+	claims map[model.Frontend]bool // those that make their address a VIP, in force or not
+	swept  error                   // of removing sets, told by Prune: it must not keep changes from coming into force
 }
 
 // New takes over what the kernel holds. It writes nothing but what the node's addresses make different.
 func New(cfg Config, m *maps.Maps) (*Target, error) {
-	t := &Target{maps: m, used: map[netip.Addr]int{}, vips: map[netip.Addr]map[model.Frontend]bool{}, node: map[netip.Addr]bool{},
+	t := &Target{maps: m, addrs: map[netip.Addr]*address{}, claims: map[model.Frontend]bool{},
 		slots:  newPool(m.PutSlots, m.DeleteSlots, slotsKey),
 		ranges: newPool(m.PutRanges, m.DeleteRanges, rangesKey)}
 	for _, a := range cfg.Node {
-		t.node[a.Unmap()] = true
+		t.at(a.Unmap()).node = true
 	}
 	if err := t.adopt(); err != nil {
 		return nil, fmt.Errorf("take over services: %w", err)
@@ -52,7 +50,8 @@ func (t *Target) adopt() (err error) {
 	if t.rows, err = t.maps.Frontends(); err != nil {
 		return err
 	}
-	if t.addrs, err = t.maps.FrontendAddrs(); err != nil {
+	addrs, err := t.maps.FrontendAddrs()
+	if err != nil {
 		return err
 	}
 	slots, err := t.maps.SlotSets()
@@ -65,7 +64,7 @@ func (t *Target) adopt() (err error) {
 	}
 	slotRefs, rangeRefs, now := map[uint32]int{}, map[uint32]int{}, time.Now()
 	for f, row := range t.rows {
-		t.used[f.Addr]++
+		t.at(f.Addr).used++
 		t.claim(f, row.Type)
 		slotRefs[row.Slots]++
 		rangeRefs[row.Ranges]++
@@ -80,11 +79,12 @@ func (t *Target) adopt() (err error) {
 	for id, ps := range ranges {
 		t.ranges.adopt(id, rangesOf(ps), rangeRefs[id], now)
 	}
-	for a := range t.node {
-		err = errors.Join(err, t.settle(a))
+	for a, row := range addrs {
+		x := t.at(a)
+		x.there, x.row = true, row
 	}
-	for a, row := range t.addrs {
-		if row.Node {
+	for a, x := range t.addrs {
+		if x.node || x.row.Node {
 			err = errors.Join(err, t.settle(a))
 		}
 	}
@@ -100,44 +100,20 @@ func (t *Target) claim(f model.Frontend, typ model.ServiceType) {
 		t.release(f)
 		return
 	}
-	if f.Addr.IsUnspecified() || t.node[f.Addr] {
+	x := t.at(f.Addr)
+	if f.Addr.IsUnspecified() || x.node || t.claims[f] {
 		return
 	}
-	if t.vips[f.Addr] == nil {
-		t.vips[f.Addr] = map[model.Frontend]bool{}
-	}
-	t.vips[f.Addr][f] = true
+	t.claims[f] = true
+	x.vips++
 }
 
 func (t *Target) release(f model.Frontend) {
-	delete(t.vips[f.Addr], f)
-	if len(t.vips[f.Addr]) == 0 {
-		delete(t.vips, f.Addr)
+	if !t.claims[f] {
+		return
 	}
-}
-
-// settle brings the row of an address in line with what is known of it.
-func (t *Target) settle(a netip.Addr) error {
-	want := maps.FrontendAddr{VIP: len(t.vips[a]) > 0, Node: t.node[a]}
-	have, ok := t.addrs[a]
-	if want == (maps.FrontendAddr{}) && t.used[a] == 0 {
-		if !ok {
-			return nil
-		}
-		if err := t.maps.DeleteFrontendAddr(a); err != nil {
-			return err
-		}
-		delete(t.addrs, a)
-		return nil
-	}
-	if ok && have == want {
-		return nil
-	}
-	if err := t.maps.PutFrontendAddr(a, want); err != nil {
-		return err
-	}
-	t.addrs[a] = want
-	return nil
+	delete(t.claims, f)
+	t.addrs[f.Addr].vips--
 }
 
 // Look removes sets that nobody has used for long enough. It is called before each round of changes.
@@ -153,17 +129,21 @@ func (t *Target) Look(context.Context) error {
 func (t *Target) Update(_ context.Context, f model.Frontend, b model.Balance) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.update(f, &b)
+}
+
+func (t *Target) update(f model.Frontend, b *model.Balance) error {
 	f.Addr = f.Addr.Unmap()
-	if !f.Addr.IsValid() || f.Port == 0 || f.Proto == 0 {
-		return fmt.Errorf("frontend %v: want an address, a port and a protocol", f)
+	if err := named(f); err != nil {
+		return err
 	}
 	t.claim(f, b.Type)
-	if err := errors.Join(t.settle(f.Addr), check(f, &b)); err != nil {
+	if err := errors.Join(t.settle(f.Addr), check(f, b)); err != nil {
 		return err
 	}
 	have, had := t.rows[f]
 	now := time.Now()
-	slots, err := t.slots.take(slotsOf(f, &b))
+	slots, err := t.slots.take(slotsOf(f, b))
 	if err != nil {
 		return err
 	}
@@ -172,7 +152,7 @@ func (t *Target) Update(_ context.Context, f model.Frontend, b model.Balance) er
 		t.slots.leave(slots, now)
 		return err
 	}
-	if err := t.write(f, rowOf(&b, slots, ranges), had); err != nil {
+	if err := t.write(f, rowOf(b, slots, ranges), had); err != nil {
 		t.slots.leave(slots, now)
 		t.ranges.leave(ranges, now)
 		return err
@@ -190,7 +170,7 @@ func (t *Target) write(f model.Frontend, row maps.Frontend, had bool) error {
 		return nil
 	}
 	if !had {
-		t.used[f.Addr]++
+		t.at(f.Addr).used++
 	}
 	err := t.settle(f.Addr)
 	if err == nil {
@@ -199,7 +179,7 @@ func (t *Target) write(f model.Frontend, row maps.Frontend, had bool) error {
 	if err == nil {
 		t.rows[f] = row
 	} else if !had {
-		t.used[f.Addr]--
+		t.at(f.Addr).used--
 		err = errors.Join(err, t.settle(f.Addr))
 	}
 	return err
@@ -227,9 +207,7 @@ func (t *Target) remove(f model.Frontend) error {
 	now := time.Now()
 	t.slots.leave(row.Slots, now)
 	t.ranges.leave(row.Ranges, now)
-	if t.used[f.Addr]--; t.used[f.Addr] == 0 {
-		delete(t.used, f.Addr)
-	}
+	t.at(f.Addr).used--
 	return t.settle(f.Addr)
 }
 
@@ -243,11 +221,9 @@ func (t *Target) Prune(_ context.Context, want map[model.Frontend]model.Balance)
 			failed = errors.Join(failed, t.remove(f))
 		}
 	}
-	for _, fs := range t.vips {
-		for f := range fs {
-			if _, ok := want[f]; !ok {
-				t.release(f)
-			}
+	for f := range t.claims {
+		if _, ok := want[f]; !ok {
+			t.release(f)
 		}
 	}
 	for a := range t.addrs {

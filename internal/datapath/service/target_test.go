@@ -52,9 +52,9 @@ func town() []model.Balance {
 		b.Type, b.Local = model.ServiceType(i%5), i%7 == 0
 		switch i % 5 {
 		case 1:
-			b.Table = make([]uint32, 100) // not a multiple of a piece
+			b.Table = make([]uint16, 100) // not a multiple of a piece
 			for j := range b.Table {
-				b.Table[j] = uint32(j % 3)
+				b.Table[j] = uint16(j % 3)
 			}
 		case 2:
 			b.Affinity, b.Keep = 90*time.Minute, []model.Backend{backend(f, 7)}
@@ -116,7 +116,7 @@ func TestTakeOver(t *testing.T) {
 	time.Sleep(grace + 100*time.Millisecond)
 	must(t, next.Look(t.Context()))
 	fresh := newRig(t, maps.Config{}, 0)
-	fresh.node = map[netip.Addr]bool{node[0]: true}
+	fresh.at(node[1]).node = false
 	must(t, fresh.settle(node[1]))
 	fresh.put(changed...)
 	want, got := rows(t, fresh.m), rows(t, r.m)
@@ -234,7 +234,7 @@ func TestBadBalance(t *testing.T) {
 		"other protocol":   {Slots: []model.Backend{{Addr: place(0, 1), Port: 80, Proto: udp}}},
 		"no port":          {Keep: []model.Backend{{Addr: place(0, 1), Proto: tcp}}},
 		"no address":       {Slots: []model.Backend{{Port: 80, Proto: tcp}}},
-		"table":            {Slots: good.Slots, Table: []uint32{0, 1}},
+		"table":            {Slots: good.Slots, Table: []uint16{0, 1}},
 	} {
 		if err := r.Update(t.Context(), f, b); err == nil {
 			t.Errorf("%s: no error", name)

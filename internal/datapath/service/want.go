@@ -14,6 +14,14 @@ import (
 
 const protoUDP = 17
 
+// named refuses a frontend that no row could have.
+func named(f model.Frontend) error {
+	if !f.Addr.IsValid() || f.Port == 0 || f.Proto == 0 {
+		return fmt.Errorf("frontend %v: want an address, a port and a protocol", f)
+	}
+	return nil
+}
+
 // check refuses what the datapath could not do.
 func check(f model.Frontend, b *model.Balance) error {
 	for _, all := range [][]model.Backend{b.Slots, b.Keep} {
@@ -36,9 +44,9 @@ func to(b model.Backend) netip.AddrPort { return netip.AddrPortFrom(b.Addr.Unmap
 // slotsOf is the set that a balance wants. Only where flows may stay with their backend (clients with affinity, sockets that
 // send datagrams one by one) does it say who its members are.
 func slotsOf(f model.Frontend, b *model.Balance) maps.SlotSet {
-	var s maps.SlotSet
-	for _, x := range b.Slots {
-		s.Slots = append(s.Slots, maps.Slot{To: to(x), Proto: x.Proto})
+	s := maps.SlotSet{Slots: make([]maps.Slot, len(b.Slots))}
+	for i, x := range b.Slots {
+		s.Slots[i] = maps.Slot{To: to(x), Proto: x.Proto}
 	}
 	if len(s.Slots) > 0 {
 		s.Table = b.Table
@@ -60,7 +68,9 @@ func slotsKey(s maps.SlotSet) string {
 	if len(s.Slots)+len(s.Members) == 0 {
 		return ""
 	}
-	b := binary.AppendUvarint(nil, uint64(len(s.Slots)))
+	const each, most = 16 + 2 + 1, 3 // bytes of a slot, and of any number here
+	b := make([]byte, 0, each*(len(s.Slots)+len(s.Members))+most*(2+len(s.Table)))
+	b = binary.AppendUvarint(b, uint64(len(s.Slots)))
 	for _, x := range s.Slots {
 		b = append(appendAddrPort(b, x.To), x.Proto)
 	}
