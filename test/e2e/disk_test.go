@@ -31,7 +31,7 @@ type diskRig struct {
 
 func newDiskRig(t *testing.T) *diskRig {
 	c := startPrepared(t, overlay, 2, map[string]any{"kvstore-lease-ttl": "1m"}, func(c *cluster.Cluster) error {
-		return errors.Join(c.Nodes[0].Disk("200m"), c.Nodes[1].Disk("8m"))
+		return errors.Join(c.Nodes[0].Disk(fmt.Sprintf("%dm", 200*score.Size(1, 5))), c.Nodes[1].Disk("8m")) // room for what wear leaves in each round
 	})
 	r := &diskRig{T: t, Cluster: c, app: add(t, c, "app", 1)}
 	friend, stranger := add(t, c, "friend", 0), add(t, c, "stranger", 0)
