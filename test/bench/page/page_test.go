@@ -30,3 +30,12 @@ func TestMachine(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestTargets(t *testing.T) {
+	var x Targets
+	x.Add("a", "1", "2", true)
+	x.Add("b", "3", "2", false)
+	if got := x.String(); !strings.Contains(got, "| a | 1 | 2 | reached |\n| b | 3 | 2 | **missed** |\n") || len(x.Missed) != 1 || x.Missed[0] != "b" {
+		t.Errorf("%q, missed %v", got, x.Missed)
+	}
+}
