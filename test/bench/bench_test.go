@@ -15,7 +15,7 @@ import (
 // TestMain lets the test binary be the load process.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "load" {
-		exit(load.Main(os.Args[2:], os.Stdout))
+		exit(load.Main(os.Args[2:], os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
 }
