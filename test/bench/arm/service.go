@@ -7,6 +7,7 @@ import (
 
 // Service is a virtual address with ports, behind which there are two endpoints at the same ports.
 type Service struct {
+	Number    int // the same for no two of a benchmark
 	Name      string
 	Addr      netip.Addr
 	Ports     []uint16
@@ -19,7 +20,7 @@ var Endpoints = [2]netip.Addr{netip.MustParseAddr(srvAddr), netip.MustParseAddr(
 // NewService is the i-th of many: one port, and endpoints of its own that do not exist.
 func NewService(i int) Service {
 	return Service{
-		Name: fmt.Sprintf("s%d", i), Addr: nth("10.96.0.1", i), Ports: []uint16{80},
+		Number: i, Name: fmt.Sprintf("s%d", i), Addr: nth("10.96.0.1", i), Ports: []uint16{80},
 		Endpoints: [2]netip.Addr{nth("100.64.0.1", 2*i), nth("100.64.0.1", 2*i+1)},
 	}
 }
