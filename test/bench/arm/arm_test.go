@@ -26,39 +26,34 @@ func TestNewService(t *testing.T) {
 	}
 }
 
-// What adds a service to those in force ends in the rules that all of them together have from nothing.
+// Services that come one after the other end in the same rules as all of them at once.
 func TestShapes(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: makes network namespaces")
-	}
-	if err := netns.Sweep(); err != nil {
-		t.Fatal(err)
 	}
 	for _, tool := range []string{"iptables-restore", "iptables-save", "nft"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(err)
 		}
 	}
+	if err := netns.Sweep(); err != nil {
+		t.Fatal(err)
+	}
 	listed := map[string][]string{"B1": {"iptables-save", "-t", "nat"}, "B2": {"nft", "-s", "list", "table", "ip", "kube-proxy"}}
-	rules := func(n, add int) map[string]string {
+	rules := func(at int) map[string]string { // five services, so many to a command
 		out := map[string]string{}
-		all := make([]Service, n)
-		for i := range all {
-			all[i] = NewService(i)
-		}
-		for _, a := range KubeProxyWith(all) {
-			defer func() {
+		for _, a := range KubeProxyBare() {
+			t.Cleanup(func() {
 				if err := a.Teardown(); err != nil {
 					t.Error(err)
 				}
-			}()
-			if _, err := a.Setup(t.Context()); err != nil {
-				t.Fatal(err)
+			})
+			a.most = at
+			for i := range 5 {
+				a.services = append(a.services, NewService(i))
 			}
-			for i := range add {
-				if err := a.Adding(NewService(n + i))(); err != nil {
-					t.Fatal(err)
-				}
+			if ends, err := a.Setup(t.Context()); err != nil || ends.Target != NewService(4).Addr {
+				t.Fatal(ends, err)
 			}
 			text, err := a.node.Output(command(listed[a.Name()]))
 			if err != nil {
@@ -68,10 +63,10 @@ func TestShapes(t *testing.T) {
 		}
 		return out
 	}
-	whole, grown := rules(5, 0), rules(3, 2)
+	whole, grown := rules(5), rules(2)
 	for name, want := range whole {
 		if grown[name] != want || !strings.Contains(want, "10.96.0.5") || !strings.Contains(want, "100.64.0.10") {
-			t.Errorf("%s, three and two more:\n%s\nfive from nothing:\n%s", name, grown[name], want)
+			t.Errorf("%s, one after the other:\n%s\nat once:\n%s", name, grown[name], want)
 		}
 	}
 }

@@ -9,11 +9,12 @@ import (
 var iptables = shape{
 	load:  []string{"iptables-restore"},
 	add:   []string{"iptables-restore", "--noflush", "--counters"},
-	rules: iptablesRules,
+	base:  iptablesBase,
 	delta: iptablesDelta,
+	most:  1 << 20,
 }
 
-// iptablesService writes the rules of one service: who asks for it, and its own chains.
+// iptablesService writes the rules of one service: who asks for it, and its own chains, unless own is nil.
 func iptablesService(s Service, chains, asked, own *strings.Builder) {
 	for _, p := range s.Ports {
 		id := fmt.Sprintf("%s-%d", strings.ToUpper(s.Name), p)
@@ -34,12 +35,7 @@ func iptablesService(s Service, chains, asked, own *strings.Builder) {
 	}
 }
 
-func iptablesRules(all []Service) string {
-	var chains, asked, own strings.Builder
-	for _, s := range all {
-		iptablesService(s, &chains, &asked, &own)
-	}
-	return `*filter
+const iptablesBase = `*filter
 :INPUT ACCEPT [0:0]
 :FORWARD ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]
@@ -63,11 +59,10 @@ COMMIT
 :KUBE-SERVICES - [0:0]
 :KUBE-MARK-MASQ - [0:0]
 :KUBE-POSTROUTING - [0:0]
-` + chains.String() + `-A PREROUTING -j KUBE-SERVICES
+-A PREROUTING -j KUBE-SERVICES
 -A OUTPUT -j KUBE-SERVICES
 -A POSTROUTING -j KUBE-POSTROUTING
-` + iptablesMasq + asked.String() + own.String() + "COMMIT\n"
-}
+` + iptablesMasq + "COMMIT\n"
 
 const iptablesMasq = `-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
 -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
@@ -75,13 +70,14 @@ const iptablesMasq = `-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
 -A KUBE-POSTROUTING -j MASQUERADE --random-fully
 `
 
-func iptablesDelta(all []Service) string {
+func iptablesDelta(all []Service, from int) string {
 	var chains, asked, own strings.Builder
-	last := len(all) - 1
-	for _, s := range all[:last] {
+	for _, s := range all[:from] {
 		iptablesService(s, nil, &asked, nil)
 	}
-	iptablesService(all[last], &chains, &asked, &own)
+	for _, s := range all[from:] {
+		iptablesService(s, &chains, &asked, &own)
+	}
 	return "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n:KUBE-POSTROUTING - [0:0]\n" +
 		chains.String() + iptablesMasq + asked.String() + own.String() + "COMMIT\n"
 }

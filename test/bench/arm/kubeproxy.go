@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
-	"time"
 
 	"github.com/hypha-net/hypha/internal/netns"
 )
@@ -14,10 +14,11 @@ import (
 // then a service's and an endpoint's chain; nftables mode looks the service up in a verdict map. Both choose one of two endpoints
 // at random and use DNAT with connection tracking.
 type shape struct {
-	load  []string                   // command that takes all services
-	add   []string                   // command that takes one more
-	rules func(all []Service) string // for load: all, from nothing
-	delta func(all []Service) string // for add: the last of them, where the others are in force
+	load  []string                             // command that takes the base, from nothing
+	base  string                               // what there is without services
+	add   []string                             // command that takes services
+	delta func(all []Service, from int) string // those from a place on, where the ones before it are in force
+	most  int                                  // services to a command
 }
 
 const podRange = "10.201.0.0/16"
@@ -29,7 +30,6 @@ type Proxied struct {
 	shape
 	services []Service
 	node     *netns.NS
-	Loaded   time.Duration // what bringing all services into force took
 }
 
 // KubeProxy are the arms of kube-proxy's shapes, with this many services and with one. The service that is measured is the last.
@@ -50,33 +50,49 @@ func KubeProxy(services int) []Arm {
 	}
 }
 
-// KubeProxyWith are the arms of kube-proxy's shapes with these services.
-func KubeProxyWith(services []Service) []*Proxied {
+// KubeProxyBare are the arms of kube-proxy's shapes, without services at first.
+func KubeProxyBare() []*Proxied {
 	return []*Proxied{
-		{label: label{"B1", "kube-proxy's iptables shape"}, shape: iptables, services: services},
-		{label: label{"B2", "kube-proxy's nftables shape"}, shape: nftables, services: services},
+		{label: label{"B1", "kube-proxy's iptables shape"}, shape: iptables},
+		{label: label{"B2", "kube-proxy's nftables shape"}, shape: nftables},
 	}
 }
 
-// Setup makes the topology and brings all services into force.
+// Setup makes the topology and brings the services into force. The target is the last of them, or the server.
 func (a *Proxied) Setup(context.Context) (Ends, error) {
 	cli, node, srv := a.threeSpaces(strings.ToLower(a.name))
 	a.node = node
-	text := a.rules(a.services)
-	began := time.Now()
-	a.feed(node, text, a.load...)
-	a.Loaded = time.Since(began)
-	return a.ends(cli, srv, a.services[len(a.services)-1].Addr.String())
+	a.feed(node, a.base, a.load...)
+	all := a.services
+	a.services = nil
+	a.do(func() error { return a.Grow(all) })
+	target := srvAddr
+	if len(all) > 0 {
+		target = all[len(all)-1].Addr.String()
+	}
+	return a.ends(cli, srv, target)
 }
 
-// Adding prepares one more service; what it returns brings it into force.
-func (a *Proxied) Adding(s Service) (event func() error) {
-	a.services = append(a.services, s)
-	text := a.delta(a.services)
+// Grow brings more services into force.
+func (a *Proxied) Grow(more []Service) error {
+	for part := range slices.Chunk(more, a.most) {
+		if err := a.Adding(part...)(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Adding prepares more services; what it returns brings them into force by one command.
+func (a *Proxied) Adding(more ...Service) (event func() error) {
+	text := a.delta(slices.Concat(a.services, more), len(a.services))
 	return func() error {
 		cmd := exec.Command(a.add[0], a.add[1:]...)
 		cmd.Stdin = strings.NewReader(text)
 		_, err := a.node.Output(cmd)
+		if err == nil {
+			a.services = append(a.services, more...)
+		}
 		return err
 	}
 }

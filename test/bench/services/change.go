@@ -27,7 +27,7 @@ type changeReport struct {
 // changes are times from the event on: the call that stores a service, or the start of the command that loads its rules.
 type changes struct {
 	called  []time.Duration // until the call, or the command, returned
-	kernel  []time.Duration // until the row, or the rules, were in the kernel
+	kernel  []time.Duration // until the row was in the kernel; of Hypha only
 	through []time.Duration // until a connection was through
 	failed  int             // connections to another service that failed meanwhile
 }
@@ -80,15 +80,14 @@ func (p *prober) add(ctx context.Context, v arm.Service, into *changes) error {
 	if err := errors.Join(err, <-rowErr); err != nil {
 		return fmt.Errorf("add a service on %s: %w", p.Name(), err)
 	}
-	if arrived == nil {
-		rowAt = returned
-	}
 	var f load.Found
 	if err := p.out.Decode(&f); err != nil {
 		return fmt.Errorf("hear from the probe on %s: %w", p.Name(), err)
 	}
 	into.called = append(into.called, returned-began)
-	into.kernel = append(into.kernel, rowAt-began)
+	if arrived != nil {
+		into.kernel = append(into.kernel, rowAt-began)
+	}
 	into.through = append(into.through, f.At-began)
 	into.failed += f.Failed
 	return nil

@@ -65,6 +65,5 @@ func programText(o options, all []*programTimes, t *page.Targets) string {
 			return a - c, b - d
 		})
 	}
-	b.WriteString("\nThere is no balancing in XDP yet, so row 7 of the suite (packets per second through it) cannot be measured.\n")
 	return b.String()
 }

@@ -68,8 +68,8 @@ type site interface {
 	cgroup() string     // of the client's processes, "": any
 	// grow brings it from fewer services to n.
 	grow(ctx context.Context, n int) error
-	// adding prepares one more service: event brings it, arrived says whether its row is in the kernel; nil: it is there once event
-	// returns.
+	// adding prepares one more service: event brings it, arrived says whether its row is in the kernel; nil: there is no
+	// telling.
 	adding(ctx context.Context, s arm.Service) (event func() error, arrived func() (bool, error), err error)
 	close() error
 }
@@ -99,17 +99,12 @@ func (s *plain) adding(context.Context, arm.Service) (func() error, func() (bool
 	return nil, nil, errors.New("plain routing has no services")
 }
 
-// proxied is one of kube-proxy's shapes, made anew for each number of services.
+// proxied is one of kube-proxy's shapes.
 type proxied struct {
-	which int // of arm.KubeProxyWith
-	real  map[int]bool
 	*arm.Proxied
-	at     arm.Ends
-	loaded map[int]time.Duration // what bringing so many into force from nothing took
-}
-
-func newProxied(which int, real map[int]bool) *proxied {
-	return &proxied{which: which, real: real, Proxied: arm.KubeProxyWith(nil)[which], loaded: map[int]time.Duration{}}
+	real map[int]bool
+	at   arm.Ends
+	have int
 }
 
 func (s *proxied) ends() arm.Ends     { return s.at }
@@ -118,17 +113,17 @@ func (s *proxied) cgroup() string     { return "" }
 func (s *proxied) close() error       { return s.Teardown() }
 
 func (s *proxied) grow(ctx context.Context, n int) (err error) {
-	if err := s.Teardown(); err != nil {
-		return err
+	if s.at.Client == nil {
+		if s.at, err = s.Setup(ctx); err != nil {
+			return err
+		}
 	}
-	all := make([]arm.Service, n)
-	for i := range all {
-		all[i] = serviceOf(i, s.real[i])
+	var more []arm.Service
+	for i := s.have; i < n; i++ {
+		more = append(more, serviceOf(i, s.real[i]))
 	}
-	s.Proxied = arm.KubeProxyWith(all)[s.which]
-	s.at, err = s.Setup(ctx)
-	s.loaded[n] = s.Loaded
-	return err
+	s.have = n
+	return s.Grow(more)
 }
 
 func (s *proxied) adding(_ context.Context, v arm.Service) (func() error, func() (bool, error), error) {
@@ -249,7 +244,9 @@ func newSites(bin string, sizes []int) (out []site) {
 			out = append(out, &plain{Arm: a})
 		}
 	}
-	out = append(out, newProxied(0, real), newProxied(1, real))
+	for _, a := range arm.KubeProxyBare() {
+		out = append(out, &proxied{Proxied: a, real: real})
+	}
 	for _, a := range arm.HyphaServices(bin) {
 		out = append(out, &clustered{Arm: a, real: real})
 	}

@@ -5,7 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hypha-net/hypha/test/bench/meter"
 	"github.com/hypha-net/hypha/test/bench/page"
 )
 
@@ -31,11 +35,9 @@ func sites(ctx context.Context, o options, t *page.Targets) (text string, err er
 	}()
 	next := newSince
 	for _, n := range o.sizes {
-		for _, s := range r.arms {
-			say("  %d services on %s", n, s.Name())
-			if err := s.grow(ctx, n); err != nil {
-				return "", fmt.Errorf("bring %s to %d services: %w", s.Name(), n, err)
-			}
+		say("  %d services", n)
+		if err := r.grow(ctx, n); err != nil {
+			return "", err
 		}
 		say("  connect to one of %d", n)
 		c, err := connects(ctx, o, n, r.arms)
@@ -55,6 +57,29 @@ func sites(ctx context.Context, o options, t *page.Targets) (text string, err er
 	}
 	r.judge(t)
 	return r.text(o), nil
+}
+
+// settled is when agents have written down what they heard last.
+const settled = 2 * time.Second
+
+// grow brings all arms to so many services. They are made one after the other, and grow together.
+func (r *sitesReport) grow(ctx context.Context, n int) error {
+	g, gctx := errgroup.WithContext(ctx)
+	if len(r.connects) == 0 {
+		g.SetLimit(1)
+	}
+	for _, s := range r.arms {
+		g.Go(func() error {
+			if err := s.grow(gctx, n); err != nil {
+				return fmt.Errorf("bring %s to %d services: %w", s.Name(), n, err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return meter.Wait(ctx, settled)
 }
 
 // changing are the arms to which services come: Hypha with events at the socket, and kube-proxy's shapes.

@@ -152,29 +152,33 @@ func (r *sitesReport) lines(b *strings.Builder, what string, cell func(connectRe
 	b.WriteString("\n")
 }
 
-// losses are where a shape of kube-proxy's does better, in words.
+// losses are where a shape of kube-proxy's does better, in words: a line for each two arms.
 func (r *sitesReport) losses() string {
 	var out []string
-	for _, c := range r.connects {
-		for _, ours := range r.arms {
-			if _, ok := ours.(*clustered); !ok {
+	for _, ours := range r.arms {
+		if _, ok := ours.(*clustered); !ok {
+			continue
+		}
+		for _, theirs := range rivals {
+			if !r.has(theirs) {
 				continue
 			}
-			for _, theirs := range rivals {
-				if !r.has(theirs) {
-					continue
-				}
+			var half, high []string
+			for _, c := range r.connects {
 				for _, goal := range goals[1:] {
-					half, _, _, high := c.added(ours.Name(), goal)
-					half2, _, _, high2 := c.added(theirs, goal)
-					for _, x := range []struct {
-						what       string
-						ours, than float64
-					}{{"p50", half, half2}, {"p99", high, high2}} {
-						if x.ours > x.than {
-							out = append(out, fmt.Sprintf("%s against %s, the %s of %d, %s: %.2f us added against %.2f us", ours.Name(), theirs, goal, c.services, x.what, x.ours, x.than))
-						}
+					a, _, _, a99 := c.added(ours.Name(), goal)
+					b, _, _, b99 := c.added(theirs, goal)
+					if a > b {
+						half = append(half, fmt.Sprintf("%s of %d (%.2f, %.2f)", goal, c.services, a, b))
 					}
+					if a99 > b99 {
+						high = append(high, fmt.Sprintf("%s of %d (%.1f, %.1f)", goal, c.services, a99, b99))
+					}
+				}
+			}
+			for i, where := range [][]string{half, high} {
+				if len(where) > 0 {
+					out = append(out, fmt.Sprintf("%s against %s, %s of what is added to a connect, in us: %s", ours.Name(), theirs, []string{"p50", "p99"}[i], strings.Join(where, ", ")))
 				}
 			}
 		}
@@ -209,7 +213,7 @@ func lost(where []string) string {
 func (r *sitesReport) changeText(b *strings.Builder) {
 	if len(r.changes) > 0 {
 		b.WriteString("\n#### One service more\n\nOn C from the call of the API on, which stores the service on disk first; on B1 and B2 from the start of the command that " +
-			"loads the rules, which are written already. Rows are looked for, and connections tried, about every 0.1 ms. Failed: connections to another service meanwhile.\n\n" +
+			"loads the rules, which are written already (they are in force before it returns). Rows are looked for, and connections tried, about every 0.1 ms. Failed: connections to another service meanwhile.\n\n" +
 			"| services | arm | times | the call or command returns: p50, p99 | in the kernel: p50, p99 | first connection: p50, p99 | failed |\n| ---: | --- | ---: | ---: | ---: | ---: | ---: |\n")
 	}
 	for _, x := range r.changes {
@@ -217,26 +221,12 @@ func (r *sitesReport) changeText(b *strings.Builder) {
 			c := x.got[s.Name()]
 			both := func(v []time.Duration) string {
 				d := stat.SpreadOf(v)
+				if d.N == 0 {
+					return ""
+				}
 				return page.MS(d.P50) + ", " + page.MS(d.P99)
 			}
 			fmt.Fprintf(b, "| %d | %s | %d | %s | %s | %s | %d |\n", x.services, s.Name(), len(c.called), both(c.called), both(c.kernel), both(c.through), c.failed)
 		}
-	}
-	var lines strings.Builder
-	for _, s := range r.arms {
-		p, ok := s.(*proxied)
-		if !ok {
-			continue
-		}
-		fmt.Fprintf(&lines, "| %s | |", s.Name())
-		for _, c := range r.connects {
-			fmt.Fprintf(&lines, " %.3f |", p.loaded[c.services].Seconds())
-		}
-		lines.WriteString("\n")
-	}
-	if lines.Len() > 0 {
-		b.WriteString("\nAll from nothing, once each, in s:\n\n")
-		r.head(b, "arm | ")
-		b.WriteString(lines.String())
 	}
 }
