@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// kube-proxy leaves the chains of services that have not changed alone, but writes KUBE-SERVICES anew for each change.
+// kube-proxy leaves the chains of services that have not changed alone, but writes KUBE-SERVICES anew for each change. Thousands of
+// services at a time take iptables-restore (1.8.9, nf_tables) minutes where it must not flush.
 var iptables = shape{
 	load:  []string{"iptables-restore"},
 	add:   []string{"iptables-restore", "--noflush", "--counters"},
-	base:  iptablesBase,
+	rules: iptablesRules,
 	delta: iptablesDelta,
-	most:  1 << 20,
 }
 
 // iptablesService writes the rules of one service: who asks for it, and its own chains, unless own is nil.
@@ -35,7 +35,12 @@ func iptablesService(s Service, chains, asked, own *strings.Builder) {
 	}
 }
 
-const iptablesBase = `*filter
+func iptablesRules(all []Service) string {
+	var chains, asked, own strings.Builder
+	for _, s := range all {
+		iptablesService(s, &chains, &asked, &own)
+	}
+	return `*filter
 :INPUT ACCEPT [0:0]
 :FORWARD ACCEPT [0:0]
 :OUTPUT ACCEPT [0:0]
@@ -59,10 +64,11 @@ COMMIT
 :KUBE-SERVICES - [0:0]
 :KUBE-MARK-MASQ - [0:0]
 :KUBE-POSTROUTING - [0:0]
--A PREROUTING -j KUBE-SERVICES
+` + chains.String() + `-A PREROUTING -j KUBE-SERVICES
 -A OUTPUT -j KUBE-SERVICES
 -A POSTROUTING -j KUBE-POSTROUTING
-` + iptablesMasq + "COMMIT\n"
+` + iptablesMasq + asked.String() + own.String() + "COMMIT\n"
+}
 
 const iptablesMasq = `-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
 -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN

@@ -14,11 +14,11 @@ import (
 // then a service's and an endpoint's chain; nftables mode looks the service up in a verdict map. Both choose one of two endpoints
 // at random and use DNAT with connection tracking.
 type shape struct {
-	load  []string                             // command that takes the base, from nothing
-	base  string                               // what there is without services
-	add   []string                             // command that takes services
-	delta func(all []Service, from int) string // those from a place on, where the ones before it are in force
-	most  int                                  // services to a command
+	load  []string                             // command that takes rules from nothing
+	rules func(all []Service) string           // for load
+	add   []string                             // command that takes more
+	delta func(all []Service, from int) string // for add: those from a place on, where the ones before it are in force
+	most  int                                  // services to such a command in a series of them; 0: all are loaded anew instead
 }
 
 const podRange = "10.201.0.0/16"
@@ -62,7 +62,7 @@ func KubeProxyBare() []*Proxied {
 func (a *Proxied) Setup(context.Context) (Ends, error) {
 	cli, node, srv := a.threeSpaces(strings.ToLower(a.name))
 	a.node = node
-	a.feed(node, a.base, a.load...)
+	a.feed(node, a.rules(nil), a.load...)
 	all := a.services
 	a.services = nil
 	a.do(func() error { return a.Grow(all) })
@@ -75,6 +75,10 @@ func (a *Proxied) Setup(context.Context) (Ends, error) {
 
 // Grow brings more services into force.
 func (a *Proxied) Grow(more []Service) error {
+	if a.most == 0 {
+		a.services = append(a.services, more...)
+		return a.run(a.load, a.rules(a.services))
+	}
 	for part := range slices.Chunk(more, a.most) {
 		if err := a.Adding(part...)(); err != nil {
 			return err
@@ -83,16 +87,21 @@ func (a *Proxied) Grow(more []Service) error {
 	return nil
 }
 
+func (a *Proxied) run(argv []string, text string) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdin = strings.NewReader(text)
+	_, err := a.node.Output(cmd)
+	return err
+}
+
 // Adding prepares more services; what it returns brings them into force by one command.
 func (a *Proxied) Adding(more ...Service) (event func() error) {
 	text := a.delta(slices.Concat(a.services, more), len(a.services))
 	return func() error {
-		cmd := exec.Command(a.add[0], a.add[1:]...)
-		cmd.Stdin = strings.NewReader(text)
-		_, err := a.node.Output(cmd)
-		if err == nil {
-			a.services = append(a.services, more...)
+		if err := a.run(a.add, text); err != nil {
+			return err
 		}
-		return err
+		a.services = append(a.services, more...)
+		return nil
 	}
 }

@@ -33,8 +33,8 @@ func (t *Targets) String() string {
 func MS(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond)) }
 
 // Given are the flags that were given, for the record, but for these.
-func Given(but ...string) (s string) {
-	flag.Visit(func(f *flag.Flag) {
+func Given(flags *flag.FlagSet, but ...string) (s string) {
+	flags.Visit(func(f *flag.Flag) {
 		switch {
 		case slices.Contains(but, f.Name):
 		case f.Value.String() == "true":

@@ -109,7 +109,7 @@ func bench(ctx context.Context) error {
 	}
 	chosen := strings.Split(*only, ",")
 	var doc strings.Builder
-	fmt.Fprintf(&doc, "%s\n\nCommand: `go run ./test/bench/scale%s`\n\n", page.Machine(), page.Given("out", "bin", "before", "profile"))
+	fmt.Fprintf(&doc, "%s\n\nCommand: `go run ./test/bench/scale%s`\n\n", page.Machine(), page.Given(flag.CommandLine, "out", "bin", "before", "profile"))
 	for _, p := range parts {
 		if *only != "" && !slices.Contains(chosen, p.name) {
 			continue

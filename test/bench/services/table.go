@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,7 +119,7 @@ func (r *sitesReport) text(o options) string {
 	}
 	b.WriteString("\n")
 	for _, c := range r.connects {
-		fmt.Fprintf(&b, "%d services: %s\n", c.services, c.Text(baseName))
+		fmt.Fprintf(&b, "- Among %d: %s\n", c.services, c.Text(baseName))
 	}
 	r.changeText(&b)
 	return b.String()
@@ -154,6 +155,9 @@ func (r *sitesReport) lines(b *strings.Builder, what string, cell func(connectRe
 
 // losses are where a shape of kube-proxy's does better, in words: a line for each two arms.
 func (r *sitesReport) losses() string {
+	if !slices.ContainsFunc(rivals, r.has) {
+		return ""
+	}
 	var out []string
 	for _, ours := range r.arms {
 		if _, ok := ours.(*clustered); !ok {
