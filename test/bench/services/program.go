@@ -45,6 +45,9 @@ var traffics = []traffic{
 	{what: "a flow of datagrams", flows: 1, udp: true, straight: true},
 }
 
+// tableRows are those of the tables of connections and translations.
+const tableRows = 1 << 17
+
 const (
 	frontPort = 80
 	backPort  = 8080
@@ -75,6 +78,9 @@ func measurePrograms(sizes []int, rounds, repeat int) (out []*programTimes, err 
 			w, err := newTown(t, n)
 			if err != nil {
 				return err
+			}
+			if err := errors.Join(w.fill(), w.establish()); err != nil {
+				return fmt.Errorf("%d VIPs: %w", n, err)
 			}
 			towns = append(towns, w)
 			out = append(out, &programTimes{vips: n, program: make([][]float64, len(traffics)), empty: make([][]float64, len(traffics))})
@@ -107,7 +113,7 @@ type town struct {
 func newTown(t testing.TB, vips int) (*town, error) {
 	cfg := bpftest.Defaults()
 	cfg.Flags = bpftest.AllOff | maps.ConfigRedirectPeer | maps.ConfigServices
-	w := &town{World: bpftest.NewWorld(t, bpftest.Config{Config: cfg, MapSize: 1 << 17}), vips: vips}
+	w := &town{World: bpftest.NewWorld(t, bpftest.Config{Config: cfg, MapSize: tableRows}), vips: vips}
 	w.dev = w.OpenOutside(1500)
 	for i := range vips {
 		w.serve(i)
@@ -128,7 +134,7 @@ func newTown(t testing.TB, vips int) (*town, error) {
 		}
 		w.program, w.empty = append(w.program, m[0]), append(w.empty, m[1])
 	}
-	return w, w.establish()
+	return w, nil
 }
 
 // serve writes the rows of the i-th VIP, each with a set of its own.
@@ -176,6 +182,19 @@ func (w *town) frame(k traffic, n int, flags string) []byte {
 
 // firstOf is the number of a traffic's first flow: none has another's.
 func firstOf(kind int) int { return kind << 24 }
+
+// fill has the tables full, so that a new connection takes an old one's place, as it does on a busy node.
+func (w *town) fill() error {
+	for kind, k := range traffics {
+		if k.flows > 0 {
+			continue
+		}
+		if _, verdict, err := w.BenchProgram(w.program[kind], w.dev, w.frames[kind], tableRows); err != nil || verdict != bpftest.Redirect {
+			return errors.Join(fmt.Errorf("fill the tables: verdict %d", verdict), err)
+		}
+	}
+	return nil
+}
 
 // establish opens the connections that are to be on record, and answers them.
 func (w *town) establish() error {

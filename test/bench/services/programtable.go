@@ -26,8 +26,8 @@ func programText(o options, all []*programTimes, t *page.Targets) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "`from_netdev` on IPv4 packets of clients outside to VIPs whose backend is a workload of this node, by BPF_PROG_RUN, quiet: the fastest of %d interleaved "+
 		"rounds of %d packets each, and in brackets the median of the paired rounds; over an empty program that gets its packets in the same way. It is the whole program: "+
-		"sender, connection, policy and delivery too. Balancing is what it takes more than on packets straight to the workload. Flows and new connections go round all VIPs.\n\n",
-		o.passes, o.repeat)
+		"sender, connection, policy and delivery too. Balancing is what it takes more than on packets straight to the workload. Flows and new connections go round all VIPs; the tables of connections and translations (%d rows) are full.\n\n",
+		o.passes, o.repeat, tableRows)
 	last := all[len(all)-1]
 	for kind, most := range programMost {
 		got, _ := last.alone(kind)

@@ -264,6 +264,9 @@ func TestPrograms(t *testing.T) {
 	for _, vips := range []int{1, 50} {
 		t.Run(fmt.Sprint(vips), func(t *testing.T) {
 			w, err := newTown(t, vips)
+			if err == nil {
+				err = w.establish()
+			}
 			if err != nil {
 				t.Fatal(err)
 			}
