@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null 
 LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSION)
 export CGO_ENABLED := 0
 
-.PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale build sbom vuln soak fuzz clean
+.PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale bench-services build sbom vuln soak fuzz clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ bench: build tools-bench ## compare with plain kernel paths and kube-proxy's sha
 
 bench-scale: build ## policy, identities, footprint and a large cluster (rows 8, 9, 14); writes docs/performance.md
 	$(GO) run ./test/bench/scale
+
+bench-services: build tools-bench ## connecting to one of many services, services that come, the program (rows 4 to 6); writes docs/performance.md
+	$(GO) run ./test/bench/services
 
 soak: build tools-test tools-sbom ## the reliability cases in full sizes; writes docs/reliability.md
 	rm -f $(BIN)/score.jsonl

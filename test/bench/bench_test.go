@@ -15,23 +15,9 @@ import (
 // TestMain lets the test binary be the load process.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "load" {
-		exit(load.Main(os.Args[2:], os.Stdout))
+		exit(load.Main(os.Args[2:], os.Stdin, os.Stdout))
 	}
 	os.Exit(m.Run())
-}
-
-func TestMedian(t *testing.T) {
-	for _, c := range []struct {
-		in   []float64
-		want float64
-	}{{[]float64{3}, 3}, {[]float64{3, 1, 2}, 2}, {[]float64{4, 1, 3, 2}, 2.5}} {
-		if got := median(c.in); got != c.want {
-			t.Errorf("median(%v) = %v", c.in, got)
-		}
-	}
-	if !math.IsNaN(median(nil)) {
-		t.Error("median of nothing")
-	}
 }
 
 func TestPick(t *testing.T) {
@@ -66,10 +52,10 @@ func TestJudge(t *testing.T) {
 		{turns(0.5, 0.2, 0.4), 0, 3, 0, 0.5, "up to 50.0 %"},
 	} {
 		r := p.judge(tests[0], c.turns)
-		if r.good != c.good || r.kept != c.kept || r.thrown != c.thrown || r.worst != c.worst || len(r.arms[0].ratios) != c.kept {
+		if r.Good != c.good || r.Kept != c.kept || r.Thrown != c.thrown || r.Worst != c.worst || len(r.arms[0].ratios) != c.kept {
 			t.Errorf("%+v: %+v", c, r)
 		}
-		if got := r.quality(); !strings.Contains(got, c.says) {
+		if got := r.Text("A1"); !strings.Contains(got, c.says) {
 			t.Errorf("%q lacks %q", got, c.says)
 		}
 	}
@@ -102,7 +88,7 @@ func TestRound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range reports {
-		if r.good != 1 || r.kept != 1 || len(r.arms) != 2 {
+		if r.Good != 1 || r.Kept != 1 || len(r.arms) != 2 {
 			t.Fatalf("%+v", r)
 		}
 		for _, o := range r.arms {

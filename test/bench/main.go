@@ -28,7 +28,7 @@ import (
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "load" {
-		exit(load.Main(os.Args[2:], os.Stdout))
+		exit(load.Main(os.Args[2:], os.Stdin, os.Stdout))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

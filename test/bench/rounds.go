@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hypha-net/hypha/test/bench/arm"
+	"github.com/hypha-net/hypha/test/bench/stat"
 )
 
 // plan is what to run.
@@ -34,14 +34,10 @@ type outcome struct {
 
 // report is the outcome of one test.
 type report struct {
-	test   test
-	base   string
-	limit  float64 // of drift, for a good round
-	good   int     // rounds within the limit
-	kept   int     // rounds that the outcomes are of: the good ones, or more where they were too few
-	thrown int
-	worst  float64 // drift of the kept rounds
-	arms   []outcome
+	test test
+	base string
+	stat.Quality
+	arms []outcome
 }
 
 // A turn is one round's measurements.
@@ -90,27 +86,17 @@ func (p plan) runTest(ctx context.Context, t test, ends map[string]arm.Ends) (re
 	return p.judge(t, turns), nil
 }
 
-// judge keeps the rounds whose base did not drift. Where those are too few, the calmest of the others make up the number: a
-// noisy machine has a result too, and it says how noisy.
+// judge makes a report of the calmest rounds.
 func (p plan) judge(t test, turns []turn) report {
-	r := report{test: t, base: p.base, limit: p.drift}
+	kept, quality := stat.Calmest(turns, func(x turn) float64 { return x.drift }, p.drift, p.rounds)
+	r := report{test: t, base: p.base, Quality: quality}
 	for _, a := range p.arms {
-		r.arms = append(r.arms, outcome{arm: a})
-	}
-	slices.SortStableFunc(turns, func(a, b turn) int { return cmp.Compare(a.drift, b.drift) })
-	for _, x := range turns {
-		if x.drift <= p.drift {
-			r.good++
-		} else if r.kept >= p.rounds {
-			r.thrown++
-			continue
+		o := outcome{arm: a}
+		for _, x := range kept {
+			o.samples = append(o.samples, x.got[a.Name()])
+			o.ratios = append(o.ratios, x.got[a.Name()].rate/x.base)
 		}
-		r.kept++
-		r.worst = x.drift
-		for i, a := range p.arms {
-			r.arms[i].samples = append(r.arms[i].samples, x.got[a.Name()])
-			r.arms[i].ratios = append(r.arms[i].ratios, x.got[a.Name()].rate/x.base)
-		}
+		r.arms = append(r.arms, o)
 	}
 	return r
 }
@@ -142,27 +128,6 @@ func (p plan) round(ctx context.Context, t test, ends map[string]arm.Ends, backw
 		rate: (first.rate + last.rate) / 2, cpu: (first.cpu + last.cpu) / 2, p50: (first.p50 + last.p50) / 2, p99: (first.p99 + last.p99) / 2,
 	}
 	return got, first, last, err
-}
-
-// median of the values, NaN of none.
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return math.NaN()
-	}
-	s := slices.Sorted(slices.Values(v))
-	if n := len(s); n%2 == 0 {
-		return (s[n/2-1] + s[n/2]) / 2
-	}
-	return s[len(s)/2]
-}
-
-// medianOf is the median of one property of the samples.
-func medianOf(samples []sample, of func(sample) float64) float64 {
-	v := make([]float64, len(samples))
-	for i, s := range samples {
-		v[i] = of(s)
-	}
-	return median(v)
 }
 
 // paired are the ratios of two arms in the same rounds.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/hypha-net/hypha/test/bench/stat"
 )
 
 // A target is a line of the performance suite: a paired ratio that has to be reached.
@@ -55,18 +57,18 @@ func write(w io.Writer, reports []report) {
 		}
 		for _, o := range r.arms {
 			spread := fmt.Sprintf("%.2f-%.2f", slices.Min(o.ratios), slices.Max(o.ratios))
-			rate, cpu := medianOf(o.samples, func(s sample) float64 { return s.rate }), medianOf(o.samples, func(s sample) float64 { return s.cpu })
+			rate, cpu := stat.MedianOf(o.samples, func(s sample) float64 { return s.rate }), stat.MedianOf(o.samples, func(s sample) float64 { return s.cpu })
 			if r.test.stream() {
-				_, _ = fmt.Fprintf(w, "| %s | %.2f | %.3f | %.3f | %s |\n", o.arm.Name(), rate/1e9, cpu*1e9, median(o.ratios), spread)
+				_, _ = fmt.Fprintf(w, "| %s | %.2f | %.3f | %.3f | %s |\n", o.arm.Name(), rate/1e9, cpu*1e9, stat.Median(o.ratios), spread)
 				continue
 			}
 			us := func(of func(sample) time.Duration) float64 {
-				return medianOf(o.samples, func(s sample) float64 { return float64(of(s)) / 1e3 })
+				return stat.MedianOf(o.samples, func(s sample) float64 { return float64(of(s)) / 1e3 })
 			}
 			_, _ = fmt.Fprintf(w, "| %s | %.0f | %.1f | %.1f | %.2f | %.3f | %s |\n", o.arm.Name(), rate,
-				us(func(s sample) time.Duration { return s.p50 }), us(func(s sample) time.Duration { return s.p99 }), cpu*1e6, median(o.ratios), spread)
+				us(func(s sample) time.Duration { return s.p50 }), us(func(s sample) time.Duration { return s.p99 }), cpu*1e6, stat.Median(o.ratios), spread)
 		}
-		_, _ = fmt.Fprintf(w, "\n%s\n\n", r.quality())
+		_, _ = fmt.Fprintf(w, "\n%s\n\n", r.Text(r.base))
 	}
 }
 
@@ -76,15 +78,15 @@ func writeTargets(w io.Writer, reports []report) {
 	for _, t := range targets {
 		for _, r := range reports {
 			a, b1 := r.outcome(t.arm), r.outcome(t.than)
-			if r.test.name != t.test || a == nil || b1 == nil || r.kept == 0 {
+			if r.test.name != t.test || a == nil || b1 == nil || r.Kept == 0 {
 				continue
 			}
 			ratios, want, ok := paired(*a, *b1), fmt.Sprintf(">= %.2f", t.least), false
 			what := t.arm + " / " + t.than
-			got := median(ratios)
+			got := stat.Median(ratios)
 			if t.cpu {
 				cpu := func(s sample) float64 { return s.cpu }
-				got, want, what = medianOf(a.samples, cpu)/medianOf(b1.samples, cpu), "< 1", what+", CPU per byte"
+				got, want, what = stat.MedianOf(a.samples, cpu)/stat.MedianOf(b1.samples, cpu), "< 1", what+", CPU per byte"
 				ok = got < 1
 			} else {
 				ok = got >= t.least
@@ -99,19 +101,6 @@ func writeTargets(w io.Writer, reports []report) {
 	if b.Len() > 0 {
 		_, _ = fmt.Fprintf(w, "#### Targets\n\n| test | paired ratio | median | target | |\n| --- | --- | ---: | ---: | --- |\n%s\n", b.String())
 	}
-}
-
-// quality says how steady the machine was.
-func (r report) quality() string {
-	thrown := ""
-	if r.thrown > 0 {
-		thrown = fmt.Sprintf(" %d more were thrown away.", r.thrown)
-	}
-	if r.kept == r.good {
-		return fmt.Sprintf("%d rounds, in which %s differed from itself by at most %.1f %%.%s", r.kept, r.base, 100*r.worst, thrown)
-	}
-	return fmt.Sprintf("%d rounds. The machine was noisy: in only %d of them %s differed from itself by less than %.0f %%; the others are the calmest, with up to %.1f %%.%s",
-		r.kept, r.good, r.base, 100*r.limit, 100*r.worst, thrown)
 }
 
 func (r report) outcome(name string) *outcome {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/hypha-net/hypha/internal/netns"
+	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
 // Ports that the measured services have.
@@ -25,9 +26,10 @@ var Ports = []uint16{PortRR, PortCRR, PortIperf}
 
 // Ends are where a measurement runs.
 type Ends struct {
-	Client *netns.NS
-	Server *netns.NS  // listens on all its addresses
-	Target netip.Addr // what the client connects to: the server's address or a service's
+	Client  *netns.NS
+	Server  *netns.NS        // listens on all its addresses
+	Target  netip.Addr       // what the client connects to: the server's address or a service's
+	Cluster *cluster.Cluster // of Hypha's arms, else nil
 }
 
 // Arm is one way to connect two namespaces.

@@ -18,6 +18,22 @@ func Hypha(bin string) []Arm {
 	}
 }
 
+// HyphaServices are Hypha's arms with services, of which there are none at first: translated where a process connects (C) and
+// packet by packet (Cp), with events off too (C0, Cp0).
+func HyphaServices(bin string) []Arm {
+	packets := func(off map[string]any) map[string]any {
+		all := map[string]any{"bpf-lb-sock-hostns-only": true}
+		maps.Copy(all, off)
+		return all
+	}
+	return []Arm{
+		&hypha{label: label{"C0", "Hypha at the socket, policy on, events off"}, bin: bin, nodes: 1, options: eventsOff()},
+		&hypha{label: label{"C", "Hypha at the socket, policy and events on"}, bin: bin, nodes: 1},
+		&hypha{label: label{"Cp0", "Hypha packet by packet in tc, policy on, events off"}, bin: bin, nodes: 1, options: packets(eventsOff())},
+		&hypha{label: label{"Cp", "Hypha packet by packet in tc, policy and events on"}, bin: bin, nodes: 1, options: packets(nil)},
+	}
+}
+
 // HyphaCross are Hypha's arms across two nodes.
 func HyphaCross(bin string) []Arm {
 	never := eventsOff()
@@ -73,7 +89,7 @@ func (a *hypha) Setup(ctx context.Context) (Ends, error) {
 	if err := cli.NS.Sysctl("net.ipv4.ip_local_port_range", "10000 65000"); err != nil {
 		return Ends{}, err
 	}
-	return Ends{Client: cli.NS, Server: srv.NS, Target: srv.Addr(false)}, nil
+	return Ends{Client: cli.NS, Server: srv.NS, Target: srv.Addr(false), Cluster: a.cluster}, nil
 }
 
 func (a *hypha) Teardown() error {

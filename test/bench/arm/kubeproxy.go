@@ -3,173 +3,105 @@ package arm
 import (
 	"context"
 	"fmt"
-	"net/netip"
+	"os/exec"
+	"slices"
 	"strings"
+
+	"github.com/hypha-net/hypha/internal/netns"
 )
 
-// kube-proxy's shapes, by its documentation: iptables mode walks KUBE-SERVICES, then a service's and an endpoint's chain;
-// nftables mode looks the service up in a verdict map. Both choose one of two endpoints at random and use DNAT with
-// connection tracking. The service that is measured is the last of them.
+// A shape is one of the ways in which kube-proxy writes services down, by its documentation: iptables mode walks KUBE-SERVICES,
+// then a service's and an endpoint's chain; nftables mode looks the service up in a verdict map. Both choose one of two endpoints
+// at random and use DNAT with connection tracking.
+type shape struct {
+	load  []string                             // command that takes rules from nothing
+	rules func(all []Service) string           // for load
+	add   []string                             // command that takes more
+	delta func(all []Service, from int) string // for add: those from a place on, where the ones before it are in force
+	most  int                                  // services to such a command in a series of them; 0: all are loaded anew instead
+}
 
 const podRange = "10.201.0.0/16"
 
-// KubeProxy are the arms of kube-proxy's shapes, with this many services and with one.
+// Proxied is an arm of kube-proxy's shapes: a node between client and server, with the rules.
+type Proxied struct {
+	label
+	lan
+	shape
+	services []Service
+	node     *netns.NS
+}
+
+// KubeProxy are the arms of kube-proxy's shapes, with this many services and with one. The service that is measured is the last.
 func KubeProxy(services int) []Arm {
+	of := func(s shape, name, about string, n int) Arm {
+		all := make([]Service, n)
+		for i := range all {
+			all[i] = NewService(i)
+		}
+		last := &all[n-1]
+		last.Ports, last.Endpoints = Ports, Endpoints
+		return &Proxied{label: label{name, about}, shape: s, services: all}
+	}
 	return []Arm{
-		&iptables{label: label{"B1", fmt.Sprintf("kube-proxy's iptables shape, the last of %d services", services)}, services: services},
-		&iptables{label: label{"B1s", "kube-proxy's iptables shape, one service"}, services: 1},
-		&nftables{label: label{"B2", fmt.Sprintf("kube-proxy's nftables shape, %d services", services)}, services: services},
+		of(iptables, "B1", fmt.Sprintf("kube-proxy's iptables shape, the last of %d services", services), services),
+		of(iptables, "B1s", "kube-proxy's iptables shape, one service", 1),
+		of(nftables, "B2", fmt.Sprintf("kube-proxy's nftables shape, %d services", services), services),
 	}
 }
 
-// service is a virtual address with ports.
-type service struct {
-	name  string
-	addr  netip.Addr
-	ports []uint16
-	// endpoints; those of the services that are not measured do not exist
-	ep1, ep2 string
-}
-
-// servicesOf makes n services; the last is the measured one.
-func servicesOf(n int) []service {
-	out := make([]service, n)
-	addr := netip.MustParseAddr("10.96.0.1")
-	for i := range out {
-		out[i] = service{
-			name: fmt.Sprintf("s%d", i), addr: addr, ports: []uint16{80},
-			ep1: fmt.Sprintf("10.201.%d.%d", 16+i/200, 10+i%200), ep2: fmt.Sprintf("10.201.%d.%d", 128+i/200, 10+i%200),
-		}
-		addr = addr.Next()
+// KubeProxyBare are the arms of kube-proxy's shapes, without services at first.
+func KubeProxyBare() []*Proxied {
+	return []*Proxied{
+		{label: label{"B1", "kube-proxy's iptables shape"}, shape: iptables},
+		{label: label{"B2", "kube-proxy's nftables shape"}, shape: nftables},
 	}
-	last := &out[n-1]
-	last.ports, last.ep1, last.ep2 = Ports, srvAddr, srvAddr2
-	return out
 }
 
-type iptables struct {
-	label
-	lan
-	services int
-}
-
-func (a *iptables) Setup(context.Context) (Ends, error) {
-	all := servicesOf(a.services)
+// Setup makes the topology and brings the services into force. The target is the last of them, or the server.
+func (a *Proxied) Setup(context.Context) (Ends, error) {
 	cli, node, srv := a.threeSpaces(strings.ToLower(a.name))
-	a.feed(node, iptablesRules(all), "iptables-restore")
-	return a.ends(cli, srv, all[len(all)-1].addr.String())
+	a.node = node
+	a.feed(node, a.rules(nil), a.load...)
+	all := a.services
+	a.services = nil
+	a.do(func() error { return a.Grow(all) })
+	target := srvAddr
+	if len(all) > 0 {
+		target = all[len(all)-1].Addr.String()
+	}
+	return a.ends(cli, srv, target)
 }
 
-func iptablesRules(all []service) string {
-	var chains, rules strings.Builder
-	for _, s := range all {
-		for _, p := range s.ports {
-			id := fmt.Sprintf("%s-%d", strings.ToUpper(s.name), p)
-			svc, sep1, sep2 := "KUBE-SVC-"+id, "KUBE-SEP-"+id+"-A", "KUBE-SEP-"+id+"-B"
-			fmt.Fprintf(&chains, ":%s - [0:0]\n:%s - [0:0]\n:%s - [0:0]\n", svc, sep1, sep2)
-			fmt.Fprintf(&rules, "-A KUBE-SERVICES -d %s/32 -p tcp -m comment --comment \"default/%s cluster IP\" -m tcp --dport %d -j %s\n", s.addr, s.name, p, svc)
-			fmt.Fprintf(&rules, "-A %s ! -s %s -d %s/32 -p tcp -m comment --comment \"default/%s cluster IP\" -m tcp --dport %d -j KUBE-MARK-MASQ\n", svc, podRange, s.addr, s.name, p)
-			fmt.Fprintf(&rules, "-A %s -m comment --comment \"default/%s\" -m statistic --mode random --probability 0.5 -j %s\n", svc, s.name, sep1)
-			fmt.Fprintf(&rules, "-A %s -m comment --comment \"default/%s\" -j %s\n", svc, s.name, sep2)
-			for chain, ep := range map[string]string{sep1: s.ep1, sep2: s.ep2} {
-				fmt.Fprintf(&rules, "-A %s -s %s/32 -m comment --comment \"default/%s\" -j KUBE-MARK-MASQ\n", chain, ep, s.name)
-				fmt.Fprintf(&rules, "-A %s -p tcp -m comment --comment \"default/%s\" -m tcp -j DNAT --to-destination %s:%d\n", chain, s.name, ep, p)
-			}
+// Grow brings more services into force.
+func (a *Proxied) Grow(more []Service) error {
+	if a.most == 0 {
+		a.services = append(a.services, more...)
+		return a.run(a.load, a.rules(a.services))
+	}
+	for part := range slices.Chunk(more, a.most) {
+		if err := a.Adding(part...)(); err != nil {
+			return err
 		}
 	}
-	return `*filter
-:INPUT ACCEPT [0:0]
-:FORWARD ACCEPT [0:0]
-:OUTPUT ACCEPT [0:0]
-:KUBE-FORWARD - [0:0]
-:KUBE-PROXY-FIREWALL - [0:0]
-:KUBE-EXTERNAL-SERVICES - [0:0]
-:KUBE-SERVICES - [0:0]
--A FORWARD -m conntrack --ctstate NEW -j KUBE-PROXY-FIREWALL
--A FORWARD -j KUBE-FORWARD
--A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES
--A FORWARD -m conntrack --ctstate NEW -j KUBE-EXTERNAL-SERVICES
--A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
--A KUBE-FORWARD -m mark --mark 0x4000/0x4000 -j ACCEPT
--A KUBE-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-COMMIT
-*nat
-:PREROUTING ACCEPT [0:0]
-:INPUT ACCEPT [0:0]
-:OUTPUT ACCEPT [0:0]
-:POSTROUTING ACCEPT [0:0]
-:KUBE-SERVICES - [0:0]
-:KUBE-MARK-MASQ - [0:0]
-:KUBE-POSTROUTING - [0:0]
-` + chains.String() + `-A PREROUTING -j KUBE-SERVICES
--A OUTPUT -j KUBE-SERVICES
--A POSTROUTING -j KUBE-POSTROUTING
--A KUBE-MARK-MASQ -j MARK --or-mark 0x4000
--A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
--A KUBE-POSTROUTING -j MARK --xor-mark 0x4000
--A KUBE-POSTROUTING -j MASQUERADE --random-fully
-` + rules.String() + "COMMIT\n"
+	return nil
 }
 
-type nftables struct {
-	label
-	lan
-	services int
+func (a *Proxied) run(argv []string, text string) error {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdin = strings.NewReader(text)
+	_, err := a.node.Output(cmd)
+	return err
 }
 
-func (a *nftables) Setup(context.Context) (Ends, error) {
-	all := servicesOf(a.services)
-	cli, node, srv := a.threeSpaces("b2")
-	a.feed(node, nftablesRules(all), "nft", "-f", "-")
-	return a.ends(cli, srv, all[len(all)-1].addr.String())
-}
-
-func nftablesRules(all []service) string {
-	var elements, chains strings.Builder
-	for _, s := range all {
-		for _, p := range s.ports {
-			id := fmt.Sprintf("%s-%d", s.name, p)
-			fmt.Fprintf(&elements, "\t\t\t%s . tcp . %d : goto service-%s,\n", s.addr, p, id)
-			for i, ep := range []string{s.ep1, s.ep2} {
-				fmt.Fprintf(&chains, "\tchain endpoint-%s-%d {\n\t\tip saddr %s jump mark-for-masquerade\n\t\tmeta l4proto tcp dnat to %s:%d\n\t}\n", id, i, ep, ep, p)
-			}
-			fmt.Fprintf(&chains, "\tchain service-%s {\n\t\tip daddr %s tcp dport %d ip saddr != %s jump mark-for-masquerade\n"+
-				"\t\tnumgen random mod 2 vmap { 0 : goto endpoint-%s-0, 1 : goto endpoint-%s-1 }\n\t}\n", id, s.addr, p, podRange, id, id)
+// Adding prepares more services; what it returns brings them into force by one command.
+func (a *Proxied) Adding(more ...Service) (event func() error) {
+	text := a.delta(slices.Concat(a.services, more), len(a.services))
+	return func() error {
+		if err := a.run(a.add, text); err != nil {
+			return err
 		}
+		a.services = append(a.services, more...)
+		return nil
 	}
-	return `table ip kube-proxy {
-	chain mark-for-masquerade {
-		mark set mark or 0x4000
-	}
-` + chains.String() + `	map service-ips {
-		type ipv4_addr . inet_proto . inet_service : verdict
-		elements = {
-` + elements.String() + `		}
-	}
-	chain services {
-		ip daddr . meta l4proto . th dport vmap @service-ips
-	}
-	chain masquerading {
-		mark and 0x4000 == 0 return
-		mark set mark xor 0x4000
-		masquerade fully-random
-	}
-	chain filter-forward {
-		type filter hook forward priority -110; policy accept;
-		ct state invalid drop
-	}
-	chain nat-prerouting {
-		type nat hook prerouting priority -100; policy accept;
-		jump services
-	}
-	chain nat-output {
-		type nat hook output priority -100; policy accept;
-		jump services
-	}
-	chain nat-postrouting {
-		type nat hook postrouting priority 100; policy accept;
-		jump masquerading
-	}
-}
-`
 }

@@ -41,8 +41,8 @@ func TestHistogram(t *testing.T) {
 
 // TestMain lets the test binary be the child process: blocked raw system calls would stop the tests' own scheduler.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && (os.Args[1] == "server" || os.Args[1] == "client") {
-		if err := Main(os.Args[1:], os.Stdout); err != nil {
+	if len(os.Args) > 1 && slices.Contains([]string{"server", "client", "connect", "probe"}, os.Args[1]) {
+		if err := Main(os.Args[1:], os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -12,20 +12,11 @@ import (
 
 // serve accepts until the process is killed; ready is called once it listens.
 func serve(addr netip.AddrPort, mode Mode, ready func()) error {
-	l, err := newSocket()
+	l, err := listen(addr)
 	if err != nil {
 		return err
 	}
 	defer l.close()
-	if err := unix.SetsockoptInt(int(l), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
-		return fmt.Errorf("setsockopt: %w", err)
-	}
-	if err := unix.Bind(int(l), &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
-		return fmt.Errorf("bind %s: %w", addr, err)
-	}
-	if err := unix.Listen(int(l), 4096); err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
 	ready()
 	runtime.LockOSThread()
 	for {
@@ -50,6 +41,27 @@ func serve(addr netip.AddrPort, mode Mode, ready func()) error {
 			c.close()
 		}()
 	}
+}
+
+func listen(addr netip.AddrPort) (l socket, err error) {
+	if l, err = newSocket(); err != nil {
+		return l, err
+	}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if err := unix.SetsockoptInt(int(l), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return l, fmt.Errorf("setsockopt: %w", err)
+	}
+	if err := unix.Bind(int(l), &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
+		return l, fmt.Errorf("bind %s: %w", addr, err)
+	}
+	if err := unix.Listen(int(l), 4096); err != nil {
+		return l, fmt.Errorf("listen: %w", err)
+	}
+	return l, nil
 }
 
 // answer returns one byte to who sent it, and says whether there was one.

@@ -49,6 +49,12 @@ func (s socket) option(level, name uintptr, p unsafe.Pointer, size uintptr) erro
 	return nil
 }
 
+// abort has the socket's end leave nothing behind: a reset, and no port that has to rest.
+func (s socket) abort() error {
+	now := unix.Linger{Onoff: 1}
+	return s.option(unix.SOL_SOCKET, unix.SO_LINGER, unsafe.Pointer(&now), unsafe.Sizeof(now))
+}
+
 func sockaddr(a netip.AddrPort) *unix.RawSockaddrInet4 {
 	sa := &unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: a.Addr().As4()}
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(&sa.Port))[:], a.Port())

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -28,5 +29,28 @@ func TestReplace(t *testing.T) {
 func TestMachine(t *testing.T) {
 	if got := Machine([]string{"/bin/sh", "-c", "echo tool 1.2; echo more"}); !strings.Contains(got, "; tool 1.2; ") && !strings.Contains(got, " tool 1.2; ") || strings.Contains(got, "more") {
 		t.Error(got)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	var x Targets
+	x.Add("a", "1", "2", true)
+	x.Add("b", "3", "2", false)
+	if got := x.String(); !strings.Contains(got, "| a | 1 | 2 | reached |\n| b | 3 | 2 | **missed** |\n") || len(x.Missed) != 1 || x.Missed[0] != "b" {
+		t.Errorf("%q, missed %v", got, x.Missed)
+	}
+}
+
+func TestGiven(t *testing.T) {
+	f := flag.NewFlagSet("x", flag.ContinueOnError)
+	f.Int("n", 1, "")
+	f.Int("m", 1, "")
+	f.Bool("quick", false, "")
+	f.String("out", "", "")
+	if err := f.Parse([]string{"-quick", "-out", "x", "-n", "2"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := Given(f, "out"); got != " -n 2 -quick" {
+		t.Errorf("%q", got)
 	}
 }

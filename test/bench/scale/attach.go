@@ -11,6 +11,8 @@ import (
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/client"
+	"github.com/hypha-net/hypha/test/bench/page"
+	"github.com/hypha-net/hypha/test/bench/stat"
 	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
@@ -40,8 +42,8 @@ func (s *steps) table(title string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "| %s | p50 | p99 |\n| --- | ---: | ---: |\n", title)
 	for _, what := range s.order {
-		x := spreadOf(s.took[what])
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", what, ms(x.p50), ms(x.p99))
+		x := stat.SpreadOf(s.took[what])
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", what, page.MS(x.P50), page.MS(x.P99))
 	}
 	return b.String() + "\n"
 }

@@ -17,6 +17,9 @@ import (
 
 	"github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/test/bench/meter"
+	"github.com/hypha-net/hypha/test/bench/page"
+	"github.com/hypha-net/hypha/test/bench/stat"
 	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
@@ -32,9 +35,9 @@ const (
 // crowdResult is what a site showed.
 type crowdResult struct {
 	*site
-	empty    memory
-	full     memory
-	end      memory
+	empty    meter.Memory
+	full     meter.Memory
+	end      meter.Memory
 	join     phase // everything comes while the agent runs
 	restart  phase // the agent starts, everything is there
 	written  time.Duration
@@ -113,24 +116,24 @@ func crowdRows(o options) (out []kvstore.KV, err error) {
 
 // converged waits until the kernel knows as many identities and addresses, and the agent all nodes.
 func (s *crowdResult) converged(ctx context.Context, o options, ids, ips int) error {
-	if err := reach(ctx, ids, s.classes); err != nil {
+	if err := meter.Reach(ctx, ids, pause, s.classes); err != nil {
 		return fmt.Errorf("identities: %w", err)
 	}
-	if err := reach(ctx, ips, s.addresses); err != nil {
+	if err := meter.Reach(ctx, ips, pause, s.addresses); err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
-	return reach(ctx, o.nodes, func() (int, error) {
+	return meter.Reach(ctx, o.nodes, pause, func() (int, error) {
 		st, err := s.node.Status(ctx)
 		return int(st.GetNodes()), err
 	})
 }
 
 func (s *crowdResult) classes() (int, error) {
-	return rows[uint32, uint32](s.node.Paths.Maps() + "/class_v1")
+	return meter.Rows[uint32, uint32](s.node.Paths.Maps() + "/class_v1")
 }
 
 func (s *crowdResult) addresses() (int, error) {
-	return rows[maps.Addr, maps.IPCacheValue](s.node.Paths.Maps() + "/ipcache_exact_v1")
+	return meter.Rows[maps.Addr, maps.IPCacheValue](s.node.Paths.Maps() + "/ipcache_exact_v1")
 }
 
 // farAddrs is how many exact addresses the cluster's other nodes bring, their own included: two underlay addresses and two
@@ -143,7 +146,7 @@ func crowdJoin(ctx context.Context, o options, s *crowdResult) error {
 	if err != nil {
 		return err
 	}
-	if s.empty, err = memoryOf(s.node.PID()); err != nil {
+	if s.empty, err = meter.MemoryOf(s.node.PID()); err != nil {
 		return err
 	}
 	ids, err := s.classes()
@@ -154,7 +157,7 @@ func crowdJoin(ctx context.Context, o options, s *crowdResult) error {
 	if err != nil {
 		return err
 	}
-	cpu, err := cpuOf(s.node.PID())
+	cpu, err := meter.CPUOf(s.node.PID())
 	if err != nil {
 		return err
 	}
@@ -168,7 +171,7 @@ func crowdJoin(ctx context.Context, o options, s *crowdResult) error {
 		return err
 	}
 	s.join.took = time.Since(began)
-	after, err := cpuOf(s.node.PID())
+	after, err := meter.CPUOf(s.node.PID())
 	s.join.cpu = after - cpu
 	if err != nil {
 		return err
@@ -181,10 +184,10 @@ func crowdJoin(ctx context.Context, o options, s *crowdResult) error {
 	if _, err := s.Import(ctx, manyRules(policies)); err != nil {
 		return err
 	}
-	if err := wait(ctx, 10*time.Second); err != nil {
+	if err := meter.Wait(ctx, 10*time.Second); err != nil {
 		return err
 	}
-	s.full, err = memoryOf(s.node.PID())
+	s.full, err = meter.MemoryOf(s.node.PID())
 	return err
 }
 
@@ -206,7 +209,7 @@ func crowdBurst(ctx context.Context, o options, s *crowdResult) (err error) {
 		n, err := s.classes()
 		return ids - n, err
 	}
-	if err := reach(ctx, crowdFreeze, gone); err != nil {
+	if err := meter.Reach(ctx, crowdFreeze, pause, gone); err != nil {
 		return err
 	}
 	pid := s.node.PID()
@@ -218,7 +221,7 @@ func crowdBurst(ctx context.Context, o options, s *crowdResult) (err error) {
 	if err := errors.Join(err, syscall.Kill(pid, syscall.SIGCONT)); err != nil {
 		return err
 	}
-	if err := reach(ctx, ids, s.classes); err != nil {
+	if err := meter.Reach(ctx, ids, pause, s.classes); err != nil {
 		return err
 	}
 	s.burst = time.Since(began)
@@ -256,16 +259,16 @@ func crowdRestart(ctx context.Context, o options, s *crowdResult) error {
 		return err
 	}
 	s.restart.took = time.Since(began)
-	s.restart.cpu, err = cpuOf(s.node.PID())
+	s.restart.cpu, err = meter.CPUOf(s.node.PID())
 	return err
 }
 
 // crowdChurn changes pods of other nodes: one goes, and comes back with another identity.
 func crowdChurn(ctx context.Context, o options, s *crowdResult) error {
-	if err := wait(ctx, 5*time.Second); err != nil {
+	if err := meter.Wait(ctx, 5*time.Second); err != nil {
 		return err
 	}
-	before, err := cpuOf(s.node.PID())
+	before, err := meter.CPUOf(s.node.PID())
 	if err != nil {
 		return err
 	}
@@ -320,7 +323,7 @@ func crowdChurn(ctx context.Context, o options, s *crowdResult) error {
 					if time.Since(stored) > 30*time.Second {
 						return fmt.Errorf("%s is not known by its new identity after 30 s", c.addr)
 					}
-					if err := wait(gctx, 500*time.Microsecond); err != nil {
+					if err := meter.Wait(gctx, 500*time.Microsecond); err != nil {
 						return err
 					}
 				}
@@ -340,13 +343,13 @@ func crowdChurn(ctx context.Context, o options, s *crowdResult) error {
 		return err
 	}
 	s.churn = time.Since(began)
-	after, err := cpuOf(s.node.PID())
+	after, err := meter.CPUOf(s.node.PID())
 	s.churnCPU = after - before
 	if err != nil {
 		return err
 	}
 	ended := time.Now()
-	err = reach(ctx, len(last), func() (n int, err error) {
+	err = meter.Reach(ctx, len(last), pause, func() (n int, err error) {
 		for a, id := range last {
 			if in(a, id) {
 				n++
@@ -358,7 +361,7 @@ func crowdChurn(ctx context.Context, o options, s *crowdResult) error {
 	if err != nil {
 		return err
 	}
-	s.end, err = memoryOf(s.node.PID())
+	s.end, err = meter.MemoryOf(s.node.PID())
 	return err
 }
 
@@ -389,14 +392,14 @@ func crowdTable(o options, all []*crowdResult) string {
 	line("the agent starts, all is in the store, nothing in kernel and files: until all is in the kernel", func(s *crowdResult) string { return sec(s.restart.took) })
 	line("... CPU", func(s *crowdResult) string { return fmt.Sprintf("%.2f s", s.restart.cpu) })
 	line(fmt.Sprintf("%d identities from the store to the kernel (target >= 10000/s)", crowdFreeze), func(s *crowdResult) string {
-		return fmt.Sprintf("%s: %.0f/s", ms(s.burst), crowdFreeze/s.burst.Seconds())
+		return fmt.Sprintf("%s: %.0f/s", page.MS(s.burst), crowdFreeze/s.burst.Seconds())
 	})
 	line("churn: changes a second", func(s *crowdResult) string { return fmt.Sprintf("%.0f", float64(s.changes)/s.churn.Seconds()) })
 	line("... a change, from stored to in the kernel, p50 and p99", func(s *crowdResult) string {
-		x := spreadOf(s.seen)
-		return ms(x.p50) + ", " + ms(x.p99)
+		x := stat.SpreadOf(s.seen)
+		return page.MS(x.P50) + ", " + page.MS(x.P99)
 	})
 	line("... CPU each second", func(s *crowdResult) string { return fmt.Sprintf("%.0f m", 1000*s.churnCPU/s.churn.Seconds()) })
-	line("... until the last is in the kernel", func(s *crowdResult) string { return ms(s.behind) })
+	line("... until the last is in the kernel", func(s *crowdResult) string { return page.MS(s.behind) })
 	return b.String()
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/test/bench/page"
+	"github.com/hypha-net/hypha/test/bench/stat"
 )
 
 // The engine's part of row 9: no kernel, no store.
@@ -73,7 +75,7 @@ func engine(context.Context, options) (string, error) {
 		}},
 	}
 	var b strings.Builder
-	var t targets
+	var t page.Targets
 	fmt.Fprintf(&b, "%d rules, %d identities, %d workloads; resolving is one `Engine.Apply`: the change in, the plan of kernel writes out. %d of each.\n\n",
 		engineRules, identities, workloads, engineRounds)
 	for _, op := range ops {
@@ -89,10 +91,10 @@ func engine(context.Context, options) (string, error) {
 			}
 			took = append(took, time.Since(began))
 		}
-		s := spreadOf(took)
-		t.add(op.what+": resolved, p50 (p99)", fmt.Sprintf("%s (%s)", ms(s.p50), ms(s.p99)), "<= 1 ms", s.p50 <= resolveTarget)
+		s := stat.SpreadOf(took)
+		t.Add(op.what+": resolved, p50 (p99)", fmt.Sprintf("%s (%s)", page.MS(s.P50), page.MS(s.P99)), "<= 1 ms", s.P50 <= resolveTarget)
 	}
 	b.WriteString(t.String())
-	fmt.Fprintf(&b, "Everything from nothing, parsing included: %s.\n", ms(spreadOf(start).p50))
+	fmt.Fprintf(&b, "Everything from nothing, parsing included: %s.\n", page.MS(stat.SpreadOf(start).P50))
 	return b.String(), nil
 }

@@ -109,7 +109,7 @@ func bench(ctx context.Context) error {
 	}
 	chosen := strings.Split(*only, ",")
 	var doc strings.Builder
-	fmt.Fprintf(&doc, "%s\n\nCommand: `go run ./test/bench/scale%s`\n\n", page.Machine(), given())
+	fmt.Fprintf(&doc, "%s\n\nCommand: `go run ./test/bench/scale%s`\n\n", page.Machine(), page.Given(flag.CommandLine, "out", "bin", "before", "profile"))
 	for _, p := range parts {
 		if *only != "" && !slices.Contains(chosen, p.name) {
 			continue
@@ -126,14 +126,4 @@ func bench(ctx context.Context) error {
 		return nil
 	}
 	return page.Replace(*out, "bench-scale", doc.String())
-}
-
-// given are the flags that were given, for the record.
-func given() (s string) {
-	flag.Visit(func(f *flag.Flag) {
-		if f.Name != "out" && f.Name != "bin" && f.Name != "before" && f.Name != "profile" {
-			s += " -" + f.Name + " " + f.Value.String()
-		}
-	})
-	return s
 }

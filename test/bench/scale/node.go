@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hypha-net/hypha/test/bench/meter"
+	"github.com/hypha-net/hypha/test/bench/page"
+	"github.com/hypha-net/hypha/test/bench/stat"
 	"github.com/hypha-net/hypha/test/e2e/cluster"
 )
 
@@ -19,11 +22,11 @@ import (
 // outcome is what a site showed.
 type outcome struct {
 	*site
-	start     memory  // without workloads
-	full      memory  // with workloads and policies
-	idle      memory  // behind the idle window
-	end       memory  // behind all changes
-	idleCPU   float64 // seconds in the window
+	start     meter.Memory // without workloads
+	full      meter.Memory // with workloads and policies
+	idle      meter.Memory // behind the idle window
+	end       meter.Memory // behind all changes
+	idleCPU   float64      // seconds in the window
 	maps      map[string]uint64
 	imported  time.Duration // all policies, from the call until in force
 	replica   attachments   // workloads of labels that the node has already
@@ -37,6 +40,9 @@ type outcome struct {
 	changes   int
 	changeCPU float64
 }
+
+// pause is between two looks at something that is waited for.
+const pause = 2 * time.Millisecond
 
 func oneNode(ctx context.Context, o options) (text string, err error) {
 	var all []*outcome
@@ -88,33 +94,33 @@ func fill(ctx context.Context, _ options, all []*outcome) (err error) {
 
 // idle lets the agents settle and watches them do nothing.
 func idle(ctx context.Context, o options, all []*outcome) error {
-	if err := wait(ctx, 10*time.Second); err != nil {
+	if err := meter.Wait(ctx, 10*time.Second); err != nil {
 		return err
 	}
 	before := make([]float64, len(all))
 	for i, s := range all {
 		var err error
-		if s.full, err = memoryOf(s.node.PID()); err != nil {
+		if s.full, err = meter.MemoryOf(s.node.PID()); err != nil {
 			return err
 		}
-		if s.maps, err = mapBytes(s.node.Paths.Maps()); err != nil {
+		if s.maps, err = meter.MapBytes(s.node.Paths.Maps()); err != nil {
 			return err
 		}
 		s.profile(ctx, o, "idle", o.idle)
-		if before[i], err = cpuOf(s.node.PID()); err != nil {
+		if before[i], err = meter.CPUOf(s.node.PID()); err != nil {
 			return err
 		}
 	}
-	if err := wait(ctx, o.idle); err != nil {
+	if err := meter.Wait(ctx, o.idle); err != nil {
 		return err
 	}
 	for i, s := range all {
-		now, err := cpuOf(s.node.PID())
+		now, err := meter.CPUOf(s.node.PID())
 		if err != nil {
 			return err
 		}
 		s.idleCPU = now - before[i]
-		if s.idle, err = memoryOf(s.node.PID()); err != nil {
+		if s.idle, err = meter.MemoryOf(s.node.PID()); err != nil {
 			return err
 		}
 	}
@@ -124,7 +130,7 @@ func idle(ctx context.Context, o options, all []*outcome) error {
 // learn writes the identities of the other nodes' workloads and waits until each agent has them in its kernel map.
 func learn(ctx context.Context, _ options, all []*outcome) (err error) {
 	for _, s := range all {
-		if s.start, err = memoryOf(s.node.PID()); err != nil {
+		if s.start, err = meter.MemoryOf(s.node.PID()); err != nil {
 			return err
 		}
 		kvs, err := identityRows(0, identities, 100)
@@ -132,7 +138,7 @@ func learn(ctx context.Context, _ options, all []*outcome) (err error) {
 			return err
 		}
 		pin := s.node.Paths.Maps() + "/class_v1"
-		have, err := rows[uint32, uint32](pin)
+		have, err := meter.Rows[uint32, uint32](pin)
 		if err != nil {
 			return err
 		}
@@ -141,37 +147,12 @@ func learn(ctx context.Context, _ options, all []*outcome) (err error) {
 			return err
 		}
 		s.wrote = time.Since(began)
-		if err := reach(ctx, have+identities, func() (int, error) { return rows[uint32, uint32](pin) }); err != nil {
+		if err := meter.Reach(ctx, have+identities, pause, func() (int, error) { return meter.Rows[uint32, uint32](pin) }); err != nil {
 			return err
 		}
 		s.known = time.Since(began)
 	}
 	return nil
-}
-
-// reach waits until something has come to a number.
-func reach(ctx context.Context, want int, count func() (int, error)) error {
-	for begin := time.Now(); ; {
-		n, err := count()
-		if err != nil || n >= want {
-			return err
-		}
-		if time.Since(begin) > 3*time.Minute {
-			return fmt.Errorf("%d of %d after %s", n, want, time.Since(begin).Round(time.Second))
-		}
-		if err := wait(ctx, 2*time.Millisecond); err != nil {
-			return err
-		}
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // apply changes a policy and looks when packets are judged by it.
@@ -216,7 +197,7 @@ func apply(ctx context.Context, o options, all []*outcome) error {
 func churn(ctx context.Context, _ options, all []*outcome) error {
 	const rounds = 40
 	for _, s := range all {
-		before, err := cpuOf(s.node.PID())
+		before, err := meter.CPUOf(s.node.PID())
 		if err != nil {
 			return err
 		}
@@ -240,18 +221,18 @@ func churn(ctx context.Context, _ options, all []*outcome) error {
 			}
 			s.changes += 4 + 20
 		}
-		after, err := cpuOf(s.node.PID())
+		after, err := meter.CPUOf(s.node.PID())
 		if err != nil {
 			return err
 		}
 		s.changeCPU = after - before
 	}
-	if err := wait(ctx, 10*time.Second); err != nil {
+	if err := meter.Wait(ctx, 10*time.Second); err != nil {
 		return err
 	}
 	for _, s := range all {
 		var err error
-		if s.end, err = memoryOf(s.node.PID()); err != nil {
+		if s.end, err = meter.MemoryOf(s.node.PID()); err != nil {
 			return err
 		}
 	}
@@ -277,30 +258,30 @@ func nodeTable(o options, all []*outcome) string {
 		if len(all) > 1 {
 			fmt.Fprintf(&b, "#### Build: %s\n\n", s.name)
 		}
-		var t targets
+		var t page.Targets
 		milli := 1000 * s.idleCPU / o.idle.Seconds()
-		t.add("memory, idle", s.idle.String(), "<= 80 MB", s.idle.rss <= rssMost)
-		t.add("CPU, idle", fmt.Sprintf("%.1f m", milli), "<= 5 m", milli <= idleMost)
+		t.Add("memory, idle", s.idle.String(), "<= 80 MB", s.idle.RSS <= rssMost)
+		t.Add("CPU, idle", fmt.Sprintf("%.1f m", milli), "<= 5 m", milli <= idleMost)
 		var charged uint64
 		for _, n := range s.maps {
 			charged += n
 		}
-		t.add("kernel maps and event rings", fmt.Sprintf("%.1f MB", mega(charged)), "<= 40 MB", float64(charged) <= mapsMost)
+		t.Add("kernel maps and event rings", fmt.Sprintf("%.1f MB", meter.Mega(charged)), "<= 40 MB", float64(charged) <= mapsMost)
 		both := func(what string, v []time.Duration, p50, p99 time.Duration) {
-			x := spreadOf(v)
-			t.add(what+fmt.Sprintf(", p50 and p99 of %d", x.n), ms(x.p50)+", "+ms(x.p99), "<= "+ms(p50)+", "+ms(p99), x.p50 <= p50 && x.p99 <= p99)
+			x := stat.SpreadOf(v)
+			t.Add(what+fmt.Sprintf(", p50 and p99 of %d", x.N), page.MS(x.P50)+", "+page.MS(x.P99), "<= "+page.MS(p50)+", "+page.MS(p99), x.P50 <= p50 && x.P99 <= p99)
 		}
 		both("a policy that allows, from the call to the first right verdict", s.allow, applyP50, applyP99)
 		both("a policy that is deleted, from the call to the last wrong verdict", s.deny, applyP50, applyP99)
 		both("attach, CNI exec included, labels that the node has already", s.replica.took, attachMost, attachMost)
 		both("attach, CNI exec included, labels new to the cluster", s.fresh.took, attachMost, attachMost)
 		rate := float64(identities) / s.known.Seconds()
-		t.add("identities, from the first write to the store to the last row in the kernel", fmt.Sprintf("%.0f/s", rate), ">= 10000/s", rate >= idRateLeast)
+		t.Add("identities, from the first write to the store to the last row in the kernel", fmt.Sprintf("%.0f/s", rate), ">= 10000/s", rate >= idRateLeast)
 		b.WriteString(t.String())
 		fmt.Fprintf(&b, "Memory: %s at start, %s with workloads and policies, %s after %d changes and 10 s; %.0f MB at most. Those changes took %.2f s of CPU, %.1f ms each.\n",
-			s.start, s.full, s.end, s.changes, mega(s.end.peak), s.changeCPU, 1000*s.changeCPU/float64(s.changes))
+			s.start, s.full, s.end, s.changes, meter.Mega(s.end.Peak), s.changeCPU, 1000*s.changeCPU/float64(s.changes))
 		fmt.Fprintf(&b, "All policies in one import: %s until in force. A policy: stored after %s (p50), in force after %s. Identities: all stored after %s, in the kernel %s later.\n\n",
-			ms(s.imported), ms(spreadOf(s.stored).p50), ms(spreadOf(s.inForce).p50), ms(s.wrote), ms(s.known-s.wrote))
+			page.MS(s.imported), page.MS(stat.SpreadOf(s.stored).P50), page.MS(stat.SpreadOf(s.inForce).P50), page.MS(s.wrote), page.MS(s.known-s.wrote))
 		b.WriteString("Kernel memory: " + largest(s.maps) + "\n\n")
 		b.WriteString(s.replica.steps.table("Where the time of an attachment goes, p50 (labels that the node has already)"))
 	}
@@ -312,7 +293,7 @@ func largest(maps map[string]uint64) string {
 	names := slices.SortedFunc(stdmaps.Keys(maps), func(a, b string) int { return cmp.Compare(maps[b], maps[a]) })
 	var out []string
 	for _, n := range names[:min(8, len(names))] {
-		out = append(out, fmt.Sprintf("%s %.1f MB", n, mega(maps[n])))
+		out = append(out, fmt.Sprintf("%s %.1f MB", n, meter.Mega(maps[n])))
 	}
 	return strings.Join(out, ", ") + "."
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/internal/testutil/bpftest"
+	"github.com/hypha-net/hypha/test/bench/stat"
+	"github.com/hypha-net/hypha/test/bench/task"
 )
 
 // Row 8: what policy adds to from_pod, by BPF_PROG_RUN. Every figure is a difference between two arms of the same world and
@@ -80,11 +82,11 @@ func (p *programTimes) over(a, b programArm) (fastest, middle float64) {
 	for i := range x {
 		paired[i] = x[i] - y[i]
 	}
-	return slices.Min(x) - slices.Min(y), median(paired)
+	return slices.Min(x) - slices.Min(y), stat.Median(paired)
 }
 
 func measurePrograms(rounds, repeat int, log io.Writer) (out []*programTimes, err error) {
-	err = inTask(func(t testing.TB) error {
+	err = task.Run(func(t testing.TB) error {
 		var worlds []*judge
 		for _, n := range sizes {
 			_, _ = fmt.Fprintf(log, "policy of %d entries\n", n)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/hypha-net/hypha/test/bench/page"
 )
 
 // Targets of row 8, in ns.
@@ -23,7 +25,7 @@ func programs(_ context.Context, o options) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "`from_pod` from one workload to another of the same node, IPv4 UDP, by BPF_PROG_RUN, quiet: differences of the fastest of "+
 		"%d interleaved rounds of %d packets each.\n\n", o.rounds, o.repeat)
-	var t targets
+	var t page.Targets
 	last := all[len(all)-1]
 	added := func(p *programTimes, set uint32) float64 {
 		v, _ := p.over(programArm{"new", set}, programArm{"new", setNone})
@@ -32,19 +34,19 @@ func programs(_ context.Context, o options) (string, error) {
 	for _, c := range cases {
 		got := added(last, c.set)
 		if c.set != setBoth {
-			t.add(c.what+", n = 60000", fmt.Sprintf("%.0f ns", got), fmt.Sprintf("<= %.0f ns added", addedMost), got <= addedMost)
+			t.Add(c.what+", n = 60000", fmt.Sprintf("%.0f ns", got), fmt.Sprintf("<= %.0f ns added", addedMost), got <= addedMost)
 		}
 		// Without entries the row for any peer is asked: another way through the program.
 		least := added(all[1], c.set)
 		for _, p := range all[2:] {
 			least = min(least, added(p, c.set))
 		}
-		t.add(c.what+": the most over the least, n = 100 to 60000", fmt.Sprintf("%+.0f %%", 100*(got/least-1)), "flat within 10 %", got/least-1 <= flatWithin)
+		t.Add(c.what+": the most over the least, n = 100 to 60000", fmt.Sprintf("%+.0f %%", 100*(got/least-1)), "flat within 10 %", got/least-1 <= flatWithin)
 	}
 	established, _ := last.over(programArm{"established", setPeers}, programArm{"established", setNone})
 	find, _ := last.over(armFind, armReach)
-	t.add("established connection, added by policy, n = 60000", fmt.Sprintf("%.0f ns", established), fmt.Sprintf("<= %.0f ns", establishedMost), established <= establishedMost)
-	t.add("the connection table's look-up, which admits an established packet", fmt.Sprintf("%.0f ns", find), fmt.Sprintf("<= %.0f ns", establishedMost), find <= establishedMost)
+	t.Add("established connection, added by policy, n = 60000", fmt.Sprintf("%.0f ns", established), fmt.Sprintf("<= %.0f ns", establishedMost), established <= establishedMost)
+	t.Add("the connection table's look-up, which admits an established packet", fmt.Sprintf("%.0f ns", find), fmt.Sprintf("<= %.0f ns", establishedMost), find <= establishedMost)
 	b.WriteString(t.String())
 	b.WriteString("| ns (median of the paired rounds), with n entries |")
 	for _, p := range all {

@@ -1,4 +1,5 @@
-package main
+// Package task lets what is made for tests serve programs too: the test worlds of the datapath, in the benchmarks.
+package task
 
 import (
 	"fmt"
@@ -21,8 +22,8 @@ func (t *task) Fatalf(f string, a ...any) { panic(failure{fmt.Errorf(f, a...)}) 
 func (t *task) Error(args ...any)         { t.Fatal(args...) }
 func (t *task) Skip(args ...any)          { t.Fatal(args...) }
 
-// inTask runs fn; what it registered for the end is done whatever happens.
-func inTask(fn func(testing.TB) error) (err error) {
+// Run runs fn with a stand-in for a test; what it registered for the end is done whatever happens.
+func Run(fn func(testing.TB) error) (err error) {
 	t := &task{}
 	defer func() {
 		if f, ok := recover().(failure); ok {

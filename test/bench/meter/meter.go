@@ -1,4 +1,5 @@
-package main
+// Package meter reads what processes take and what kernel maps hold.
+package meter
 
 import (
 	"errors"
@@ -11,16 +12,19 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// memory is what a process has of it, in bytes.
-type memory struct{ rss, anon, peak uint64 }
+// Memory is what a process has of it, in bytes.
+type Memory struct{ RSS, Anon, Peak uint64 }
 
-func (m memory) String() string {
-	return fmt.Sprintf("%.0f MB (%.0f of them its own)", mega(m.rss), mega(m.anon))
+// String is for people.
+func (m Memory) String() string {
+	return fmt.Sprintf("%.0f MB (%.0f of them its own)", Mega(m.RSS), Mega(m.Anon))
 }
 
-func mega(n uint64) float64 { return float64(n) / 1e6 }
+// Mega is a number of bytes in MB.
+func Mega(n uint64) float64 { return float64(n) / 1e6 }
 
-func memoryOf(pid int) (m memory, err error) {
+// MemoryOf is what a process has now.
+func MemoryOf(pid int) (m Memory, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return m, err
@@ -30,7 +34,7 @@ func memoryOf(pid int) (m memory, err error) {
 		if len(f) < 3 || f[2] != "kB" {
 			continue
 		}
-		to := map[string]*uint64{"VmRSS:": &m.rss, "RssAnon:": &m.anon, "VmHWM:": &m.peak}[f[0]]
+		to := map[string]*uint64{"VmRSS:": &m.RSS, "RssAnon:": &m.Anon, "VmHWM:": &m.Peak}[f[0]]
 		if to == nil {
 			continue
 		}
@@ -40,14 +44,14 @@ func memoryOf(pid int) (m memory, err error) {
 		}
 		*to = n << 10
 	}
-	if m.rss == 0 {
+	if m.RSS == 0 {
 		return m, errors.New("the process's memory cannot be read")
 	}
 	return m, nil
 }
 
-// cpuOf is the CPU time of a process so far, in seconds.
-func cpuOf(pid int) (float64, error) {
+// CPUOf is the CPU time of a process so far, in seconds.
+func CPUOf(pid int) (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
@@ -63,8 +67,8 @@ func cpuOf(pid int) (float64, error) {
 	return float64(user+sys) / perSecond, errors.Join(uerr, serr)
 }
 
-// mapBytes is the memory that the kernel charges for the maps pinned in a directory, event rings included, by map.
-func mapBytes(dir string) (map[string]uint64, error) {
+// MapBytes is the memory that the kernel charges for the maps pinned in a directory, event rings included, by map.
+func MapBytes(dir string) (map[string]uint64, error) {
 	pins, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -116,8 +120,8 @@ func chargedInside(outer *ebpf.Map) (sum uint64, err error) {
 	return sum, it.Err()
 }
 
-// rows counts the rows of a pinned hash map.
-func rows[K, V any](pin string) (n int, err error) {
+// Rows counts the rows of a pinned hash map.
+func Rows[K, V any](pin string) (n int, err error) {
 	m, err := ebpf.LoadPinnedMap(pin, &ebpf.LoadPinOptions{ReadOnly: true})
 	if err != nil {
 		return 0, err
