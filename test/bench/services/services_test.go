@@ -310,8 +310,8 @@ func TestPrograms(t *testing.T) {
 				if after[kind] != want {
 					t.Errorf("%s, straight %v: %d flows on record behind a round, want %d", k.what, k.straight, after[kind], want)
 				}
-				if fastest, _ := out.alone(kind); out.empty[kind][0] <= 0 || fastest <= 0 {
-					t.Errorf("%s: %v over %v", k.what, out.program[kind], out.empty[kind])
+				if out.empty[kind][0] <= 0 || out.program[kind][0] <= 0 {
+					t.Errorf("%s: took %v, an empty program %v", k.what, out.program[kind], out.empty[kind])
 				}
 			}
 			if len(asked) != vips {
