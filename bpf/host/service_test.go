@@ -14,6 +14,7 @@ import (
 	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/internal/testutil/bpftest"
 	"github.com/hypha-net/hypha/internal/testutil/packet"
+	"github.com/hypha-net/hypha/internal/testutil/score"
 )
 
 // Addresses and ports of services, by IP version.
@@ -58,23 +59,48 @@ func newCity(t *testing.T, v int, udp bool, change func(*maps.Config)) *city {
 	return c
 }
 
-// each runs a test for both IP versions and TCP and UDP.
-func each(t *testing.T, run func(*city)) {
-	t.Helper()
-	eachOf(t, newCity(t, 0, false, nil), run)
+// TestServices shares one city, for loading the programs takes longer than all the rest.
+func TestServices(t *testing.T) {
+	base := newCity(t, 0, false, nil)
+	for _, x := range []struct {
+		name string
+		run  func(*testing.T, *city)
+	}{
+		{"local backend", serviceLocalBackend},
+		{"policy is the backends", servicePolicyIsTheBackends},
+		{"remote backend", serviceRemoteBackend},
+		{"backend outside", serviceBackendOutside},
+		{"from pod", serviceFromPod},
+		{"nobody", serviceNobody},
+		{"source ranges", serviceSourceRanges},
+		{"backends change", serviceBackendsChange},
+		{"affinity", serviceAffinity},
+		{"collision", serviceCollision},
+		{"errors", serviceErrors},
+		{"liars", serviceLiars},
+		{"host backend", serviceHostBackend},
+		{"hairpin", serviceHairpin},
+		{"fragments", serviceFragments},
+	} {
+		t.Run(x.name, func(t *testing.T) { x.run(t, base) })
+	}
 }
 
-// eachOf does so in a city of its own kind.
+// as is a city without services, for a test with one IP version and protocol.
+func (c *city) as(t *testing.T, v int, udp bool) *city {
+	t.Helper()
+	c.clear()
+	one := *c
+	one.t, one.v, one.udp = t, v, udp
+	return &one
+}
+
+// eachOf runs a test for both IP versions and TCP and UDP.
 func eachOf(t *testing.T, base *city, run func(*city)) {
 	t.Helper()
 	for v, name := range versions {
 		for _, proto := range []string{"tcp", "udp"} {
-			t.Run(name+" "+proto, func(t *testing.T) {
-				base.clear()
-				c := *base
-				c.t, c.v, c.udp = t, v, proto == "udp"
-				run(&c)
-			})
+			t.Run(name+" "+proto, func(t *testing.T) { run(base.as(t, v, proto == "udp")) })
 		}
 	}
 }
@@ -181,8 +207,8 @@ func ap(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a,
 var fromNode2 = &bpftest.Outer{From: bpftest.Node2[0], VNI: bpftest.IDFar}
 
 // A backend on this node sees its client's own address; what it answers leaves under the service's.
-func TestServiceLocalBackend(t *testing.T) {
-	each(t, func(c *city) {
+func serviceLocalBackend(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		own := c.Pod1.Addr(c.v)
 		c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(own, back)}, nil)
 		c.serve(ap(netip.Addr{}, nodePort), maps.LBExternal, []netip.AddrPort{ap(own, back)}, nil)
@@ -207,8 +233,8 @@ func TestServiceLocalBackend(t *testing.T) {
 }
 
 // What the backend's policy refuses does not reach it; what it says to others is not translated.
-func TestServicePolicyIsTheBackends(t *testing.T) {
-	each(t, func(c *city) {
+func servicePolicyIsTheBackends(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(c.Pod1.Addr(c.v), back)}, nil)
 		port := maps.PolicyEntry{Verdict: maps.VerdictAllow, Proto: c.proto(), PortLo: front, PortHi: front, Rule: 7}
 		c.PutPolicy(1, maps.ClassAny, maps.PolicyIngress, maps.PolicyValue{DefaultVerdict: maps.VerdictDeny}, port)
@@ -225,8 +251,8 @@ func TestServicePolicyIsTheBackends(t *testing.T) {
 }
 
 // A backend on another node is reached through the overlay under this node's address, and policy there sees the world.
-func TestServiceRemoteBackend(t *testing.T) {
-	each(t, func(c *city) {
+func serviceRemoteBackend(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		c.serve(ap(netip.Addr{}, nodePort), maps.LBExternal, []netip.AddrPort{ap(bpftest.FarPod[c.v], back)}, nil)
 		f := c.client(5000, bpftest.Node1[c.v], nodePort)
 		sent := c.passes(host.FromNetdev, c.dev, nil, c.build(f, "S"))
@@ -266,8 +292,8 @@ func TestServiceRemoteBackend(t *testing.T) {
 }
 
 // A backend outside the cluster is reached by the route, under the address of the device it leaves by.
-func TestServiceBackendOutside(t *testing.T) {
-	each(t, func(c *city) {
+func serviceBackendOutside(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(machine[c.v], back)}, nil)
 		f := c.client(5000, vip[c.v], front)
 		sent := c.passes(host.FromNetdev, c.dev, nil, c.build(f, "S"))
@@ -293,8 +319,8 @@ func (c *city) passesIn(prog string, frame []byte) packet.Flow {
 }
 
 // Workloads whose sockets are out of reach: to a backend on this node and on another, and back.
-func TestServiceFromPod(t *testing.T) {
-	each(t, func(c *city) {
+func serviceFromPod(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		c.serve(ap(vip[c.v], front), maps.LBInternal, []netip.AddrPort{ap(c.Pod2.Addr(c.v), back)}, nil)
 		f := c.Pod1.Flow(vip[c.v], 5000, front)
 		for _, flags := range []string{"S", "A"} {
@@ -317,8 +343,8 @@ func TestServiceFromPod(t *testing.T) {
 }
 
 // A VIP is nothing but the place of its services; other ports of the node's address stay the node's.
-func TestServiceNobody(t *testing.T) {
-	each(t, func(c *city) {
+func serviceNobody(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		c.serve(ap(vip[c.v], front), maps.LBExternal, nil, nil)
 		c.refuses(host.FromNetdev, c.dev, c.build(c.client(5000, vip[c.v], front+1), "S"), maps.DropNoService)
 		c.refuses(pod.FromPod, c.Pod1.Dev, c.build(c.Pod1.Flow(vip[c.v], 5000, front+1), "S"), maps.DropNoService)
@@ -366,8 +392,8 @@ func TestServiceNobody(t *testing.T) {
 }
 
 // Source ranges are for who comes from outside; scopes tell the two apart.
-func TestServiceSourceRanges(t *testing.T) {
-	each(t, func(c *city) {
+func serviceSourceRanges(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		to := []netip.AddrPort{ap(c.Pod1.Addr(c.v), back)}
 		bits := bpftest.Outside[c.v].BitLen()
 		list := func(set uint32, p netip.Prefix) {
@@ -399,8 +425,8 @@ func TestServiceSourceRanges(t *testing.T) {
 }
 
 // A connection keeps its backend whatever becomes of the service; who opens one anew, and datagrams, get one that is left.
-func TestServiceBackendsChange(t *testing.T) {
-	each(t, func(c *city) {
+func serviceBackendsChange(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		one, two := ap(c.Pod1.Addr(c.v), back), ap(c.Pod2.Addr(c.v), back)
 		at := ap(vip[c.v], front)
 		c.serve(at, maps.LBExternal, []netip.AddrPort{one}, nil)
@@ -425,8 +451,8 @@ func TestServiceBackendsChange(t *testing.T) {
 }
 
 // Affinity is by address.
-func TestServiceAffinity(t *testing.T) {
-	each(t, func(c *city) {
+func serviceAffinity(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		one, two := ap(c.Pod1.Addr(c.v), back), ap(c.Pod2.Addr(c.v), back)
 		sets := []netip.AddrPort{one, two}
 		c.serve(ap(vip[c.v], front), maps.LBExternal, sets, func(f *maps.LBFrontend) { f.Affinity = 100 })
@@ -444,7 +470,9 @@ func TestServiceAffinity(t *testing.T) {
 
 // Half of a pair is evicted: it is mended, or both are gone; nothing is delivered under a wrong address (case 17).
 func TestCase17HalfEvicted(t *testing.T) {
-	each(t, func(c *city) {
+	sc := score.Start(t, "17", "half of a service flow's translation evicted, its backend here or on another node")
+	torn := 0
+	eachOf(t, newCity(t, 0, false, nil), func(c *city) {
 		at := ap(vip[c.v], front)
 		for _, x := range []struct {
 			name    string
@@ -470,6 +498,7 @@ func TestCase17HalfEvicted(t *testing.T) {
 				f := c.client(5000+uint16(dir), vip[c.v], front)
 				sent := c.passesIn(host.FromNetdev, c.build(f, "S"))
 				deleteNAT(t, c.World, dir)
+				torn++
 				if verdict, got := x.answer(sent); verdict == bpftest.Redirect {
 					t.Errorf("%s, half %d gone: an answer went on as %+v", x.name, dir, got)
 				}
@@ -481,11 +510,13 @@ func TestCase17HalfEvicted(t *testing.T) {
 			}
 		}
 	})
+	sc.Count(torn, "pairs torn")
+	sc.Say("0 answers delivered meanwhile, each pair mended by the client's next packet")
 }
 
 // One client port, two services, one backend: the backend could not tell the two apart.
-func TestServiceCollision(t *testing.T) {
-	each(t, func(c *city) {
+func serviceCollision(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		own := ap(c.Pod1.Addr(c.v), back)
 		c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{own}, nil)
 		c.serve(ap(vip2[c.v], front), maps.LBExternal, []netip.AddrPort{own}, nil)
@@ -504,9 +535,10 @@ func TestServiceCollision(t *testing.T) {
 
 // Ports run out: said so, and those who have one keep it.
 func TestServicePortsRunOut(t *testing.T) {
+	base := newCity(t, 0, false, func(cfg *maps.Config) { cfg.MasqPortMin, cfg.MasqPortMax = 20000, 20003 })
 	for v, name := range versions {
 		t.Run(name, func(t *testing.T) {
-			c := newCity(t, v, false, func(cfg *maps.Config) { cfg.MasqPortMin, cfg.MasqPortMax = 20000, 20003 })
+			c := base.as(t, v, false)
 			c.serve(ap(vip[v], front), maps.LBExternal, []netip.AddrPort{ap(bpftest.FarPod[v], back)}, nil)
 			used := map[uint16]bool{}
 			for port := range uint16(4) {
@@ -522,10 +554,10 @@ func TestServicePortsRunOut(t *testing.T) {
 }
 
 // Later fragments go where their first one went.
-func TestServiceFragments(t *testing.T) {
+func serviceFragments(t *testing.T, base *city) {
 	for v, name := range versions {
 		t.Run(name, func(t *testing.T) {
-			c := newCity(t, v, true, nil)
+			c := base.as(t, v, true)
 			for i, to := range []netip.Addr{c.Pod1.Addr(v), bpftest.FarPod[v]} {
 				c.serve(ap(vip[v], front), maps.LBExternal, []netip.AddrPort{ap(to, back)}, nil)
 				whole := c.client(uint16(5000+i), vip[v], front).UDP(make([]byte, 64)...)
@@ -542,8 +574,8 @@ func TestServiceFragments(t *testing.T) {
 }
 
 // Errors about translated packets reach who sent those, and quote them as they knew them.
-func TestServiceErrors(t *testing.T) {
-	each(t, func(c *city) {
+func serviceErrors(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		head := []int{20, 40}[c.v]
 		quoted := func(out []byte) packet.Flow { return flowOf(out[head+8:], c.v) }
 		f := c.client(5000, vip[c.v], front)
@@ -595,8 +627,8 @@ func TestServiceErrors(t *testing.T) {
 }
 
 // Who comes from outside under an address from inside, or of the node, leaves no row behind.
-func TestServiceLiars(t *testing.T) {
-	each(t, func(c *city) {
+func serviceLiars(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(c.Pod1.Addr(c.v), back)}, nil)
 		c.serve(ap(netip.Addr{}, nodePort), maps.LBExternal, []netip.AddrPort{ap(bpftest.FarPod[c.v], back)}, nil)
 		for _, who := range []netip.Addr{c.Pod2.Addr(c.v), bpftest.FarPod[c.v], bpftest.Node1[c.v], bpftest.Router1[c.v], bpftest.NewPod[c.v]} {
@@ -615,8 +647,8 @@ func TestServiceLiars(t *testing.T) {
 }
 
 // A backend in the node's own stack: the packet goes up, and the answer leaves under the service's address.
-func TestServiceHostBackend(t *testing.T) {
-	each(t, func(c *city) {
+func serviceHostBackend(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(bpftest.Node1[c.v], back)}, nil)
 		f := c.client(5000, vip[c.v], front)
 		verdict, out := drops(t, c.World, host.FromNetdev, c.dev, c.build(f, "S"))
@@ -665,8 +697,8 @@ func TestServiceHostBackend(t *testing.T) {
 }
 
 // A workload that is its own backend hears from its gateway; nobody else can answer there.
-func TestServiceHairpin(t *testing.T) {
-	each(t, func(c *city) {
+func serviceHairpin(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
 		own := c.Pod1.Addr(c.v)
 		c.serve(ap(vip[c.v], front), maps.LBInternal, []netip.AddrPort{ap(own, back)}, nil)
 		for _, dir := range []uint32{maps.PolicyIngress, maps.PolicyEgress} {
