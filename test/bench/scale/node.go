@@ -11,6 +11,9 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
+
+	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/test/bench/meter"
 	"github.com/hypha-net/hypha/test/bench/page"
 	"github.com/hypha-net/hypha/test/bench/stat"
@@ -62,7 +65,7 @@ func oneNode(ctx context.Context, o options) (text string, err error) {
 		about string
 		run   func(context.Context, options, []*outcome) error
 	}{
-		{"identities", learn}, {"workloads and policies", fill}, {"idle", idle}, {"attachments", attach}, {"policy changes", apply}, {"churn", churn},
+		{"identities", learn}, {"workloads and policies", fill}, {"services", serve}, {"idle", idle}, {"attachments", attach}, {"policy changes", apply}, {"churn", churn},
 	} {
 		_, _ = fmt.Fprintln(os.Stderr, " ", step.about)
 		if err := step.run(ctx, o, all); err != nil {
@@ -88,6 +91,23 @@ func fill(ctx context.Context, _ options, all []*outcome) (err error) {
 			return err
 		}
 		s.imported = time.Since(began)
+	}
+	return nil
+}
+
+// serve makes the services, of three backends each.
+func serve(ctx context.Context, _ options, all []*outcome) error {
+	for i := range services {
+		s := &agentv1.Service{Id: uint32(i + 1), Name: fmt.Sprintf("s%d", i), Type: "ClusterIP",
+			Frontend: &agentv1.Frontend{Ip: fmt.Sprintf("10.96.%d.%d", i/250, i%250+1), Port: 80, Protocol: "TCP"}}
+		for j := range 3 {
+			s.Backends = append(s.Backends, &agentv1.Backend{Ip: fmt.Sprintf("10.11.%d.%d", i/250, (i+j)%250+1), Port: 8080, Protocol: "TCP"})
+		}
+		for _, site := range all {
+			if _, err := site.node.Admin().UpdateService(ctx, connect.NewRequest(&agentv1.UpdateServiceRequest{Service: s})); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -252,8 +272,8 @@ const (
 
 func nodeTable(o options, all []*outcome) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%d workloads, %d policies, %d identities, the store in the agent. There are no services yet, so the 1,000 of row 14 are missing. "+
-		"Idle: %s, beginning 10 s after the last change.\n\n", workloads, policies, identities, o.idle)
+	fmt.Fprintf(&b, "%d workloads, %d policies, %d identities, %d services of three backends, the store in the agent. "+
+		"Idle: %s, beginning 10 s after the last change.\n\n", workloads, policies, identities, services, o.idle)
 	for _, s := range all {
 		if len(all) > 1 {
 			fmt.Fprintf(&b, "#### Build: %s\n\n", s.name)

@@ -16,6 +16,7 @@ const (
 	workloads    = 100
 	policies     = 250
 	identities   = 3000
+	services     = 1000
 )
 
 func appLabel(i int) string { return fmt.Sprintf("app=a%d", i%applications) }
