@@ -227,13 +227,14 @@ func (t *addressTarget) Update(_ context.Context, p netip.Prefix, e model.IPEntr
 	if had && equalIP(old, e) {
 		return nil // a full round; ipcache.Retry sees to the kernel
 	}
+	// First the new, then the old: the address must not be nobody's in between.
+	if err := t.cache.Upsert(p, e); err != nil {
+		return err
+	}
 	if had && old.Source != e.Source {
 		if err := t.cache.Delete(p, old.Source); err != nil {
 			return err
 		}
-	}
-	if err := t.cache.Upsert(p, e); err != nil {
-		return err
 	}
 	t.rows[p] = e
 	if had {

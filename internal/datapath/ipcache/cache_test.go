@@ -213,6 +213,27 @@ func TestNothingFoundAtStartGoesBeforeComplete(t *testing.T) {
 	}
 }
 
+// An agent that was killed wrote down what it knew some seconds ago; the kernel had heard the last of it.
+func TestKernelKnowsBetterThanTheFile(t *testing.T) {
+	k := newFake(100, 200, 300)
+	a, b := pfx("10.0.0.1/32"), pfx("10.0.0.2/32")
+	k.rows[a] = dpmaps.IP{Identity: 200}
+	c := newCache(t, k)
+	for _, p := range []netip.Prefix{a, b} {
+		must(t, c.Upsert(p, model.IPEntry{Identity: 100, Source: model.IPSourceRestored}))
+	}
+	if k.rows[a].Identity != 200 || k.rows[b].Identity != 100 || k.epoch != 0 {
+		t.Fatalf("from the file: %+v, epoch %d; want the kernel's own row kept", k.rows, k.epoch)
+	}
+	// The store speaks, as the agent passes it on.
+	must(t, c.Upsert(a, model.IPEntry{Identity: 300, Source: model.IPSourceKVStore}))
+	must(t, c.Delete(a, model.IPSourceRestored))
+	must(t, c.Delete(b, model.IPSourceRestored))
+	if _, ok := k.rows[b]; k.rows[a].Identity != 300 || ok {
+		t.Fatalf("from the store: %+v", k.rows)
+	}
+}
+
 func TestFullKernelIsToldAndRetried(t *testing.T) {
 	k := newFake(100)
 	c := newCache(t, k)

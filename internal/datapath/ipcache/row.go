@@ -135,7 +135,8 @@ func outside(id model.IdentityID) bool {
 	return false
 }
 
-// entry is the row from the strongest source of a prefix, what was found at start being the weakest.
+// entry is the row from the strongest source of a prefix. What the kernel held at start counts where no source speaks; it is
+// newer than what an agent before wrote down (IPSourceRestored), which was some seconds behind when that was killed.
 func (c *Cache) entry(p netip.Prefix) (dpmaps.IP, bool) {
 	var best *model.IPEntry
 	for _, e := range c.entries[p] {
@@ -143,8 +144,8 @@ func (c *Cache) entry(p netip.Prefix) (dpmaps.IP, bool) {
 			best = &e
 		}
 	}
-	if best == nil {
-		row, ok := c.restored[p]
+	row, ok := c.restored[p]
+	if best == nil || ok && best.Source <= model.IPSourceRestored {
 		if ok && row.Identity&model.IdentityScopeMask == model.IdentityScopeLocal {
 			row.Identity = 0 // the policy's, not an entry's; how it is reached still counts
 		}

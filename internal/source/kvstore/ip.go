@@ -51,7 +51,7 @@ func newIPs(s *Store) *IPs {
 		s: s, prefix: ipRoot + s.cfg.ClusterName + "/", cache: "ips.json",
 		tab:    table.New[netip.Prefix, model.IPEntry]("kvstore-ips", table.Prefix),
 		rowOf:  func(v model.IPEntry) netip.Prefix { return v.Prefix },
-		cached: func(v model.IPEntry) model.IPEntry { v.Source = model.IPSourceKVStore; return v },
+		cached: func(v model.IPEntry) model.IPEntry { v.Source = model.IPSourceRestored; return v },
 		parse:  p.parse,
 		after:  p.after,
 	}
