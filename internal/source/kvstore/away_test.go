@@ -346,7 +346,7 @@ func TestStartWithoutStore(t *testing.T) {
 	if s2.Nodes().Table().Snapshot().Complete() || s2.Policies().Snapshot().Complete || s2.Policies().Snapshot().Revision != rev {
 		t.Error("says it is complete")
 	}
-	if e, _ := s2.IPs().Table().Get(testIP(1).Prefix); e.Source != model.IPSourceKVStore {
+	if e, _ := s2.IPs().Table().Get(testIP(1).Prefix); e.Source != model.IPSourceRestored {
 		t.Errorf("source %s", e.Source)
 	}
 	if again, _, err := s2.Identities().Allocate(ctx, ls); again != id || err != nil {
