@@ -41,7 +41,8 @@ const prefilterEvery = 5 * time.Second
 // there is none, and the file stays for when it is on again.
 func (a *Agent) openPrefilter() error {
 	log := a.log.With("part", "prefilter")
-	a.denials = &denials{log: log, path: a.paths.Prefilter(), target: dpprefilter.New(dpprefilter.Deps{Maps: a.maps, Loader: a.loader}), devices: a.outside,
+	target := dpprefilter.New(dpprefilter.Deps{Maps: a.maps, Loader: a.loader})
+	a.denials = &denials{log: log, path: a.paths.Prefilter(), target: target, devices: a.outside,
 		behind: fault.New(log, "denied sources are not in force", "denied sources are in force"), list: prefilter.Empty()}
 	if !a.cfg.Prefilter {
 		return nil
@@ -185,13 +186,15 @@ func (a *Agent) prefilterStatus(add addFunc) {
 	text := fmt.Sprintf("revision %d, %s denied", list.Revision, count(len(list.Deny), "CIDR"))
 	switch {
 	case err != nil:
-		add("prefilter", stateFailure, text+", not in force: "+err.Error(), "the agent tries again by itself; `ip link show` says which device has another XDP program")
+		add("prefilter", stateFailure, text+", not in force: "+err.Error(),
+			"the agent tries again by itself; `ip link show` says which device has another XDP program")
 	case len(list.Deny) == 0:
 		add("prefilter", stateOK, "nothing is denied, nothing attached", "")
 	case len(on) == 0:
 		add("prefilter", stateWarning, text+", but the node has no outside device", "set --devices")
 	case len(hits) > 0:
-		add("prefilter", stateWarning, text+":\n"+strings.Join(hits[:min(len(hits), mostWrong)], "\n"), "take these CIDRs off the list (`hypha prefilter delete`): this node does not hear of those")
+		add("prefilter", stateWarning, text+":\n"+strings.Join(hits[:min(len(hits), mostWrong)], "\n"),
+			"take these CIDRs off the list (`hypha prefilter delete`): this node does not hear of those")
 	default:
 		packets, _, derr := a.maps.PrefilterDrops()
 		if derr != nil {

@@ -45,7 +45,8 @@ func (e *env) prefilterList() *cobra.Command {
 			for _, d := range m.GetDevices() {
 				on = append(on, fmt.Sprintf("%s (%s)", d.GetName(), or(d.GetMode(), "not attached")))
 			}
-			e.say("Dropped on %s: %s, %s.", escape.Text(or(strings.Join(on, ", "), "no device")), count(m.GetDroppedPackets(), "packet"), count(m.GetDroppedBytes(), "byte"))
+			e.say("Dropped on %s: %s, %s.", escape.Text(or(strings.Join(on, ", "), "no device")),
+				count(m.GetDroppedPackets(), "packet"), count(m.GetDroppedBytes(), "byte"))
 			return err
 		})
 	}
@@ -84,7 +85,8 @@ func (e *env) given(cmd *cobra.Command, v *cidrFlags) ([]string, error) {
 		cidrs = append(cidrs, listed...)
 	}
 	if len(cidrs) == 0 {
-		return nil, &usageError{what: cmd.CommandPath() + " needs at least one CIDR", hint: cmd.CommandPath() + " --cidr 192.0.2.0/24 --cidr 2001:db8::/32   or   --file FILE"}
+		return nil, &usageError{what: cmd.CommandPath() + " needs at least one CIDR",
+			hint: cmd.CommandPath() + " --cidr 192.0.2.0/24 --cidr 2001:db8::/32   or   --file FILE"}
 	}
 	return cidrs, nil
 }
