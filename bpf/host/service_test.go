@@ -480,7 +480,7 @@ func serviceAffinity(t *testing.T, base *city) {
 // Half of a pair is evicted: it is mended, or both are gone; nothing is delivered under a wrong address (case 17).
 func TestCase17HalfEvicted(t *testing.T) {
 	sc := score.Start(t, "17", "half of a service flow's translation evicted, its backend here or on another node")
-	torn := 0
+	torn, wrong, mended := 0, 0, 0
 	eachOf(t, newCity(t, 0, false, nil), func(c *city) {
 		at := ap(vip[c.v], front)
 		for _, x := range []struct {
@@ -506,18 +506,21 @@ func TestCase17HalfEvicted(t *testing.T) {
 				deleteNAT(t, c.World, dir)
 				torn++
 				if verdict, got := x.answer(sent); verdict == bpftest.Redirect {
+					wrong++
 					t.Errorf("%s, half %d gone: an answer went on as %+v", x.name, dir, got)
 				}
 				again := c.passesIn(host.FromNetdev, c.build(f, "A"))
 				verdict, got := x.answer(again)
 				if verdict != bpftest.Redirect || got.Src != vip[c.v] || got.SrcPort != front || got.Dst != f.Src || got.DstPort != f.SrcPort {
 					t.Errorf("%s, half %d mended: verdict %d, answer %+v", x.name, dir, verdict, got)
+				} else {
+					mended++
 				}
 			}
 		}
 	})
 	sc.Count(torn, "pairs torn")
-	sc.Say("0 answers delivered meanwhile, each pair mended by the client's next packet")
+	sc.Say("%d answers delivered meanwhile, %d pairs mended by the client's next packet", wrong, mended)
 }
 
 // One client port, two services, one backend: the backend could not tell the two apart.
