@@ -169,11 +169,17 @@ func shareDir() error {
 }
 
 // onThread runs fn on an operating system thread of its own, which ends with it: no other goroutine ever sees what fn
-// did to its thread.
+// did to its thread. It is never the main thread: that one does not end, and it is what the process shows to itself and others
+// as its own (/proc/self/ns/net).
 func onThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked, so the runtime ends the thread
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			done <- onThread(fn) // on another, as this one is taken
+			return
+		}
 		err := errors.New("the function ended its goroutine")
 		defer func() { done <- err }()
 		err = fn()

@@ -126,6 +126,39 @@ func TestDoStaysInside(t *testing.T) {
 	}
 }
 
+// TestDoSparesTheMainThread: whatever goroutines do, the process stays where it is in the eyes of those who ask for it by number.
+func TestDoSparesTheMainThread(t *testing.T) {
+	process := func() string {
+		s, err := os.Readlink("/proc/self/ns/net")
+		if err != nil {
+			t.Error(err)
+		}
+		return s
+	}
+	outside, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := create(t, "a")
+	for range 20 { // until the runtime has given every thread it has
+		var wg, all sync.WaitGroup
+		all.Add(50)
+		for range 50 {
+			wg.Go(func() {
+				_ = a.Do(func() error {
+					all.Done()
+					all.Wait()
+					if in := process(); in != outside {
+						t.Errorf("the process is in %s, was in %s", in, outside)
+					}
+					return nil
+				})
+			})
+		}
+		wg.Wait()
+	}
+}
+
 func TestDoEndsGoroutine(t *testing.T) {
 	a := create(t, "a")
 	if err := a.Do(func() error { runtime.Goexit(); return nil }); err == nil {
