@@ -171,7 +171,7 @@ func (s *clustered) grow(ctx context.Context, n int) (err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i := s.have; i < n; i++ {
-		g.Go(func() error { return s.update(gctx, serviceOf(i, s.real[i]), s.real[i]) })
+		g.Go(func() error { return s.insist(gctx, serviceOf(i, s.real[i]), s.real[i]) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
@@ -180,6 +180,21 @@ func (s *clustered) grow(ctx context.Context, n int) (err error) {
 	return meter.Reach(ctx, n, 50*time.Millisecond, func() (int, error) {
 		return meter.Rows[maps.LBFrontendKey, maps.LBFrontend](s.pin())
 	})
+}
+
+// insist is update again while the store does not answer: tens of thousands of writes to disk, of which one may take its time.
+func (s *clustered) insist(ctx context.Context, v arm.Service, real bool) (err error) {
+	for range 10 {
+		if err = s.update(ctx, v, real); connect.CodeOf(err) != connect.CodeUnavailable {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+	return err
 }
 
 // update stores a service; real ones lead to the server.
@@ -193,7 +208,7 @@ func (s *clustered) update(ctx context.Context, v arm.Service, real bool) error 
 		m.Backends = append(m.Backends, b)
 	}
 	if _, err := s.node().Admin().UpdateService(ctx, connect.NewRequest(&agentv1.UpdateServiceRequest{Service: m})); err != nil {
-		return fmt.Errorf("store service %s: %s", v.Name, client.Message(err))
+		return connect.NewError(connect.CodeOf(err), fmt.Errorf("store service %s: %s", v.Name, client.Message(err)))
 	}
 	return nil
 }
