@@ -13,11 +13,8 @@ import (
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
-
-// kindGroup marks a stored CIDR group among the stored policies.
-const kindGroup = "CiliumCIDRGroup"
 
 // admin serves agentv1.Admin.
 type admin struct{ *Agent }
@@ -40,9 +37,9 @@ func (a admin) ImportPolicy(ctx context.Context, req *connect.Request[agentv1.Im
 	if req.Msg.GetDryRun() || len(stored) == 0 {
 		return connect.NewResponse(out), nil
 	}
-	var replace func(kvstore.StoredPolicy) bool
+	var replace func(state.Policy) bool
 	if req.Msg.GetReplace() {
-		replace = func(p kvstore.StoredPolicy) bool {
+		replace = func(p state.Policy) bool {
 			return slices.ContainsFunc(labels, func(l model.Labels) bool { return len(l) > 0 && p.Ref.Labels.Equal(l) })
 		}
 	}
@@ -56,13 +53,13 @@ func (a admin) ImportPolicy(ctx context.Context, req *connect.Request[agentv1.Im
 }
 
 // store turns parsed policies into stored ones; labels are those of each.
-func store(policies []parse.Policy, groups []parse.CIDRGroup) (out []kvstore.StoredPolicy, labels []model.Labels, err error) {
+func store(policies []parse.Policy, groups []parse.CIDRGroup) (out []state.Policy, labels []model.Labels, err error) {
 	for _, p := range policies {
 		raw, err := json.Marshal(p)
 		if err != nil {
 			return nil, nil, fmt.Errorf("store policy %s: %w", p.Key, err)
 		}
-		out = append(out, kvstore.StoredPolicy{Key: p.Key, Kind: p.Ref.Kind, Ref: p.Ref, Raw: raw})
+		out = append(out, state.Policy{Key: p.Key, Kind: p.Ref.Kind, Ref: p.Ref, Raw: raw})
 		labels = append(labels, p.Ref.Labels)
 	}
 	for _, g := range groups {
@@ -70,8 +67,8 @@ func store(policies []parse.Policy, groups []parse.CIDRGroup) (out []kvstore.Sto
 		if err != nil {
 			return nil, nil, fmt.Errorf("store CIDR group %s: %w", g.Name, err)
 		}
-		out = append(out, kvstore.StoredPolicy{Key: kindGroup + "/" + g.Name, Kind: kindGroup,
-			Ref: model.PolicyRef{Kind: kindGroup, Name: g.Name, Labels: g.Labels}, Raw: raw})
+		out = append(out, state.Policy{Key: state.KindCIDRGroup + "/" + g.Name, Kind: state.KindCIDRGroup,
+			Ref: model.PolicyRef{Kind: state.KindCIDRGroup, Name: g.Name, Labels: g.Labels}, Raw: raw})
 	}
 	return out, labels, nil
 }
@@ -94,7 +91,7 @@ func (a admin) DeletePolicy(ctx context.Context, req *connect.Request[agentv1.De
 	if len(want) == 0 && !req.Msg.GetAll() && req.Msg.GetName() == "" {
 		return nil, fail(connect.CodeInvalidArgument, "nothing to delete: give labels, a name, or all")
 	}
-	revision, n, err := a.store.Policies().Delete(ctx, func(p kvstore.StoredPolicy) bool {
+	revision, n, err := a.store.Policies().Delete(ctx, func(p state.Policy) bool {
 		if req.Msg.GetAll() {
 			return true
 		}

@@ -47,6 +47,7 @@ import (
 	"github.com/hypha-net/hypha/internal/source/file"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
 	"github.com/hypha-net/hypha/internal/source/servicefile"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 	"github.com/hypha-net/hypha/internal/version"
 )
@@ -402,7 +403,7 @@ func (a *Agent) openServices() error {
 	if !a.cfg.KubeProxy {
 		a.services.setComplete()
 	}
-	a.listed = &fileServices{log: a.log.With("part", "services"), owner: kvstore.FileOwner(a.cfg.NodeName), store: stored, judge: a.services.judge}
+	a.listed = &fileServices{log: a.log.With("part", "services"), owner: state.FileOwner(a.cfg.NodeName), store: stored, judge: a.services.judge}
 	if a.cfg.ServicesFile != "" {
 		a.file = servicefile.New(a.cfg.ServicesFile, a.log.With("part", "services"))
 		a.listed.listed = a.file.Table()

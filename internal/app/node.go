@@ -18,7 +18,7 @@ import (
 	"github.com/hypha-net/hypha/internal/datapath/overlay"
 	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 // underlay finds this node's addresses and the MTU between nodes.
@@ -93,7 +93,7 @@ func (a *Agent) claimRanges(ctx context.Context) ([]netip.Prefix, error) {
 			none.Note(nil)
 			return got, nil
 		}
-		if !errors.Is(err, kvstore.ErrUnreachable) {
+		if !errors.Is(err, state.ErrUnreachable) {
 			return nil, err
 		}
 		none.Note(err, "store", a.store.Status().Err)

@@ -19,6 +19,7 @@ import (
 	"github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 // reader serves agentv1.Reader.
@@ -116,7 +117,7 @@ func (r reader) GetPolicy(_ context.Context, req *connect.Request[agentv1.GetPol
 	snap := r.store.Policies().Snapshot()
 	rules := []any{} // an empty array, not null
 	for _, s := range snap.Policies {
-		if s.Kind == kindGroup || !hasAll(s.Ref.Labels, want) {
+		if s.Kind == state.KindCIDRGroup || !hasAll(s.Ref.Labels, want) {
 			continue
 		}
 		var p parse.Policy
@@ -275,7 +276,7 @@ func longest(rows []model.IPEntry, a netip.Addr) []model.IPEntry {
 // storeError turns an error of the store into the API's.
 func storeError(err error) error {
 	switch {
-	case errors.Is(err, kvstore.ErrUnreachable):
+	case errors.Is(err, state.ErrUnreachable):
 		return fail(connect.CodeUnavailable, "%w: nothing was changed here; see `hypha status` for the store's state", err)
 	case errors.Is(err, kvstore.ErrNoKey):
 		return connect.NewError(connect.CodeNotFound, err)

@@ -12,6 +12,7 @@ import (
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
@@ -43,17 +44,17 @@ func (a admin) UpdateService(ctx context.Context, req *connect.Request[agentv1.U
 	if err != nil {
 		return nil, fail(connect.CodeInvalidArgument, "service refused: %w", err)
 	}
-	id, created, err := a.store.Services().Put(ctx, kvstore.StoredService{Service: s})
+	id, created, err := a.store.Services().Put(ctx, state.Service{Service: s})
 	if err != nil {
 		return nil, serviceError(err)
 	}
 	s.ID = id
-	a.services.wait(ctx, func(snap table.Snapshot[model.ServiceID, kvstore.StoredService]) bool {
+	a.services.wait(ctx, func(snap table.Snapshot[model.ServiceID, state.Service]) bool {
 		v, ok := snap.Get(id)
 		return ok && v.Equal(&s)
 	})
 	a.log.Info("service updated", "service", uint32(id), "frontend", s.Frontend.String(), "backends", len(s.Backends), "new", created)
-	return connect.NewResponse(&agentv1.UpdateServiceResponse{Service: serviceMessage(&kvstore.StoredService{Service: s}, nil), Created: created}), nil
+	return connect.NewResponse(&agentv1.UpdateServiceResponse{Service: serviceMessage(&state.Service{Service: s}, nil), Created: created}), nil
 }
 
 // serviceError turns an error of the store's services into the API's.
@@ -96,7 +97,7 @@ func (a admin) DeleteService(ctx context.Context, req *connect.Request[agentv1.D
 		if err != nil {
 			return nil, serviceError(err)
 		}
-		a.services.wait(ctx, func(snap table.Snapshot[model.ServiceID, kvstore.StoredService]) bool {
+		a.services.wait(ctx, func(snap table.Snapshot[model.ServiceID, state.Service]) bool {
 			for _, id := range ids {
 				if _, ok := snap.Get(id); ok {
 					return false
@@ -110,7 +111,7 @@ func (a admin) DeleteService(ctx context.Context, req *connect.Request[agentv1.D
 }
 
 // gone says whether nobody holds on to a service: it comes from the API, or from the file of a node that is no member any more.
-func (a *Agent) gone(v *kvstore.StoredService) bool {
+func (a *Agent) gone(v *state.Service) bool {
 	node := v.FileNode()
 	if node == "" {
 		return v.Owner == ""
@@ -198,7 +199,7 @@ func endOf(ip string, port uint32, protocol string, proto uint8) (netip.Addr, ui
 }
 
 // serviceMessage is a service for the API.
-func serviceMessage(v *kvstore.StoredService, refused error) *agentv1.Service {
+func serviceMessage(v *state.Service, refused error) *agentv1.Service {
 	m := &agentv1.Service{Id: uint32(v.ID), Name: v.Name, Namespace: v.Namespace, Type: v.Type.String(), AffinitySeconds: uint32(v.Affinity / time.Second),
 		Frontend:              &agentv1.Frontend{Ip: v.Frontend.Addr.String(), Port: uint32(v.Frontend.Port), Protocol: model.ServiceProtoName(v.Frontend.Proto), Scope: "external"},
 		ExternalTrafficPolicy: model.TrafficPolicy(v.ExternalLocal), InternalTrafficPolicy: model.TrafficPolicy(v.InternalLocal), HealthCheckNodePort: uint32(v.HealthPort),
