@@ -19,9 +19,9 @@ const notOurs = "!" + "service.kubernetes.io/service-proxy-name" + ",!" + corev1
 // defaultAffinity is how long a client stays with its backend where a service does not say.
 const defaultAffinity = time.Duration(corev1.DefaultClientIPServiceAffinitySeconds) * time.Second
 
-// Services are the services of ours that a Service means, one for each frontend, without numbers. What of it cannot be served as
+// Frontends are the services of ours that a Service means, one for each frontend, without numbers. What of it cannot be served as
 // it is written is left out and told; the rest is good.
-func Services(svc *corev1.Service, slices []*discoveryv1.EndpointSlice) ([]model.Service, error) {
+func Frontends(svc *corev1.Service, slices []*discoveryv1.EndpointSlice) ([]model.Service, error) {
 	if svc.Spec.Type == corev1.ServiceTypeExternalName || len(svc.Spec.ClusterIP) == 0 || svc.Spec.ClusterIP == corev1.ClusterIPNone {
 		return nil, nil
 	}

@@ -56,7 +56,7 @@ func lines(ss []model.Service) (out []string) {
 const slice4 = `{metadata: {name: a}, addressType: IPv4, ports: [{name: web, port: 8080}], endpoints: [
   {addresses: [10.1.0.2], nodeName: n2}, {addresses: [10.1.0.1], nodeName: n1, conditions: {ready: true, serving: true}}]}`
 
-func TestServices(t *testing.T) {
+func TestFrontends(t *testing.T) {
 	const ends = " 10.1.0.1:8080/TCP@n1 10.1.0.2:8080/TCP@n2"
 	for name, c := range map[string]struct {
 		svc, ann string
@@ -111,7 +111,7 @@ func TestServices(t *testing.T) {
 				read(t, text, s)
 				all = append(all, s)
 			}
-			got, err := Services(svc, all)
+			got, err := Frontends(svc, all)
 			if d := cmp.Diff(c.want, lines(got)); d != "" {
 				t.Error(d)
 			}
