@@ -33,9 +33,13 @@ func (a admin) ImportPolicy(ctx context.Context, req *connect.Request[agentv1.Im
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
-	out := &agentv1.ImportPolicyResponse{Count: uint32(len(stored)), Revision: a.store.Policies().Snapshot().Revision}
+	out := &agentv1.ImportPolicyResponse{Count: uint32(len(stored)), Revision: a.store.policies.Snapshot().Revision}
 	if req.Msg.GetDryRun() || len(stored) == 0 {
 		return connect.NewResponse(out), nil
+	}
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
 	}
 	var replace func(state.Policy) bool
 	if req.Msg.GetReplace() {
@@ -43,7 +47,7 @@ func (a admin) ImportPolicy(ctx context.Context, req *connect.Request[agentv1.Im
 			return slices.ContainsFunc(labels, func(l model.Labels) bool { return len(l) > 0 && p.Ref.Labels.Equal(l) })
 		}
 	}
-	out.Revision, err = a.store.Policies().Import(ctx, stored, replace)
+	out.Revision, err = kv.Policies().Import(ctx, stored, replace)
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -84,6 +88,10 @@ func labelTexts(ls []model.Labels) []string {
 
 // DeletePolicy deletes by labels, by name ([kind/][namespace/]name) or all.
 func (a admin) DeletePolicy(ctx context.Context, req *connect.Request[agentv1.DeletePolicyRequest]) (*connect.Response[agentv1.DeletePolicyResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	want, err := model.ParseLabels(req.Msg.GetLabels(), model.SourceAny)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
@@ -91,7 +99,7 @@ func (a admin) DeletePolicy(ctx context.Context, req *connect.Request[agentv1.De
 	if len(want) == 0 && !req.Msg.GetAll() && req.Msg.GetName() == "" {
 		return nil, fail(connect.CodeInvalidArgument, "nothing to delete: give labels, a name, or all")
 	}
-	revision, n, err := a.store.Policies().Delete(ctx, func(p state.Policy) bool {
+	revision, n, err := kv.Policies().Delete(ctx, func(p state.Policy) bool {
 		if req.Msg.GetAll() {
 			return true
 		}
@@ -112,6 +120,11 @@ func (a admin) DeletePolicy(ctx context.Context, req *connect.Request[agentv1.De
 }
 
 func (a admin) AddEndpoint(ctx context.Context, req *connect.Request[agentv1.AddEndpointRequest]) (*connect.Response[agentv1.AddEndpointResponse], error) {
+	if a.pods != nil {
+		if err := a.pods.describe(ctx, req.Msg); err != nil {
+			return nil, storeError(err)
+		}
+	}
 	resp, err := a.server.AddEndpoint(ctx, req.Msg)
 	if err != nil {
 		a.refused.Add(1)
@@ -161,40 +174,52 @@ func (a admin) UpdateConfig(ctx context.Context, req *connect.Request[agentv1.Up
 }
 
 func (a admin) KVGet(ctx context.Context, req *connect.Request[agentv1.KVGetRequest]) (*connect.Response[agentv1.KVGetResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	out := &agentv1.KVGetResponse{}
 	if req.Msg.GetPrefix() {
-		list, err := a.store.List(ctx, req.Msg.GetKey())
+		list, err := kv.List(ctx, req.Msg.GetKey())
 		if err != nil {
 			return nil, storeError(err)
 		}
-		for _, kv := range list {
-			out.Pairs = append(out.Pairs, &agentv1.KVPair{Key: kv.Key, Value: kv.Value, Revision: kv.Revision})
+		for _, pair := range list {
+			out.Pairs = append(out.Pairs, &agentv1.KVPair{Key: pair.Key, Value: pair.Value, Revision: pair.Revision})
 		}
 		return connect.NewResponse(out), nil
 	}
-	kv, err := a.store.Get(ctx, req.Msg.GetKey())
+	pair, err := kv.Get(ctx, req.Msg.GetKey())
 	if err != nil {
 		return nil, storeError(err)
 	}
-	out.Pairs = []*agentv1.KVPair{{Key: kv.Key, Value: kv.Value, Revision: kv.Revision}}
+	out.Pairs = []*agentv1.KVPair{{Key: pair.Key, Value: pair.Value, Revision: pair.Revision}}
 	return connect.NewResponse(out), nil
 }
 
 func (a admin) KVSet(ctx context.Context, req *connect.Request[agentv1.KVSetRequest]) (*connect.Response[agentv1.KVSetResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	if req.Msg.GetKey() == "" {
 		return nil, fail(connect.CodeInvalidArgument, "the key is empty")
 	}
-	if _, err := a.store.Set(ctx, req.Msg.GetKey(), req.Msg.GetValue()); err != nil {
+	if _, err := kv.Set(ctx, req.Msg.GetKey(), req.Msg.GetValue()); err != nil {
 		return nil, storeError(err)
 	}
 	return connect.NewResponse(&agentv1.KVSetResponse{}), nil
 }
 
 func (a admin) KVDelete(ctx context.Context, req *connect.Request[agentv1.KVDeleteRequest]) (*connect.Response[agentv1.KVDeleteResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	if req.Msg.GetKey() == "" {
 		return nil, fail(connect.CodeInvalidArgument, "the key is empty; to delete everything, name its prefixes")
 	}
-	n, err := a.store.Delete(ctx, req.Msg.GetKey(), req.Msg.GetPrefix())
+	n, err := kv.Delete(ctx, req.Msg.GetKey(), req.Msg.GetPrefix())
 	if err != nil {
 		return nil, storeError(err)
 	}

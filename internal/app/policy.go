@@ -17,7 +17,6 @@ import (
 	dppolicy "github.com/hypha-net/hypha/internal/datapath/policy"
 	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
 	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
@@ -27,7 +26,7 @@ import (
 type policies struct {
 	log     *slog.Logger
 	applier *dppolicy.Applier
-	stored  *kvstore.Policies
+	stored  policyBook
 	local   *table.Table[uint16, model.Endpoint]
 	inForce func(sets map[uint16]model.SetID, revision uint64)
 

@@ -192,7 +192,7 @@ func serviceAgent(t *testing.T) *Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &Agent{cfg: l.Agent, log: discard, store: store, self: nodeOne}
+	a := &Agent{cfg: l.Agent, log: discard, store: etcdState(store, netip.Addr{}), self: nodeOne}
 	if err := a.openServices(); err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 func (r reader) ListServices(context.Context, *connect.Request[agentv1.ListServicesRequest]) (*connect.Response[agentv1.ListServicesResponse], error) {
 	_, _, refused := r.services.state()
 	out := &agentv1.ListServicesResponse{}
-	for id, v := range r.store.Services().Table().Snapshot().All() {
+	for id, v := range r.store.services.Snapshot().All() {
 		out.Services = append(out.Services, serviceMessage(&v, refused[id]))
 	}
 	return connect.NewResponse(out), nil
@@ -27,7 +27,7 @@ func (r reader) ListServices(context.Context, *connect.Request[agentv1.ListServi
 
 func (r reader) GetService(_ context.Context, req *connect.Request[agentv1.GetServiceRequest]) (*connect.Response[agentv1.GetServiceResponse], error) {
 	id := model.ServiceID(req.Msg.GetId())
-	v, ok := r.store.Services().Table().Get(id)
+	v, ok := r.store.services.Get(id)
 	if !ok {
 		return nil, fail(connect.CodeNotFound, "there is no service %d", id)
 	}
@@ -37,6 +37,10 @@ func (r reader) GetService(_ context.Context, req *connect.Request[agentv1.GetSe
 
 // UpdateService judges a service by what is known of the cluster now and stores it.
 func (a admin) UpdateService(ctx context.Context, req *connect.Request[agentv1.UpdateServiceRequest]) (*connect.Response[agentv1.UpdateServiceResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	s, err := serviceOf(req.Msg.GetService())
 	if err == nil {
 		err = a.services.judge(&s)
@@ -44,7 +48,7 @@ func (a admin) UpdateService(ctx context.Context, req *connect.Request[agentv1.U
 	if err != nil {
 		return nil, fail(connect.CodeInvalidArgument, "service refused: %w", err)
 	}
-	id, created, err := a.store.Services().Put(ctx, state.Service{Service: s})
+	id, created, err := kv.Services().Put(ctx, state.Service{Service: s})
 	if err != nil {
 		return nil, serviceError(err)
 	}
@@ -70,7 +74,11 @@ func serviceError(err error) error {
 
 // DeleteService deletes one service, or all but those that come from the services file of a node which is a member.
 func (a admin) DeleteService(ctx context.Context, req *connect.Request[agentv1.DeleteServiceRequest]) (*connect.Response[agentv1.DeleteServiceResponse], error) {
-	snap := a.store.Services().Table().Snapshot()
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
+	snap := a.store.services.Snapshot()
 	id := model.ServiceID(req.Msg.GetId())
 	if (id == 0) == !req.Msg.GetAll() {
 		return nil, fail(connect.CodeInvalidArgument, "give the number of one service, or all")
@@ -92,7 +100,7 @@ func (a admin) DeleteService(ctx context.Context, req *connect.Request[agentv1.D
 		return nil, fail(connect.CodeNotFound, "there is no service %d", id)
 	}
 	for owner, ids := range owned {
-		n, err := a.store.Services().Delete(ctx, owner, ids...)
+		n, err := kv.Services().Delete(ctx, owner, ids...)
 		out.Count += uint32(n)
 		if err != nil {
 			return nil, serviceError(err)
@@ -116,7 +124,7 @@ func (a *Agent) gone(v *state.Service) bool {
 	if node == "" {
 		return v.Owner == ""
 	}
-	_, member := a.store.Nodes().Table().Get(node)
+	_, member := a.store.nodes.Table().Get(node)
 	return !member && node != a.cfg.NodeName
 }
 
