@@ -45,7 +45,7 @@ func (a addresses) Release(ip netip.Addr) { a.Allocator.Release(ip) }
 
 // identities is endpoint.Identities.
 type identities struct {
-	store *kvstore.Identities
+	store identityBook
 	log   *slog.Logger
 }
 
@@ -104,7 +104,7 @@ func (l links) List(ctx context.Context) ([]endpoint.Link, error) {
 	return out, err
 }
 
-// publisher is endpoint.Publisher.
+// publisher is a workloadBook over etcd.
 type publisher struct {
 	ips    *kvstore.IPs
 	tunnel netip.Addr // this node, for the others
@@ -135,8 +135,8 @@ func (p publisher) Withdraw(e model.Endpoint) {
 	p.ips.Withdraw(ps...)
 }
 
-// replace tells the cluster that these are all the endpoints there are.
-func (p publisher) replace(es []model.Endpoint) error {
+// Replace tells the cluster that these are all the endpoints there are.
+func (p publisher) Replace(es []model.Endpoint) error {
 	var rows []model.IPEntry
 	for _, e := range es {
 		rows = slices.Concat(rows, p.rows(e))

@@ -13,11 +13,8 @@ import (
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
-
-// kindGroup marks a stored CIDR group among the stored policies.
-const kindGroup = "CiliumCIDRGroup"
 
 // admin serves agentv1.Admin.
 type admin struct{ *Agent }
@@ -36,17 +33,21 @@ func (a admin) ImportPolicy(ctx context.Context, req *connect.Request[agentv1.Im
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
-	out := &agentv1.ImportPolicyResponse{Count: uint32(len(stored)), Revision: a.store.Policies().Snapshot().Revision}
+	out := &agentv1.ImportPolicyResponse{Count: uint32(len(stored)), Revision: a.store.policies.Snapshot().Revision}
 	if req.Msg.GetDryRun() || len(stored) == 0 {
 		return connect.NewResponse(out), nil
 	}
-	var replace func(kvstore.StoredPolicy) bool
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
+	var replace func(state.Policy) bool
 	if req.Msg.GetReplace() {
-		replace = func(p kvstore.StoredPolicy) bool {
+		replace = func(p state.Policy) bool {
 			return slices.ContainsFunc(labels, func(l model.Labels) bool { return len(l) > 0 && p.Ref.Labels.Equal(l) })
 		}
 	}
-	out.Revision, err = a.store.Policies().Import(ctx, stored, replace)
+	out.Revision, err = kv.Policies().Import(ctx, stored, replace)
 	if err != nil {
 		return nil, storeError(err)
 	}
@@ -56,13 +57,13 @@ func (a admin) ImportPolicy(ctx context.Context, req *connect.Request[agentv1.Im
 }
 
 // store turns parsed policies into stored ones; labels are those of each.
-func store(policies []parse.Policy, groups []parse.CIDRGroup) (out []kvstore.StoredPolicy, labels []model.Labels, err error) {
+func store(policies []parse.Policy, groups []parse.CIDRGroup) (out []state.Policy, labels []model.Labels, err error) {
 	for _, p := range policies {
 		raw, err := json.Marshal(p)
 		if err != nil {
 			return nil, nil, fmt.Errorf("store policy %s: %w", p.Key, err)
 		}
-		out = append(out, kvstore.StoredPolicy{Key: p.Key, Kind: p.Ref.Kind, Ref: p.Ref, Raw: raw})
+		out = append(out, state.Policy{Key: p.Key, Kind: p.Ref.Kind, Ref: p.Ref, Raw: raw})
 		labels = append(labels, p.Ref.Labels)
 	}
 	for _, g := range groups {
@@ -70,8 +71,8 @@ func store(policies []parse.Policy, groups []parse.CIDRGroup) (out []kvstore.Sto
 		if err != nil {
 			return nil, nil, fmt.Errorf("store CIDR group %s: %w", g.Name, err)
 		}
-		out = append(out, kvstore.StoredPolicy{Key: kindGroup + "/" + g.Name, Kind: kindGroup,
-			Ref: model.PolicyRef{Kind: kindGroup, Name: g.Name, Labels: g.Labels}, Raw: raw})
+		out = append(out, state.Policy{Key: state.KindCIDRGroup + "/" + g.Name, Kind: state.KindCIDRGroup,
+			Ref: model.PolicyRef{Kind: state.KindCIDRGroup, Name: g.Name, Labels: g.Labels}, Raw: raw})
 	}
 	return out, labels, nil
 }
@@ -87,6 +88,10 @@ func labelTexts(ls []model.Labels) []string {
 
 // DeletePolicy deletes by labels, by name ([kind/][namespace/]name) or all.
 func (a admin) DeletePolicy(ctx context.Context, req *connect.Request[agentv1.DeletePolicyRequest]) (*connect.Response[agentv1.DeletePolicyResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	want, err := model.ParseLabels(req.Msg.GetLabels(), model.SourceAny)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
@@ -94,7 +99,7 @@ func (a admin) DeletePolicy(ctx context.Context, req *connect.Request[agentv1.De
 	if len(want) == 0 && !req.Msg.GetAll() && req.Msg.GetName() == "" {
 		return nil, fail(connect.CodeInvalidArgument, "nothing to delete: give labels, a name, or all")
 	}
-	revision, n, err := a.store.Policies().Delete(ctx, func(p kvstore.StoredPolicy) bool {
+	revision, n, err := kv.Policies().Delete(ctx, func(p state.Policy) bool {
 		if req.Msg.GetAll() {
 			return true
 		}
@@ -115,6 +120,11 @@ func (a admin) DeletePolicy(ctx context.Context, req *connect.Request[agentv1.De
 }
 
 func (a admin) AddEndpoint(ctx context.Context, req *connect.Request[agentv1.AddEndpointRequest]) (*connect.Response[agentv1.AddEndpointResponse], error) {
+	if a.pods != nil {
+		if err := a.pods.describe(ctx, req.Msg); err != nil {
+			return nil, storeError(err)
+		}
+	}
 	resp, err := a.server.AddEndpoint(ctx, req.Msg)
 	if err != nil {
 		a.refused.Add(1)
@@ -164,40 +174,52 @@ func (a admin) UpdateConfig(ctx context.Context, req *connect.Request[agentv1.Up
 }
 
 func (a admin) KVGet(ctx context.Context, req *connect.Request[agentv1.KVGetRequest]) (*connect.Response[agentv1.KVGetResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	out := &agentv1.KVGetResponse{}
 	if req.Msg.GetPrefix() {
-		list, err := a.store.List(ctx, req.Msg.GetKey())
+		list, err := kv.List(ctx, req.Msg.GetKey())
 		if err != nil {
 			return nil, storeError(err)
 		}
-		for _, kv := range list {
-			out.Pairs = append(out.Pairs, &agentv1.KVPair{Key: kv.Key, Value: kv.Value, Revision: kv.Revision})
+		for _, pair := range list {
+			out.Pairs = append(out.Pairs, &agentv1.KVPair{Key: pair.Key, Value: pair.Value, Revision: pair.Revision})
 		}
 		return connect.NewResponse(out), nil
 	}
-	kv, err := a.store.Get(ctx, req.Msg.GetKey())
+	pair, err := kv.Get(ctx, req.Msg.GetKey())
 	if err != nil {
 		return nil, storeError(err)
 	}
-	out.Pairs = []*agentv1.KVPair{{Key: kv.Key, Value: kv.Value, Revision: kv.Revision}}
+	out.Pairs = []*agentv1.KVPair{{Key: pair.Key, Value: pair.Value, Revision: pair.Revision}}
 	return connect.NewResponse(out), nil
 }
 
 func (a admin) KVSet(ctx context.Context, req *connect.Request[agentv1.KVSetRequest]) (*connect.Response[agentv1.KVSetResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	if req.Msg.GetKey() == "" {
 		return nil, fail(connect.CodeInvalidArgument, "the key is empty")
 	}
-	if _, err := a.store.Set(ctx, req.Msg.GetKey(), req.Msg.GetValue()); err != nil {
+	if _, err := kv.Set(ctx, req.Msg.GetKey(), req.Msg.GetValue()); err != nil {
 		return nil, storeError(err)
 	}
 	return connect.NewResponse(&agentv1.KVSetResponse{}), nil
 }
 
 func (a admin) KVDelete(ctx context.Context, req *connect.Request[agentv1.KVDeleteRequest]) (*connect.Response[agentv1.KVDeleteResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	if req.Msg.GetKey() == "" {
 		return nil, fail(connect.CodeInvalidArgument, "the key is empty; to delete everything, name its prefixes")
 	}
-	n, err := a.store.Delete(ctx, req.Msg.GetKey(), req.Msg.GetPrefix())
+	n, err := kv.Delete(ctx, req.Msg.GetKey(), req.Msg.GetPrefix())
 	if err != nil {
 		return nil, storeError(err)
 	}

@@ -45,8 +45,8 @@ import (
 	"github.com/hypha-net/hypha/internal/observe"
 	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/source/file"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
 	"github.com/hypha-net/hypha/internal/source/servicefile"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 	"github.com/hypha-net/hypha/internal/version"
 )
@@ -66,7 +66,7 @@ type Agent struct {
 	lock     *os.File
 	gid      int // of the sockets
 	kernel   loader.Kernel
-	store    *kvstore.Store
+	store    clusterState
 	maps     *maps.Maps
 	loader   *loader.Loader
 	cache    *ipcache.Cache
@@ -86,7 +86,7 @@ type Agent struct {
 
 	endpoints *endpoint.Manager
 	server    *endpoint.Server
-	publisher publisher
+	pods      *pods // nil without Kubernetes
 
 	devices      *device.Watcher
 	outside      *device.Table // what it fills
@@ -153,7 +153,7 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err != nil {
 		return nil, err
 	}
-	if err := a.openStore(ctx); err != nil {
+	if err := a.openStore(ctx, addrs); err != nil {
 		return nil, err
 	}
 	a.step("store opened")
@@ -217,14 +217,6 @@ func (a *Agent) step(what string) {
 	now := time.Now()
 	a.log.Debug("start: "+what, "took", now.Sub(a.stepped).Round(time.Millisecond))
 	a.stepped = now
-}
-
-func (a *Agent) openStore(ctx context.Context) (err error) {
-	a.store, err = kvstore.Open(ctx, kvstore.Config{NodeName: a.cfg.NodeName, ClusterName: a.cfg.ClusterName, Paths: a.paths,
-		Local: a.cfg.EtcdLocal, Listen: a.cfg.EtcdListen, Endpoints: a.cfg.EtcdEndpoints,
-		TLS:      kvstore.TLSFiles{CA: a.cfg.EtcdCAFile, Cert: a.cfg.EtcdCertFile, Key: a.cfg.EtcdKeyFile},
-		LeaseTTL: a.cfg.LeaseTTL, GCInterval: a.cfg.IdentityGC, Idle: a.cfg.IdentityGrace, Quarantine: a.cfg.IdentityGrace}, kvstore.Deps{Log: a.log.With("part", "kvstore")})
-	return err
 }
 
 func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
@@ -330,15 +322,17 @@ func (a *Agent) openEndpoints(mtu int, tunnel netip.Addr) (err error) {
 	if err != nil {
 		return fmt.Errorf("option labels: %w", err)
 	}
-	a.publisher = publisher{ips: a.store.IPs(), tunnel: tunnel}
 	a.endpoints, err = endpoint.New(endpoint.Config{Paths: a.paths, ClusterName: a.cfg.ClusterName, Gateway4: own(a.self.Routers, false),
 		Gateway6: own(a.self.Routers, true), MTU: mtu, Grace: a.cfg.IdentityChange, Relevant: filter.Relevant},
-		endpoint.Deps{IPAM: addresses{a.alloc}, Identities: identities{a.store.Identities(), a.log}, Links: links{a.pairs},
-			Datapath: &dpendpoint.Target{Maps: a.maps, Loader: a.loader}, Policy: a.policies, Publisher: a.publisher, Log: a.log.With("part", "endpoint")})
+		endpoint.Deps{IPAM: addresses{a.alloc}, Identities: identities{a.store.identities, a.log}, Links: links{a.pairs},
+			Datapath: &dpendpoint.Target{Maps: a.maps, Loader: a.loader}, Policy: a.policies, Publisher: a.store.workloads, Facts: a.store.facts, Log: a.log.With("part", "endpoint")})
 	if err != nil {
 		return err
 	}
 	a.server = &endpoint.Server{Manager: a.endpoints, Enforced: a.policies.Enforced}
+	if a.store.kube != nil {
+		a.pods = newPods(a.log.With("part", "endpoint"), a.store.kube.Pods(), a.endpoints)
+	}
 	return nil
 }
 
@@ -356,10 +350,10 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 		return err
 	}
 	a.cluster = newCluster(a.log, a.self, node.Options{Native: !a.cfg.Tunnel(), DirectRoutes: a.cfg.DirectNodes, UnderlayV6: tunnel.Is6(),
-		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.Nodes().Table(), a.endpoints.Table())
+		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.nodes.Table(), a.endpoints.Table())
 	p := a.policies
-	p.stored, p.local = a.store.Policies(), a.endpoints.Table()
-	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.Identities().Table(), a.store.IPs().Table(), a.cluster.Identities
+	p.stored, p.local = a.store.policies, a.endpoints.Table()
+	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.identities.Table(), a.store.addresses, a.cluster.Identities
 	p.inForce = func(sets map[uint16]model.SetID, revision uint64) {
 		a.endpoints.SetPolicies(sets, revision)
 		a.endpoints.SetRevision(revision)
@@ -378,7 +372,7 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 			told: func(e model.IPEntry, old *model.IPEntry) { a.observer.Agent.IPCacheUpserted(e, old) },
 			gone: func(e model.IPEntry) { a.observer.Agent.IPCacheDeleted(e) }})
 	}
-	a.nodeSync, a.localSync, a.remoteSync = addressSync(a.cluster.nodeRows), addressSync(a.cluster.localRows), addressSync(a.store.IPs().Table())
+	a.nodeSync, a.localSync, a.remoteSync = addressSync(a.cluster.nodeRows), addressSync(a.cluster.localRows), addressSync(a.store.addresses)
 	return nil
 }
 
@@ -397,12 +391,14 @@ func (a *Agent) openServices() error {
 	if b.Select, err = model.ParseSelection(a.cfg.LBAlgorithm); err != nil {
 		return err
 	}
-	stored := a.store.Services()
-	a.services = newServices(a.log.With("part", "services"), b, service.PortRange{Low: lo, High: hi}, stored.Table(), a.store.Nodes().Table())
+	a.services = newServices(a.log.With("part", "services"), b, service.PortRange{Low: lo, High: hi}, a.store.services, a.store.nodes.Table())
 	if !a.cfg.KubeProxy {
 		a.services.setComplete()
 	}
-	a.listed = &fileServices{log: a.log.With("part", "services"), owner: kvstore.FileOwner(a.cfg.NodeName), store: stored, judge: a.services.judge}
+	if a.store.kv == nil {
+		return nil
+	}
+	a.listed = &fileServices{log: a.log.With("part", "services"), owner: state.FileOwner(a.cfg.NodeName), store: a.store.kv.Services(), judge: a.services.judge}
 	if a.cfg.ServicesFile != "" {
 		a.file = servicefile.New(a.cfg.ServicesFile, a.log.With("part", "services"))
 		a.listed.listed = a.file.Table()
@@ -447,7 +443,7 @@ func (a *Agent) homes() []string {
 }
 
 func (a *Agent) openObserver() (err error) {
-	a.names = &resolver{endpoints: a.endpoints.Table(), ips: a.store.IPs().Table(), identities: a.policies.Identity, rule: a.policies.Rule,
+	a.names = &resolver{endpoints: a.endpoints.Table(), ips: a.store.addresses, identities: a.policies.Identity, rule: a.policies.Rule,
 		service: a.services.name, owners: newOwners(a.log.With("part", "endpoint"), a.endpoints.Table())}
 	labels := make([]string, 0, len(a.cfg.NodeLabels))
 	labels = append(labels, a.cfg.NodeLabels...)
@@ -487,8 +483,8 @@ func (a *Agent) close() error {
 	if a.maps != nil {
 		errs = errors.Join(errs, a.maps.Close())
 	}
-	if a.store != nil {
-		errs = errors.Join(errs, a.store.Close())
+	if a.store.close != nil {
+		errs = errors.Join(errs, a.store.close())
 	}
 	if a.lock != nil {
 		a.lock.Close()

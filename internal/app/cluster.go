@@ -265,7 +265,7 @@ func (t *addressTarget) Prune(context.Context, map[netip.Prefix]model.IPEntry) e
 // list is what all sources together say of each prefix, the strongest of them where several speak.
 func (a *Agent) ipRows() []model.IPEntry {
 	best := map[netip.Prefix]model.IPEntry{}
-	for _, t := range []*table.Table[netip.Prefix, model.IPEntry]{a.cluster.nodeRows, a.cluster.localRows, a.store.IPs().Table()} {
+	for _, t := range []*table.Table[netip.Prefix, model.IPEntry]{a.cluster.nodeRows, a.cluster.localRows, a.store.addresses} {
 		for p, e := range t.Snapshot().All() {
 			if old, ok := best[p]; !ok || e.Source > old.Source {
 				best[p] = e

@@ -7,13 +7,13 @@ import (
 
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/model"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 // news is what the tables hold and the engine does not know yet, with what is to be remembered once it does.
 type news struct {
 	changes policy.Changes
-	stored  kvstore.PolicySnapshot
+	stored  state.PolicySnapshot
 	first   []model.Endpoint // subjects of the first sync: those found at start
 }
 

@@ -13,7 +13,11 @@ const leastRoom = 1 << 20
 
 // diskStatus says whether what the agent has to write down finds its way to the disk.
 func (a *Agent) diskStatus(add addFunc) {
-	dir, unsaved := a.paths.State, a.store.Status().Unsaved
+	dir := a.paths.State
+	var unsaved []string
+	if a.store.kv != nil {
+		unsaved = a.store.kv.Status().Unsaved
+	}
 	var fs unix.Statfs_t
 	err := unix.Statfs(dir, &fs)
 	free := fs.Bavail * uint64(fs.Bsize)

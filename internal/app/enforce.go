@@ -12,9 +12,10 @@ import (
 
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
 
-func groupName(key string) (string, bool) { return strings.CutPrefix(key, kindGroup+"/") }
+func groupName(key string) (string, bool) { return strings.CutPrefix(key, state.KindCIDRGroup+"/") }
 
 func subjectOf(e model.Endpoint) policy.Subject {
 	return policy.Subject{Endpoint: e.ID, Identity: e.Identity, NamedPorts: e.NamedPorts, Audit: e.Audit}

@@ -82,7 +82,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		failing = 1
 	}
 	gauge(policyFailed, failing)
-	gauge(nodesNow, float64(c.store.Nodes().Table().Snapshot().Len()))
+	gauge(nodesNow, float64(c.store.nodes.Table().Snapshot().Len()))
 	counter(refusedAdds, c.refused.Load())
 	_, _, out := c.cache.Status()
 	gauge(addressesOut, float64(out))

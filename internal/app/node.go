@@ -18,7 +18,7 @@ import (
 	"github.com/hypha-net/hypha/internal/datapath/overlay"
 	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 // underlay finds this node's addresses and the MTU between nodes.
@@ -88,15 +88,15 @@ func (a *Agent) claimRanges(ctx context.Context) ([]netip.Prefix, error) {
 	}
 	none := fault.New(a.log, "no pod ranges yet: waiting for the store", "pod ranges claimed")
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		got, err := a.store.ClaimPodCIDRs(ctx, r.Choose)
+		got, err := a.store.claim(ctx, r.Choose)
 		if err == nil {
 			none.Note(nil)
 			return got, nil
 		}
-		if !errors.Is(err, kvstore.ErrUnreachable) {
+		if !errors.Is(err, state.ErrUnreachable) {
 			return nil, err
 		}
-		none.Note(err, "store", a.store.Status().Err)
+		none.Note(err)
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()

@@ -14,7 +14,7 @@ import (
 	"github.com/hypha-net/hypha/internal/datapath/socket"
 	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 	"github.com/hypha-net/hypha/internal/testutil/netns"
 )
@@ -32,7 +32,7 @@ type orphanRig struct {
 	*orphans
 	t      *testing.T
 	ns     *netns.NS
-	stored *table.Table[model.ServiceID, kvstore.StoredService]
+	stored *table.Table[model.ServiceID, state.Service]
 	rev    atomic.Uint64 // in force; 0: whatever there is
 	looks  atomic.Int32  // at all talks
 

@@ -17,7 +17,7 @@ import (
 	dppolicy "github.com/hypha-net/hypha/internal/datapath/policy"
 	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
@@ -26,7 +26,7 @@ import (
 type policies struct {
 	log     *slog.Logger
 	applier *dppolicy.Applier
-	stored  *kvstore.Policies
+	stored  policyBook
 	local   *table.Table[uint16, model.Endpoint]
 	inForce func(sets map[uint16]model.SetID, revision uint64)
 
@@ -39,9 +39,9 @@ type policies struct {
 	cfg      policy.Config
 	reconfig bool
 	peers    *peers
-	seen     kvstore.PolicySnapshot // of which the engine has been given all
-	retell   map[uint16]bool        // subjects of which the engine has been given something else since
-	resync   bool                   // the kernel may differ from what the engine believes
+	seen     state.PolicySnapshot // of which the engine has been given all
+	retell   map[uint16]bool      // subjects of which the engine has been given something else since
+	resync   bool                 // the kernel may differ from what the engine believes
 
 	stateMu   sync.Mutex // guards what follows; never held for long
 	forgotten map[uint16]bool
@@ -197,7 +197,7 @@ func setsOf(plan model.PolicyPlan) map[uint16]model.SetID {
 }
 
 // collectStored reads what changed among the stored policies. One that cannot be understood keeps all as it is.
-func (p *policies) collectStored(c *policy.Changes, snap kvstore.PolicySnapshot) error {
+func (p *policies) collectStored(c *policy.Changes, snap state.PolicySnapshot) error {
 	if snap.Changed() == p.seen.Changed() {
 		return nil // the same one
 	}
@@ -211,7 +211,7 @@ func (p *policies) collectStored(c *policy.Changes, snap kvstore.PolicySnapshot)
 		if ok && bytes.Equal(raw, s.Raw) {
 			continue
 		}
-		if s.Kind == kindGroup {
+		if s.Kind == state.KindCIDRGroup {
 			var g parse.CIDRGroup
 			if err := json.Unmarshal(s.Raw, &g); err != nil {
 				return fmt.Errorf("stored CIDR group %s cannot be read, delete it or upgrade this agent: %w", s.Key, err)

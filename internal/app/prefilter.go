@@ -161,7 +161,7 @@ func (a *Agent) nodeAddrs() map[netip.Addr]string {
 			}
 		}
 	}
-	for _, n := range a.store.Nodes().Table().Snapshot().All() {
+	for _, n := range a.store.nodes.Table().Snapshot().All() {
 		add(&n)
 	}
 	add(&a.self)

@@ -19,6 +19,7 @@ import (
 	"github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 // reader serves agentv1.Reader.
@@ -93,7 +94,7 @@ func hasAll(have, want model.Labels) bool {
 
 func (r reader) ListNodes(context.Context, *connect.Request[agentv1.ListNodesRequest]) (*connect.Response[agentv1.ListNodesResponse], error) {
 	out := &agentv1.ListNodesResponse{}
-	for _, n := range r.store.Nodes().Table().Snapshot().All() {
+	for _, n := range r.store.nodes.Table().Snapshot().All() {
 		out.Nodes = append(out.Nodes, &agentv1.Node{Name: n.Name, Cluster: n.Cluster, Addresses: texts(n.Addrs), PodCidrs: texts(n.PodCIDRs),
 			Labels: n.Labels.Strings(), Local: n.Name == r.cfg.NodeName, Routers: texts(n.Routers), FlowAddress: n.FlowAddr})
 	}
@@ -113,10 +114,10 @@ func (r reader) GetPolicy(_ context.Context, req *connect.Request[agentv1.GetPol
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
-	snap := r.store.Policies().Snapshot()
+	snap := r.store.policies.Snapshot()
 	rules := []any{} // an empty array, not null
 	for _, s := range snap.Policies {
-		if s.Kind == kindGroup || !hasAll(s.Ref.Labels, want) {
+		if s.Kind == state.KindCIDRGroup || !hasAll(s.Ref.Labels, want) {
 			continue
 		}
 		var p parse.Policy
@@ -151,9 +152,9 @@ func ruleLabels(ls model.Labels) []v2.Label {
 }
 
 func (r reader) WaitPolicy(ctx context.Context, req *connect.Request[agentv1.WaitPolicyRequest]) (*connect.Response[agentv1.WaitPolicyResponse], error) {
-	if last := r.store.Policies().Snapshot().Revision; req.Msg.GetRevision() > last {
+	if last := r.store.policies.Snapshot().Revision; req.Msg.GetRevision() > last {
 		// A revision of another node's import may be on its way, so wait, but say in the end what is known.
-		if err := r.store.Policies().WaitRevision(ctx, req.Msg.GetRevision()); err != nil {
+		if err := r.store.policies.WaitRevision(ctx, req.Msg.GetRevision()); err != nil {
 			return nil, fail(connect.CodeDeadlineExceeded, "revision %d has not been seen; the newest is %d", req.Msg.GetRevision(), last)
 		}
 	}
@@ -275,7 +276,7 @@ func longest(rows []model.IPEntry, a netip.Addr) []model.IPEntry {
 // storeError turns an error of the store into the API's.
 func storeError(err error) error {
 	switch {
-	case errors.Is(err, kvstore.ErrUnreachable):
+	case errors.Is(err, state.ErrUnreachable):
 		return fail(connect.CodeUnavailable, "%w: nothing was changed here; see `hypha status` for the store's state", err)
 	case errors.Is(err, kvstore.ErrNoKey):
 		return connect.NewError(connect.CodeNotFound, err)

@@ -46,10 +46,10 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	for _, e := range a.endpoints.Table().Snapshot().All() {
 		found = append(found, e)
 	}
-	if err := a.publisher.replace(found); err != nil {
+	if err := a.store.workloads.Replace(found); err != nil {
 		a.log.Warn("restored workloads not published", "err", err)
 	}
-	if err := a.store.Nodes().Publish(a.self); err != nil {
+	if err := a.store.nodes.Publish(a.self); err != nil {
 		return err
 	}
 	run("devices", a.devices.Run)
@@ -60,7 +60,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	run("node addresses", a.nodeSync.Run)
 	run("local addresses", a.localSync.Run)
 	run("remote addresses", a.remoteSync.Run)
-	run("policy", func(ctx context.Context) error { return a.policies.Run(ctx, a.store.Ready) })
+	run("policy", func(ctx context.Context) error { return a.policies.Run(ctx, a.store.ready) })
 	run("endpoints", a.endpoints.Run)
 	if a.cfg.KubeProxy {
 		run("services", a.services.Run)
@@ -71,7 +71,12 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		run("sockets of removed backends", a.orphans.Run)
 	}
 	run("socket owners", a.names.owners.Run)
-	run("services file", a.listed.Run)
+	if a.listed != nil {
+		run("services file", a.listed.Run)
+	}
+	if a.pods != nil {
+		run("pods", a.pods.Run)
+	}
 	if a.file != nil {
 		run("services file", a.file.Run)
 	}
@@ -84,7 +89,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-a.store.Dead():
+		case <-a.store.dead:
 			return ErrStartOver
 		}
 	})
@@ -166,7 +171,7 @@ func profiles() http.Handler {
 func (a *Agent) listenFlows(run func(string, func(context.Context) error)) error {
 	srv, err := server.New(server.Deps{Observer: a.observer, TLS: !a.cfg.HubbleNoTLS, Log: a.log.With("part", "hubble"),
 		Nodes: func() ([]model.Node, <-chan struct{}) {
-			snap := a.store.Nodes().Table().Snapshot()
+			snap := a.store.nodes.Table().Snapshot()
 			nodes := make([]model.Node, 0, snap.Len())
 			for _, n := range snap.All() {
 				nodes = append(nodes, n)
@@ -206,7 +211,7 @@ func (a *Agent) listenFlows(run func(string, func(context.Context) error)) error
 // completeAddresses tells the address cache when all its sources have spoken, so that it drops what an earlier agent knew
 // and nobody claims any more.
 func (a *Agent) completeAddresses(ctx context.Context) error {
-	ips := a.store.IPs().Table()
+	ips := a.store.addresses
 	worked := func() bool {
 		n, l, r := a.cluster.nodeRows.Snapshot(), a.cluster.localRows.Snapshot(), ips.Snapshot()
 		return n.Complete() && l.Complete() && r.Complete() && a.policies.hasStarted() &&
@@ -273,7 +278,7 @@ func (a *Agent) followMoves(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case mv, ok := <-a.store.Identities().Moved():
+		case mv, ok := <-a.store.identities.Moved():
 			if !ok {
 				return nil
 			}

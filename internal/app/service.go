@@ -12,7 +12,7 @@ import (
 	"github.com/hypha-net/hypha/internal/control/service"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/observe"
-	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
@@ -21,7 +21,7 @@ type services struct {
 	log    *slog.Logger
 	ports  service.PortRange
 	self   model.Node
-	stored *table.Table[model.ServiceID, kvstore.StoredService]
+	stored *table.Table[model.ServiceID, state.Service]
 	nodes  *table.Table[string, model.Node]
 
 	// rows are what the kernel is to hold: the table of the reconciler. It is complete once the store has told services and nodes.
@@ -39,7 +39,7 @@ type services struct {
 	begun bool
 }
 
-func newServices(log *slog.Logger, b service.Balancer, ports service.PortRange, stored *table.Table[model.ServiceID, kvstore.StoredService], nodes *table.Table[string, model.Node]) *services {
+func newServices(log *slog.Logger, b service.Balancer, ports service.PortRange, stored *table.Table[model.ServiceID, state.Service], nodes *table.Table[string, model.Node]) *services {
 	s := &services{log: log, ports: ports, self: b.Self, stored: stored, nodes: nodes, rows: table.New[model.Frontend, model.Balance]("services", table.Frontend),
 		checks: table.New[uint16, model.HealthCheck]("health-check node ports", table.Uint[uint16]), leaving: make(chan struct{}, 1), left: map[netip.AddrPort]bool{}}
 	s.known = s.facts()
@@ -82,7 +82,7 @@ func (s *services) setComplete() {
 }
 
 // sync brings the rows up to date: those that a changed service has, or that changed nodes forbid or allow.
-func (s *services) sync(stored table.Snapshot[model.ServiceID, kvstore.StoredService], nodes bool) {
+func (s *services) sync(stored table.Snapshot[model.ServiceID, state.Service], nodes bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.plan.Refused()
@@ -156,7 +156,7 @@ func (s *services) orphans(talks []model.Talk) []model.Talk {
 }
 
 // due are the services that have changed since the last sync, or all there are and were.
-func (s *services) due(stored table.Snapshot[model.ServiceID, kvstore.StoredService]) []model.ServiceID {
+func (s *services) due(stored table.Snapshot[model.ServiceID, state.Service]) []model.ServiceID {
 	if ids, ok := s.stored.Since(s.seen); ok && s.begun {
 		return ids
 	}
@@ -220,7 +220,7 @@ func unspecified(v6 bool) netip.Addr {
 }
 
 // wait returns when this node's table has a service as it was just stored, so that who asks next sees it; or after a while.
-func (s *services) wait(ctx context.Context, done func(table.Snapshot[model.ServiceID, kvstore.StoredService]) bool) {
+func (s *services) wait(ctx context.Context, done func(table.Snapshot[model.ServiceID, state.Service]) bool) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for {

@@ -22,6 +22,7 @@ import (
 	"github.com/hypha-net/hypha/internal/observe"
 	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
@@ -29,19 +30,19 @@ var nodeOne = model.Node{Name: "n1", Addrs: []netip.Addr{netip.MustParseAddr("19
 	PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
 
 // testServices is services over tables that the test fills.
-func testServices(t *testing.T) (*services, *table.Table[model.ServiceID, kvstore.StoredService], *table.Table[string, model.Node]) {
+func testServices(t *testing.T) (*services, *table.Table[model.ServiceID, state.Service], *table.Table[string, model.Node]) {
 	t.Helper()
-	stored := table.New[model.ServiceID, kvstore.StoredService]("services", table.Uint[model.ServiceID])
+	stored := table.New[model.ServiceID, state.Service]("services", table.Uint[model.ServiceID])
 	nodes := table.New[string, model.Node]("nodes", table.String)
 	return newServices(discard, service.Balancer{Self: nodeOne, Size: 251}, service.PortRange{Low: 30000, High: 32767}, stored, nodes), stored, nodes
 }
 
-func testService(id model.ServiceID, frontend string, backends ...string) kvstore.StoredService {
+func testService(id model.ServiceID, frontend string, backends ...string) state.Service {
 	fe, err := model.ParseFrontend(frontend, model.ProtoTCP)
 	if err != nil {
 		panic(err)
 	}
-	v := kvstore.StoredService{Service: model.Service{ID: id, Name: fmt.Sprint("s", id), Namespace: "shop", Frontend: fe}}
+	v := state.Service{Service: model.Service{ID: id, Name: fmt.Sprint("s", id), Namespace: "shop", Frontend: fe}}
 	if fe.Addr.IsUnspecified() {
 		v.Type = model.ServiceNodePort
 	}
@@ -107,7 +108,7 @@ func TestServicesFollow(t *testing.T) {
 func TestServicesChangeOne(t *testing.T) {
 	s, stored, nodes := testServices(t)
 	const n = 10_000
-	stored.Update(func(x *table.Txn[model.ServiceID, kvstore.StoredService]) {
+	stored.Update(func(x *table.Txn[model.ServiceID, state.Service]) {
 		for i := range n {
 			x.Set(model.ServiceID(i+1), testService(model.ServiceID(i+1), fmt.Sprintf("10.96.%d.%d:80", i>>8, i&255), "10.0.0.5:80", "10.1.0.5:80"))
 		}
@@ -126,7 +127,7 @@ func TestServicesChangeOne(t *testing.T) {
 		t.Errorf("%v %v", changed, ok)
 	}
 	// So far behind that the table does not know what has changed: all are looked at, and the one that has gone is gone.
-	stored.Update(func(x *table.Txn[model.ServiceID, kvstore.StoredService]) {
+	stored.Update(func(x *table.Txn[model.ServiceID, state.Service]) {
 		x.Delete(5)
 		for i := range n {
 			if id := model.ServiceID(i + 1); id != 5 {
@@ -152,7 +153,7 @@ func TestServicesName(t *testing.T) {
 	}
 	nameless := testService(5, "10.96.0.5:80")
 	nameless.Name = ""
-	for _, v := range []kvstore.StoredService{testService(1, "10.96.0.1:80"), testService(2, "0.0.0.0:30001"), testService(3, "[::]:30002"), testService(4, "10.96.0.4:80/UDP/i"), nameless} {
+	for _, v := range []state.Service{testService(1, "10.96.0.1:80"), testService(2, "0.0.0.0:30001"), testService(3, "[::]:30002"), testService(4, "10.96.0.4:80/UDP/i"), nameless} {
 		stored.Set(v.ID, v)
 	}
 	s.sync(stored.Snapshot(), true)
@@ -191,7 +192,7 @@ func serviceAgent(t *testing.T) *Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := &Agent{cfg: l.Agent, log: discard, store: store, self: nodeOne}
+	a := &Agent{cfg: l.Agent, log: discard, store: etcdState(store, netip.Addr{}), self: nodeOne}
 	if err := a.openServices(); err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +209,7 @@ func serviceAgent(t *testing.T) *Agent {
 	return a
 }
 
-func message(v kvstore.StoredService) *connect.Request[agentv1.UpdateServiceRequest] {
+func message(v state.Service) *connect.Request[agentv1.UpdateServiceRequest] {
 	return connect.NewRequest(&agentv1.UpdateServiceRequest{Service: serviceMessage(&v, nil)})
 }
 
@@ -228,14 +229,14 @@ func TestServiceAPI(t *testing.T) {
 	}
 	mine := testService(9, "10.96.0.9:80")
 	for owner, id := range map[string]model.ServiceID{"n1": 9, "gone": 10} {
-		mine.Owner, mine.ID, mine.Frontend.Port = kvstore.FileOwner(owner), id, uint16(id)
+		mine.Owner, mine.ID, mine.Frontend.Port = state.FileOwner(owner), id, uint16(id)
 		if _, _, err := a.store.Services().Put(ctx, mine); err != nil {
 			t.Fatal(err)
 		}
 	}
 	until(t, func() bool { return a.store.Services().Table().Snapshot().Len() == 3 }, func() string { return "not followed" })
 	for _, c := range []struct {
-		svc  kvstore.StoredService
+		svc  state.Service
 		code connect.Code
 		want string
 	}{
@@ -297,7 +298,7 @@ func TestServiceMessage(t *testing.T) {
 		if rapid.Bool().Draw(t, "ranges") {
 			v.Ranges, v.RangesDeny = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, rapid.Bool().Draw(t, "deny")
 		}
-		got, err := serviceOf(serviceMessage(&kvstore.StoredService{Service: v}, nil))
+		got, err := serviceOf(serviceMessage(&state.Service{Service: v}, nil))
 		if err != nil || !got.Equal(&v) {
 			t.Fatalf("%+v became %+v, %v", v, got, err)
 		}
@@ -337,7 +338,7 @@ func TestServiceFile(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = a.listed.Run(run) }()
 	defer func() { cancel(); <-done }()
-	set := func(vs ...kvstore.StoredService) {
+	set := func(vs ...state.Service) {
 		listed.Update(func(x *table.Txn[model.Frontend, model.Service]) {
 			var all []model.Frontend
 			for f := range x.All() {
@@ -383,8 +384,8 @@ func TestServiceFile(t *testing.T) {
 
 	// Others' services.
 	theirs, same := testService(0, "10.96.0.3:80", "10.0.0.5:80"), testService(0, "10.96.0.4:80", "10.0.0.5:80")
-	theirs.Owner, same.Owner = kvstore.FileOwner("n2"), kvstore.FileOwner("n2")
-	for _, v := range []kvstore.StoredService{theirs, same} {
+	theirs.Owner, same.Owner = state.FileOwner("n2"), state.FileOwner("n2")
+	for _, v := range []state.Service{theirs, same} {
 		if _, _, err := a.store.Services().Put(ctx, v); err != nil {
 			t.Fatal(err)
 		}

@@ -12,13 +12,14 @@ import (
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
 func (r reader) ListServices(context.Context, *connect.Request[agentv1.ListServicesRequest]) (*connect.Response[agentv1.ListServicesResponse], error) {
 	_, _, refused := r.services.state()
 	out := &agentv1.ListServicesResponse{}
-	for id, v := range r.store.Services().Table().Snapshot().All() {
+	for id, v := range r.store.services.Snapshot().All() {
 		out.Services = append(out.Services, serviceMessage(&v, refused[id]))
 	}
 	return connect.NewResponse(out), nil
@@ -26,7 +27,7 @@ func (r reader) ListServices(context.Context, *connect.Request[agentv1.ListServi
 
 func (r reader) GetService(_ context.Context, req *connect.Request[agentv1.GetServiceRequest]) (*connect.Response[agentv1.GetServiceResponse], error) {
 	id := model.ServiceID(req.Msg.GetId())
-	v, ok := r.store.Services().Table().Get(id)
+	v, ok := r.store.services.Get(id)
 	if !ok {
 		return nil, fail(connect.CodeNotFound, "there is no service %d", id)
 	}
@@ -36,6 +37,10 @@ func (r reader) GetService(_ context.Context, req *connect.Request[agentv1.GetSe
 
 // UpdateService judges a service by what is known of the cluster now and stores it.
 func (a admin) UpdateService(ctx context.Context, req *connect.Request[agentv1.UpdateServiceRequest]) (*connect.Response[agentv1.UpdateServiceResponse], error) {
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
 	s, err := serviceOf(req.Msg.GetService())
 	if err == nil {
 		err = a.services.judge(&s)
@@ -43,17 +48,17 @@ func (a admin) UpdateService(ctx context.Context, req *connect.Request[agentv1.U
 	if err != nil {
 		return nil, fail(connect.CodeInvalidArgument, "service refused: %w", err)
 	}
-	id, created, err := a.store.Services().Put(ctx, kvstore.StoredService{Service: s})
+	id, created, err := kv.Services().Put(ctx, state.Service{Service: s})
 	if err != nil {
 		return nil, serviceError(err)
 	}
 	s.ID = id
-	a.services.wait(ctx, func(snap table.Snapshot[model.ServiceID, kvstore.StoredService]) bool {
+	a.services.wait(ctx, func(snap table.Snapshot[model.ServiceID, state.Service]) bool {
 		v, ok := snap.Get(id)
 		return ok && v.Equal(&s)
 	})
 	a.log.Info("service updated", "service", uint32(id), "frontend", s.Frontend.String(), "backends", len(s.Backends), "new", created)
-	return connect.NewResponse(&agentv1.UpdateServiceResponse{Service: serviceMessage(&kvstore.StoredService{Service: s}, nil), Created: created}), nil
+	return connect.NewResponse(&agentv1.UpdateServiceResponse{Service: serviceMessage(&state.Service{Service: s}, nil), Created: created}), nil
 }
 
 // serviceError turns an error of the store's services into the API's.
@@ -69,7 +74,11 @@ func serviceError(err error) error {
 
 // DeleteService deletes one service, or all but those that come from the services file of a node which is a member.
 func (a admin) DeleteService(ctx context.Context, req *connect.Request[agentv1.DeleteServiceRequest]) (*connect.Response[agentv1.DeleteServiceResponse], error) {
-	snap := a.store.Services().Table().Snapshot()
+	kv, err := a.store.writable()
+	if err != nil {
+		return nil, err
+	}
+	snap := a.store.services.Snapshot()
 	id := model.ServiceID(req.Msg.GetId())
 	if (id == 0) == !req.Msg.GetAll() {
 		return nil, fail(connect.CodeInvalidArgument, "give the number of one service, or all")
@@ -91,12 +100,12 @@ func (a admin) DeleteService(ctx context.Context, req *connect.Request[agentv1.D
 		return nil, fail(connect.CodeNotFound, "there is no service %d", id)
 	}
 	for owner, ids := range owned {
-		n, err := a.store.Services().Delete(ctx, owner, ids...)
+		n, err := kv.Services().Delete(ctx, owner, ids...)
 		out.Count += uint32(n)
 		if err != nil {
 			return nil, serviceError(err)
 		}
-		a.services.wait(ctx, func(snap table.Snapshot[model.ServiceID, kvstore.StoredService]) bool {
+		a.services.wait(ctx, func(snap table.Snapshot[model.ServiceID, state.Service]) bool {
 			for _, id := range ids {
 				if _, ok := snap.Get(id); ok {
 					return false
@@ -110,12 +119,12 @@ func (a admin) DeleteService(ctx context.Context, req *connect.Request[agentv1.D
 }
 
 // gone says whether nobody holds on to a service: it comes from the API, or from the file of a node that is no member any more.
-func (a *Agent) gone(v *kvstore.StoredService) bool {
+func (a *Agent) gone(v *state.Service) bool {
 	node := v.FileNode()
 	if node == "" {
 		return v.Owner == ""
 	}
-	_, member := a.store.Nodes().Table().Get(node)
+	_, member := a.store.nodes.Table().Get(node)
 	return !member && node != a.cfg.NodeName
 }
 
@@ -198,7 +207,7 @@ func endOf(ip string, port uint32, protocol string, proto uint8) (netip.Addr, ui
 }
 
 // serviceMessage is a service for the API.
-func serviceMessage(v *kvstore.StoredService, refused error) *agentv1.Service {
+func serviceMessage(v *state.Service, refused error) *agentv1.Service {
 	m := &agentv1.Service{Id: uint32(v.ID), Name: v.Name, Namespace: v.Namespace, Type: v.Type.String(), AffinitySeconds: uint32(v.Affinity / time.Second),
 		Frontend:              &agentv1.Frontend{Ip: v.Frontend.Addr.String(), Port: uint32(v.Frontend.Port), Protocol: model.ServiceProtoName(v.Frontend.Proto), Scope: "external"},
 		ExternalTrafficPolicy: model.TrafficPolicy(v.ExternalLocal), InternalTrafficPolicy: model.TrafficPolicy(v.InternalLocal), HealthCheckNodePort: uint32(v.HealthPort),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/kvstore"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
@@ -65,9 +66,9 @@ func (f *fileServices) Run(ctx context.Context) error {
 }
 
 // sync stores what differs. An error means that it is to be tried again.
-func (f *fileServices) sync(ctx context.Context, listed table.Snapshot[model.Frontend, model.Service], stored table.Snapshot[model.ServiceID, kvstore.StoredService]) error {
+func (f *fileServices) sync(ctx context.Context, listed table.Snapshot[model.Frontend, model.Service], stored table.Snapshot[model.ServiceID, state.Service]) error {
 	problems := map[model.Frontend]error{}
-	at := make(map[model.Frontend]kvstore.StoredService, listed.Len())
+	at := make(map[model.Frontend]state.Service, listed.Len())
 	var gone []model.ServiceID
 	for id, v := range stored.All() {
 		want, ok := listed.Get(v.Frontend)
@@ -79,7 +80,7 @@ func (f *fileServices) sync(ctx context.Context, listed table.Snapshot[model.Fro
 			delete(at, v.Frontend)
 		}
 	}
-	var puts []kvstore.StoredService
+	var puts []state.Service
 	for fe, want := range listed.All() {
 		have, ok := at[fe]
 		if ok && want.ID == 0 {
@@ -94,7 +95,7 @@ func (f *fileServices) sync(ctx context.Context, listed table.Snapshot[model.Fro
 				problems[fe] = fmt.Errorf("%s: %w", fe, err)
 				continue
 			}
-			puts = append(puts, kvstore.StoredService{Service: want, Owner: f.owner})
+			puts = append(puts, state.Service{Service: want, Owner: f.owner})
 		}
 	}
 	var retry error
@@ -123,7 +124,7 @@ func (f *fileServices) sync(ctx context.Context, listed table.Snapshot[model.Fro
 }
 
 // from says where a service comes from.
-func from(v *kvstore.StoredService) string {
+func from(v *state.Service) string {
 	if n := v.FileNode(); n != "" {
 		return " (from the services file of node " + n + ")"
 	}

@@ -28,15 +28,11 @@ const (
 
 // status is what `hypha status` shows: every part says how it is and, when it is not well, what to do.
 func (a *Agent) status(context.Context) *agentv1.StatusResponse {
-	kv := a.store.Status()
 	s := &agentv1.StatusResponse{Version: version.Get().Version, NodeName: a.cfg.NodeName, ClusterName: a.cfg.ClusterName, Started: timestamppb.New(a.started),
 		Addresses: texts(a.self.Addrs), PodCidrs: texts(a.self.PodCIDRs), RoutingMode: a.cfg.RoutingMode, StateDir: a.paths.State, Kernel: a.kernel.Release,
-		PolicyRevision: a.policies.Revision(), Policies: uint32(len(a.store.Policies().Snapshot().Policies)), Nodes: uint32(a.store.Nodes().Table().Snapshot().Len()),
+		PolicyRevision: a.policies.Revision(), Policies: uint32(len(a.store.policies.Snapshot().Policies)), Nodes: uint32(a.store.nodes.Table().Snapshot().Len()),
 		Identities: uint32(len(a.policies.Identities())), EventsStored: a.eventCounter.stored.Load(), EventsLost: a.eventCounter.lost.Load(),
-		Kvstore: strings.Join(kv.Endpoints, ",")}
-	if kv.Embedded {
-		s.Kvstore = "embedded " + s.Kvstore
-	}
+		Kvstore: a.storeName()}
 	flows := a.observer.Flows()
 	s.FlowsCurrent, s.FlowsMax = uint64(flows.Len()), uint64(flows.Cap())
 
@@ -63,8 +59,43 @@ func (a *Agent) status(context.Context) *agentv1.StatusResponse {
 
 type addFunc func(name string, state agentv1.Component_State, message, remedy string)
 
+// storeName says what keeps the cluster's state.
+func (a *Agent) storeName() string {
+	if a.store.kube != nil {
+		return "API server " + a.store.kube.Status().Server
+	}
+	kv := a.store.kv.Status()
+	if name := strings.Join(kv.Endpoints, ","); !kv.Embedded {
+		return name
+	}
+	return "embedded " + strings.Join(kv.Endpoints, ",")
+}
+
+// apiStatus is storeStatus where an API server keeps the state.
+func (a *Agent) apiStatus(add addFunc) {
+	api := a.store.kube.Status()
+	const waits = "new identities and policies wait for it"
+	switch {
+	case api.Connected && api.Complete && api.Err == "":
+		add("kubernetes", stateOK, fmt.Sprintf("connected to %s, %s to be written", api.Server, count(api.Pending, "object")), "")
+	case api.Connected && api.Complete:
+		add("kubernetes", stateWarning, fmt.Sprintf("%s answers but does not take what is written: %s; %s not written", api.Server, api.Err, count(api.Pending, "object")),
+			"compare the agent's ClusterRole with the one of its chart; other nodes do not hear of this node's news")
+	case api.Complete:
+		add("kubernetes", stateWarning, "not all of it answers since "+api.Since.Format("15:04:05")+": "+api.Err+"; the last known state stays in force",
+			"bring the API server at "+api.Server+" back; "+waits)
+	default:
+		add("kubernetes", stateFailure, "not heard out yet: "+api.Err+"; policy stays as the kernel has it",
+			"bring the API server at "+api.Server+" up, correct k8s-api-server and its credentials, or install the CRDs; "+waits)
+	}
+}
+
 func (a *Agent) storeStatus(add addFunc) {
-	kv := a.store.Status()
+	if a.store.kube != nil {
+		a.apiStatus(add)
+		return
+	}
+	kv := a.store.kv.Status()
 	where := strings.Join(kv.Endpoints, ", ")
 	back := "bring the store at " + where + " back"
 	if kv.Embedded {
@@ -92,7 +123,7 @@ func (a *Agent) policyStatus(add addFunc) {
 	if on, err := a.maps.Audit(); err == nil && on {
 		mode += ", audit"
 	}
-	want, have, err := a.store.Policies().Snapshot().Revision, a.policies.Revision(), a.policies.Err()
+	want, have, err := a.store.policies.Snapshot().Revision, a.policies.Revision(), a.policies.Err()
 	switch {
 	case errors.Is(err, maps.ErrFull):
 		add("policy", stateFailure, err.Error()+"; revision "+fmt.Sprint(have)+" stays in force, new workloads are refused",

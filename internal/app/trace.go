@@ -169,7 +169,7 @@ func (r reader) peerAddr(s string) (_ policy.Peer, away bool, _ error) {
 	if !ok || row.Identity == model.IdentityUnknown {
 		return policy.Peer{}, false, fmt.Errorf("%s has no identity here: its packets are dropped", ip)
 	}
-	_, away = r.store.IPs().Table().Get(netip.PrefixFrom(ip, ip.BitLen()))
+	_, away = r.store.addresses.Get(netip.PrefixFrom(ip, ip.BitLen()))
 	found := policy.Peer{Identity: row.Identity}
 	switch row.Identity {
 	case model.IdentityWorld, model.IdentityWorldIPv4, model.IdentityWorldIPv6:
@@ -192,7 +192,7 @@ func (r reader) peerPod(s string) (_ policy.Peer, away bool, _ error) {
 			return policy.Peer{Endpoint: e.ID}, false, nil
 		}
 	}
-	for _, e := range r.store.IPs().Table().Snapshot().All() {
+	for _, e := range r.store.addresses.Snapshot().All() {
 		if e.Name == name && e.Namespace == ns {
 			return policy.Peer{Identity: e.Identity}, true, nil
 		}

@@ -17,6 +17,12 @@ const (
 	ModeNetkit = "netkit-l2"
 )
 
+// Values of identity-allocation-mode.
+const (
+	ModeCRD     = "crd"
+	ModeKVStore = "kvstore"
+)
+
 // Agent are the options of hypha-agent. The tags are the option names.
 type Agent struct {
 	StateDir    string   `koanf:"state-dir"`
@@ -56,6 +62,11 @@ type Agent struct {
 	AllowLocalhost string   `koanf:"allow-localhost"`
 	CIDRMatchMode  []string `koanf:"policy-cidr-match-mode"`
 	Labels         []string `koanf:"labels"`
+
+	APIServer    string `koanf:"k8s-api-server"`
+	Kubeconfig   string `koanf:"k8s-kubeconfig-path"`
+	IdentityMode string `koanf:"identity-allocation-mode"`
+	IPAM         string `koanf:"ipam"`
 
 	EtcdLocal      string        `koanf:"etcd-local-address"`
 	EtcdListen     []string      `koanf:"etcd-listen"`
@@ -108,6 +119,9 @@ type Agent struct {
 
 // Paths are the agent's places.
 func (a *Agent) Paths() paths.Paths { return paths.For(a.StateDir, a.NodeName) }
+
+// Kubernetes says whether an API server keeps the cluster's state.
+func (a *Agent) Kubernetes() bool { return a.IdentityMode == ModeCRD }
 
 // Tunnel says whether workloads of other nodes are reached through the overlay.
 func (a *Agent) Tunnel() bool { return a.RoutingMode == "tunnel" }
@@ -164,6 +178,10 @@ func flags(hostname string) *pflag.FlagSet {
 	f.StringSlice("policy-cidr-match-mode", nil, "not supported yet: CIDR rules never match node addresses")
 	f.StringSlice("labels", nil, "which workload labels make an identity (prefixes, ! excludes; default: all but noise)")
 
+	f.String("k8s-api-server", "", "URL of the API server that keeps the cluster's state (default: as the kubeconfig or the pod says)")
+	f.String("k8s-kubeconfig-path", "", "kubeconfig file with the credentials for it (default: those of the agent's pod)")
+	f.String("identity-allocation-mode", "", "who keeps the cluster's state: crd (the API server) or kvstore (etcd); default: crd with k8s-api-server or k8s-kubeconfig-path, else kvstore")
+	f.String("ipam", "kubernetes", "with crd, who gives a node its pod ranges: kubernetes (the Node's podCIDRs) or cluster-pool (the operator)")
 	f.String("etcd-local-address", "127.0.0.1:2379", "loopback address of the embedded store")
 	f.StringSlice("etcd-listen", nil, "https URLs on which the embedded store serves other nodes, mutual TLS")
 	f.StringSlice("etcd-endpoints", nil, "URLs of an external store; none: the embedded one")

@@ -46,6 +46,7 @@ func (a *Agent) check() error {
 	if !a.EnableIPv4 && !a.EnableIPv6 {
 		bad("enable-ipv4", "one of enable-ipv4 and enable-ipv6 must be on")
 	}
+	a.checkKubernetes(bad, oneOf)
 	oneOf("datapath-mode", a.Datapath, ModeVeth, ModeNetkit)
 	oneOf("routing-mode", a.RoutingMode, "tunnel", "native")
 	oneOf("tunnel-protocol", a.TunnelProto, "vxlan")
@@ -98,6 +99,34 @@ func (a *Agent) check() error {
 	}
 	a.checkTLS(bad)
 	return errs
+}
+
+// checkKubernetes also decides who keeps the cluster's state where that was left open.
+func (a *Agent) checkKubernetes(bad func(string, string, ...any), oneOf func(string, string, ...string)) {
+	named := a.APIServer != "" || a.Kubeconfig != ""
+	if a.IdentityMode == "" {
+		a.IdentityMode = ModeKVStore
+		if named {
+			a.IdentityMode = ModeCRD
+		}
+	}
+	oneOf("identity-allocation-mode", a.IdentityMode, ModeCRD, ModeKVStore)
+	oneOf("ipam", a.IPAM, "kubernetes", "cluster-pool")
+	if u, err := url.Parse(a.APIServer); a.APIServer != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		bad("k8s-api-server", "%q is no http(s) URL", a.APIServer)
+	} else if a.APIServer != "" && u.Scheme == "http" {
+		if ip, err := netip.ParseAddr(u.Hostname()); err != nil || !ip.IsLoopback() {
+			bad("k8s-api-server", "%q: off the node the API server must be reached by https", a.APIServer)
+		}
+	}
+	switch {
+	case a.IdentityMode == ModeKVStore && named:
+		bad("identity-allocation-mode", "identities in etcd and everything else in an API server is not supported yet: leave out k8s-api-server and k8s-kubeconfig-path, or use crd")
+	case a.IdentityMode == ModeCRD && (len(a.EtcdEndpoints) > 0 || len(a.EtcdListen) > 0):
+		bad("etcd-endpoints", "there is no etcd with identity-allocation-mode crd: the API server keeps the state")
+	case a.IdentityMode == ModeCRD && a.ServicesFile != "":
+		bad("services-file", "services are the API server's with identity-allocation-mode crd")
+	}
 }
 
 func (a *Agent) checkTimes(bad func(string, string, ...any)) {

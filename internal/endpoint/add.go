@@ -125,7 +125,7 @@ func (m *Manager) attach(ctx context.Context, e *entry, labels []model.Label) (e
 	row := model.Endpoint{
 		ID: e.id, Name: e.spec.Name, Namespace: e.spec.Namespace, ContainerID: e.key.ContainerID, NetNS: e.spec.NetNS,
 		IfName: e.key.IfName, HostIfName: paths.HostIf(e.key.ContainerID, e.key.IfName), IPv4: e.v4, IPv6: e.v6,
-		Labels: m.resolve(e.spec.Namespace, labels), NamedPorts: e.spec.NamedPorts,
+		Labels: m.resolve(e.spec.Namespace, e.spec.Name, labels, nil), NamedPorts: e.spec.NamedPorts,
 		State: model.EndpointWaiting, Created: m.deps.Now().UTC(),
 	}
 	if row.Identity, err = m.deps.Identities.Allocate(ctx, row.Labels, 0); err != nil {

@@ -70,9 +70,10 @@ func checkLabel(l model.Label) error {
 	return nil
 }
 
-// resolve is the full label set of a workload: its own labels and those the agent adds.
-func (m *Manager) resolve(namespace string, own []model.Label) model.Labels {
-	ls := slices.Clone(own)
+// resolve is the full label set of a workload: its own labels, what the cluster says about it, and those the agent adds. As long as
+// the cluster has not said anything, what it said before (was) holds.
+func (m *Manager) resolve(namespace, name string, own []model.Label, was model.Labels) model.Labels {
+	ls := append(slices.Clone(own), m.facts(namespace, name, was)...)
 	if m.cfg.Relevant != nil {
 		ls = slices.DeleteFunc(ls, func(l model.Label) bool { return !m.cfg.Relevant(l) })
 	}
@@ -81,6 +82,18 @@ func (m *Manager) resolve(namespace string, own []model.Label) model.Labels {
 		ls = append(ls, model.Label{Source: model.SourceK8s, Key: model.KeyCluster, Value: m.cfg.ClusterName})
 	}
 	return model.NewLabels(ls...)
+}
+
+func (m *Manager) facts(namespace, name string, was model.Labels) []model.Label {
+	if m.deps.Facts == nil {
+		return nil
+	}
+	if facts, ok := m.deps.Facts(namespace, name); ok {
+		return facts
+	}
+	return slices.DeleteFunc(slices.Clone([]model.Label(was)), func(l model.Label) bool {
+		return l.Source != model.SourceK8s || l.Key != model.KeyServiceAccount && !strings.HasPrefix(l.Key, model.KeyNamespaceLabels+".")
+	})
 }
 
 // own are the labels of a set that the workload brought itself.

@@ -37,9 +37,12 @@ type Deps struct {
 	Datapath   Datapath
 	Policy     Policy
 	Publisher  Publisher
-	Store      Store            // nil: files under Config.Paths
-	Log        *slog.Logger     // nil: none
-	Now        func() time.Time // nil: time.Now
+	// Facts are labels that the cluster gives a workload besides its own (its service account, its namespace's labels), by namespace
+	// and name; not ok: not known yet. nil: there are none.
+	Facts func(namespace, name string) (labels model.Labels, ok bool)
+	Store Store            // nil: files under Config.Paths
+	Log   *slog.Logger     // nil: none
+	Now   func() time.Time // nil: time.Now
 }
 
 // Manager attaches and detaches workloads. All methods are safe for concurrent use. Restore comes first; calls

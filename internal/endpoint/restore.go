@@ -96,7 +96,7 @@ func (m *Manager) adopt(ctx context.Context, r Record, l Link) error {
 
 // adopted is the row of an endpoint found at start: its labels as today's configuration has them, its policy unconfirmed.
 func (m *Manager) adopted(row model.Endpoint) model.Endpoint {
-	row.Labels = m.resolve(row.Namespace, own(row.Labels))
+	row.Labels = m.resolve(row.Namespace, row.Name, own(row.Labels), row.Labels)
 	row.PolicySet, row.PolicyRev, row.State = 0, 0, model.EndpointRegenerating
 	return row
 }

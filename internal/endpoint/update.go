@@ -11,6 +11,7 @@ import (
 
 // Change is what may change about a workload while it runs.
 type Change struct {
+	Labels       []string // "[source:]key[=value]", in place of all the workload's own; nil: as they are
 	AddLabels    []string // "[source:]key[=value]"; replaces the value of the same key
 	DeleteLabels []string // "[source:]key[=value]"; must be there
 	Audit        *bool    // nil: as it is
@@ -38,12 +39,18 @@ func (m *Manager) Update(ctx context.Context, id uint16, c Change) (model.Endpoi
 		}
 	}
 	old, _ = m.tab.Get(id)
-	labels, err := change(own(old.Labels), c.AddLabels, c.DeleteLabels)
+	labels := own(old.Labels)
+	if c.Labels != nil {
+		labels, err = parseLabels(c.Labels)
+	}
+	if err == nil {
+		labels, err = change(labels, c.AddLabels, c.DeleteLabels)
+	}
 	if err != nil {
 		return model.Endpoint{}, fmt.Errorf("update endpoint %d: %w", id, err)
 	}
 	want := old
-	want.Labels = m.resolve(old.Namespace, labels)
+	want.Labels = m.resolve(old.Namespace, old.Name, labels, old.Labels)
 	if c.Audit != nil {
 		want.Audit = *c.Audit
 	}

@@ -5,6 +5,8 @@
 // policy: absent says nothing, empty selects nothing. Both survive a round trip through JSON and YAML (CVE-2025-64715).
 // Nothing here validates; internal/control/policy/parse does, and reads strictly. Fields of the published resources
 // that Hypha does not support yet are left out on purpose, so that nobody can ask for them and be ignored.
+//
+// +kubebuilder:object:generate=true
 package v2
 
 // The names under which the resources travel.

@@ -8,8 +8,8 @@ import (
 
 // ICMPType is a type as it was written: a number (JSON number or a string of digits) or a name.
 type ICMPType struct {
-	Number uint8
-	Name   string // "" when written as a number
+	Number uint8  `json:"-"` // written by the type itself
+	Name   string `json:"-"` // "" when written as a number
 }
 
 // MarshalJSON writes the number, or the name as a string.

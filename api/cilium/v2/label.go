@@ -8,6 +8,8 @@ import (
 
 // Label marks a rule, so that it can be found and deleted: {"key": ..., "value": ..., "source": ...}, or the string
 // "[source:]key[=value]".
+//
+// +kubebuilder:pruning:PreserveUnknownFields
 type Label struct {
 	Key    string `json:"key"`
 	Value  string `json:"value,omitempty"`

@@ -1,6 +1,8 @@
 package v2
 
 // Rule says who may talk to the workloads it selects (ingress) and to whom they may talk (egress).
+//
+// +kubebuilder:pruning:PreserveUnknownFields
 type Rule struct {
 	EndpointSelector *LabelSelector `json:"endpointSelector,omitzero"`
 
@@ -18,17 +20,23 @@ type Rule struct {
 }
 
 // DefaultDeny overrides, per direction, whether a rule puts its workloads into default deny.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
 type DefaultDeny struct {
 	Ingress *bool `json:"ingress,omitzero"`
 	Egress  *bool `json:"egress,omitzero"`
 }
 
 // Log is a text of the author that is shown with the verdicts of the rule.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
 type Log struct {
 	Value string `json:"value,omitempty"`
 }
 
 // IngressRule is a member of ingress or ingressDeny: peers of one kind, and ports.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
 type IngressRule struct {
 	FromEndpoints []LabelSelector `json:"fromEndpoints,omitzero"`
 	FromRequires  []LabelSelector `json:"fromRequires,omitzero"`
@@ -41,6 +49,8 @@ type IngressRule struct {
 }
 
 // EgressRule is a member of egress or egressDeny: peers of one kind, and ports.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
 type EgressRule struct {
 	ToEndpoints []LabelSelector `json:"toEndpoints,omitzero"`
 	ToRequires  []LabelSelector `json:"toRequires,omitzero"`
@@ -53,6 +63,8 @@ type EgressRule struct {
 }
 
 // CIDRRule is a prefix, or the prefixes of a group, without what Except cuts out. Exactly one of the first three is set.
+//
+// +kubebuilder:pruning:PreserveUnknownFields
 type CIDRRule struct {
 	CIDR              string         `json:"cidr,omitempty"`
 	CIDRGroupRef      string         `json:"cidrGroupRef,omitempty"`
@@ -61,6 +73,8 @@ type CIDRRule struct {
 }
 
 // Entity names peers that need no selector.
+//
+// +kubebuilder:validation:Enum=all;world;world-ipv4;world-ipv6;cluster;host;init;ingress;unmanaged;remote-node;health;none;kube-apiserver
 type Entity string
 
 // The entities.

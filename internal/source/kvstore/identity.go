@@ -10,6 +10,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
@@ -20,12 +21,8 @@ var (
 	ErrNotHeld   = errors.New("identity is not held by this node")
 )
 
-// Moved says that labels this node uses got another number. It happens only when the node was cut off from the store for
-// longer than its lease and the number was collected and given to other labels meanwhile.
-type Moved struct {
-	Labels   model.Labels
-	Old, New model.IdentityID
-}
+// Moved says that labels this node uses got another number.
+type Moved = state.Moved
 
 // Identities is what numbers label sets have in the cluster. The protocol is in claim.go.
 type Identities struct {

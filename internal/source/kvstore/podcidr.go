@@ -12,13 +12,13 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/hypha-net/hypha/internal/source/file"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 const podCIDRCache = "podcidr.json"
 
-// Chooser picks a node's pod ranges, given who has which now. prefer are those the node had before, which it should
-// choose again if they are free: the store may have lost them. See ipam.Ranges.
-type Chooser func(node string, taken map[netip.Prefix]string, prefer []netip.Prefix) ([]netip.Prefix, error)
+// Chooser picks a node's pod ranges.
+type Chooser = state.Chooser
 
 // ClaimPodCIDRs makes the pod ranges that choose picks this node's own, for good: no other node gets one that overlaps.
 // Asked again, or after a restart, it returns what the node has as long as choose picks that; ranges of the node that

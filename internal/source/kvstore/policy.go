@@ -13,29 +13,16 @@ import (
 	"time"
 
 	"github.com/hypha-net/hypha/internal/fault"
-	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/file"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
-// StoredPolicy is one imported policy. The store does not look into Raw.
-type StoredPolicy struct {
-	Key  string          `json:"key"` // unique; the importer chooses it
-	Kind string          `json:"kind,omitempty"`
-	Ref  model.PolicyRef `json:"ref"` // its Revision is set by Import
-	Raw  json.RawMessage `json:"raw"`
-}
+// StoredPolicy is one imported policy: the importer chooses its key, Import sets its revision.
+type StoredPolicy = state.Policy
 
 // PolicySnapshot is what was imported, as of exactly one revision.
-type PolicySnapshot struct {
-	Revision uint64
-	Policies []StoredPolicy // by key
-	Complete bool           // the store has answered; else this is what the last run knew
-	changed  chan struct{}
-}
-
-// Changed is closed once another snapshot is current.
-func (s PolicySnapshot) Changed() <-chan struct{} { return s.changed }
+type PolicySnapshot = state.PolicySnapshot
 
 const policyCache = "policy.json"
 
@@ -60,7 +47,7 @@ type Policies struct {
 func newPolicies(s *Store) *Policies {
 	p := &Policies{
 		s: s, tab: table.New[string, StoredPolicy]("policies", table.String), synced: make(chan struct{}),
-		state: newPolicyState(), cur: PolicySnapshot{changed: make(chan struct{})},
+		state: newPolicyState(), cur: PolicySnapshot{Superseded: make(chan struct{})},
 		unsaved: fault.New(s.log, "policy not cached: it will be missing if the agent starts without the store", "policy cached again"),
 	}
 	var last policyFile
@@ -172,8 +159,8 @@ func (p *Policies) publish(rev uint64, rules map[string]StoredPolicy, complete b
 	if !changed {
 		return
 	}
-	close(p.cur.changed)
-	p.cur = PolicySnapshot{Revision: rev, Complete: complete, changed: make(chan struct{})}
+	close(p.cur.Superseded)
+	p.cur = PolicySnapshot{Revision: rev, Complete: complete, Superseded: make(chan struct{})}
 	for _, v := range p.tab.Snapshot().All() {
 		p.cur.Policies = append(p.cur.Policies, v)
 	}

@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
 )
 
@@ -21,24 +21,7 @@ var (
 )
 
 // StoredService is a service as the cluster knows it.
-type StoredService struct {
-	model.Service
-	Owner string `json:"owner,omitempty"` // who alone may change it: FileOwner(node); "": anybody
-}
-
-// FileOwner owns the services of a node's services file.
-func FileOwner(node string) string { return ownerFile + node }
-
-const ownerFile = "file/"
-
-// FileNode is the node whose services file a service comes from, "" if it comes from none.
-func (s *StoredService) FileNode() string {
-	node, ok := strings.CutPrefix(s.Owner, ownerFile)
-	if !ok {
-		return ""
-	}
-	return node
-}
+type StoredService = state.Service
 
 // Services are the services of the cluster. How they are written is in servicewrite.go.
 type Services struct {

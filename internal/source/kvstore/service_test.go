@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 func testService(id model.ServiceID, frontend, owner string) StoredService {
@@ -55,13 +56,13 @@ func TestServicePut(t *testing.T) {
 	}{
 		{testService(9, "10.96.0.1:80", ""), ErrTaken, "frontend 10.96.0.1:80/TCP is taken by service 7 (10.96.0.1:80/TCP, web)"},
 		{testService(7, "10.96.0.9:80", ""), ErrTaken, "number 7 is taken by service 7 (10.96.0.1:80/TCP, web)"},
-		{testService(7, "10.96.0.1:80", FileOwner("n2")), ErrNotOurs, "belongs to somebody else"},
+		{testService(7, "10.96.0.1:80", state.FileOwner("n2")), ErrNotOurs, "belongs to somebody else"},
 	} {
 		if _, _, err := v.Put(ctx, bad.svc); !errors.Is(err, bad.is) || !strings.Contains(err.Error(), bad.want) {
 			t.Errorf("got %v, want %q", err, bad.want)
 		}
 	}
-	put(t, s, testService(20, "10.96.0.3:80", FileOwner("n2")))
+	put(t, s, testService(20, "10.96.0.3:80", state.FileOwner("n2")))
 	if _, _, err := v.Put(ctx, testService(20, "10.96.0.3:80", "")); !errors.Is(err, ErrNotOurs) || !strings.Contains(err.Error(), "from the services file of node n2") {
 		t.Error(err)
 	}
@@ -121,7 +122,7 @@ func TestServiceRace(t *testing.T) {
 		wg.Go(func() {
 			for i := range rounds {
 				shared := fmt.Sprintf("10.96.1.%d:80", i)
-				svc := testService(0, shared, FileOwner(fmt.Sprint("node", n+1)))
+				svc := testService(0, shared, state.FileOwner(fmt.Sprint("node", n+1)))
 				id, _, err := s.Services().Put(ctx, svc)
 				mu.Lock()
 				switch {

@@ -17,10 +17,11 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/hypha-net/hypha/internal/fault"
+	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 // ErrUnreachable says that the store did not answer. What was asked may or may not have happened there.
-var ErrUnreachable = errors.New("kvstore unreachable")
+var ErrUnreachable = state.ErrUnreachable
 
 // Store is the cluster's state, and this node's share in it. Its methods may be called from any goroutine.
 type Store struct {

@@ -170,7 +170,7 @@ func (f *file) policy(n *node, r *v2.CiliumNetworkPolicy) {
 		f.checkRule(n.get("specs").list[i], fmt.Sprintf("specs[%d]", i), &r.Specs[i])
 		p.Rules = append(p.Rules, r.Specs[i])
 	}
-	p.Ref.Labels = resourceLabels(ref, r.Metadata.UID, p.Rules)
+	p.Ref.Labels = ResourceLabels(ref, r.Metadata.UID, p.Rules)
 	f.add(p)
 }
 
@@ -190,7 +190,7 @@ func (f *file) cluster(n *node, r *v1alpha2.ClusterNetworkPolicy) {
 	} else {
 		f.checkCluster(spec, "spec", &r.Spec)
 	}
-	ref.Labels = resourceLabels(ref, r.Metadata.UID, nil)
+	ref.Labels = ResourceLabels(ref, r.Metadata.UID, nil)
 	p.Ref = ref
 	f.add(p)
 }
@@ -204,7 +204,8 @@ func (f *file) add(p Policy) {
 	f.policies = append(f.policies, p)
 }
 
-func resourceLabels(ref model.PolicyRef, uid string, rules []v2.Rule) model.Labels {
+// ResourceLabels are those by which `policy get` and `policy delete` find a resource: what it is, and its rules' own.
+func ResourceLabels(ref model.PolicyRef, uid string, rules []v2.Rule) model.Labels {
 	k8s := func(key, value string) v2.Label {
 		return v2.Label{Source: model.SourceK8s, Key: "io.cilium.k8s.policy." + key, Value: value}
 	}

@@ -1,0 +1,25 @@
+package v2
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// GroupVersion is where these resources are served.
+var GroupVersion = schema.GroupVersion{Group: "cilium.io", Version: "v2"}
+
+// AddToScheme makes the types known to a scheme.
+func AddToScheme(s *runtime.Scheme) error {
+	s.AddKnownTypes(GroupVersion,
+		&CiliumNetworkPolicy{}, &CiliumNetworkPolicyList{},
+		&CiliumClusterwideNetworkPolicy{}, &CiliumClusterwideNetworkPolicyList{},
+		&CiliumCIDRGroup{}, &CiliumCIDRGroupList{},
+		&CiliumEndpoint{}, &CiliumEndpointList{},
+		&CiliumIdentity{}, &CiliumIdentityList{},
+		&CiliumNode{}, &CiliumNodeList{},
+		&CiliumNodeConfig{}, &CiliumNodeConfigList{},
+		&CiliumLoadBalancerIPPool{}, &CiliumLoadBalancerIPPoolList{})
+	metav1.AddToGroupVersion(s, GroupVersion)
+	return nil
+}
