@@ -87,7 +87,7 @@ static __always_inline int dsr_pop6(struct __sk_buff *skb, struct pkt *p)
 
 static __always_inline int dsr_take(struct __sk_buff *skb, struct pkt *p)
 {
-	struct nat_value *v, new = {.src = p->t.src, .dst = p->t.dst, .sport = p->t.sport, .dport = p->t.dport};
+	struct nat_value was, new = {.src = p->t.src, .dst = p->t.dst, .sport = p->t.sport, .dport = p->t.dport};
 	struct nat_key k = {.src = p->t.src, .sport = p->t.sport, .proto = p->t.proto, .dir = NAT_FORWARD};
 
 	if (!proto_has_ports(p->t.proto) || !dsr_read(skb, p, &k.dst, &k.dport) || !dsr_known(p, &k.dst, k.dport))
@@ -100,8 +100,7 @@ static __always_inline int dsr_take(struct __sk_buff *skb, struct pkt *p)
 	p->told = true;
 	p->front = k.dst;
 	p->front_port = k.dport;
-	v = bpf_map_lookup_elem(&nat_v2, &k);
-	if (v && addr_eq(&v->dst, &new.dst) && v->dport == new.dport &&nat_paired(&k, v))
+	if (nat_find(&k, &was) && addr_eq(&was.dst, &new.dst) && was.dport == new.dport)
 		return 0;
 	return svc_pair(p, &k, &new);
 }
