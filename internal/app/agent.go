@@ -393,7 +393,7 @@ func (a *Agent) openServices() error {
 	if err != nil {
 		return err
 	}
-	b := service.Balancer{Self: a.self, Size: a.cfg.LBMaglevSize, Seed: seed}
+	b := service.Balancer{Self: a.self, Size: a.cfg.LBMaglevSize, Seed: seed, Topology: a.cfg.LBTopology}
 	if b.Select, err = model.ParseSelection(a.cfg.LBAlgorithm); err != nil {
 		return err
 	}
