@@ -81,7 +81,7 @@ static __always_inline enum lb_answer svc_pick(const struct tuple *t, const stru
 	struct lb_backend to = {};
 	enum lb_answer a;
 
-	a = lb_pick(f, &who, f->affinity * NS_PER_SEC, svc_hash(t, f), &to);
+	a = lb_pick(f, &who, f->affinity * NS_PER_SEC, svc_hash(t, f), cfg.flags & CFG_DSR_IPIP, &to);
 	new->src = t->src;
 	new->sport = t->sport;
 	new->dst = to.addr;
@@ -135,8 +135,6 @@ static __noinline int svc_pair(struct pkt *p, const struct nat_key *k, struct na
 static __noinline int svc_leave_as(struct __sk_buff *skb, struct pkt *p, struct addr *as)
 {
 	struct ipcache_value *v = ipcache_find(&p->t.dst);
-	struct device *d;
-	__u32 ifindex;
 	int err;
 
 	if (v && v->flags & IPC_F_TUNNEL) {
@@ -146,12 +144,7 @@ static __noinline int svc_leave_as(struct __sk_buff *skb, struct pkt *p, struct 
 	err = outside_route(skb, p);
 	if (err)
 		return err;
-	ifindex = p->via.ifindex;
-	d = bpf_map_lookup_elem(&devices_v1, &ifindex);
-	if (!d)
-		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
-	*as = pkt_v6(p) ? d->masq6 : d->masq4;
-	return addr_zero(as) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
+	return device_addr(p, as) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
 }
 
 /* A backend whose answers pass this node's programs anyway: a workload of the node, or the node itself. */

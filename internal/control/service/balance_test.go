@@ -155,7 +155,7 @@ func TestTopology(t *testing.T) {
 				t.Errorf("new flows to %q, want %q", short(r.Slots), tc.want)
 			}
 			keep := map[string]bool{}
-			for _, x := range strings.Fields(tc.keep) {
+			for x := range strings.FieldsSeq(tc.keep) {
 				keep[x] = true
 			}
 			if len(r.Keep) != len(keep) || slices.ContainsFunc(r.Keep, func(x model.Backend) bool { return !keep[x.Addr.String()] }) {
