@@ -37,6 +37,12 @@ func TestServicesFromOutside(t *testing.T) {
 		t.Run(m.name+" "+x.way+" "+x.dispatch, func(t *testing.T) {
 			c := start(t, m, 2, map[string]any{"bpf-lb-sock-hostns-only": true, "bpf-lb-mode": x.way, "bpf-lb-dsr-dispatch": x.dispatch})
 			near, far, client := add(t, c, "near", 0, "app=near"), add(t, c, "far", 1, "app=far"), add(t, c, "client", 0, "app=client")
+			sent := map[string]func() int64{} // packets inside others that the first node sends
+			for _, v6 := range m.families() {
+				for _, by := range []string{"geneve", "ipip"} {
+					sent[family(v6)+" "+by] = tally(t, c.World, c.Nodes[0].Name, func(b []byte) bool { return encapsulated(b, v6, by == "geneve") })
+				}
+			}
 			id := 0
 			serve := func(frontend, backends string, more ...string) (number string) {
 				t.Helper()
@@ -102,6 +108,11 @@ func TestServicesFromOutside(t *testing.T) {
 						t.Errorf("%s: from a workload to %s: %q %v", family(v6), name, got, err)
 					}
 					port += 2
+				}
+			}
+			for what, n := range sent {
+				if want := strings.HasSuffix(what, x.dispatch); n() > 0 != want {
+					t.Errorf("%d packets by %s", n(), what)
 				}
 			}
 			// The flows name the service, whichever way they go.
