@@ -194,7 +194,7 @@ func TestDispatchTakes(t *testing.T) {
 		t.Run(d.name, func(t *testing.T) {
 			eachOf(t, base, func(c *city) {
 				own, node := c.Pod1.Addr(c.v), bpftest.Node2[c.v]
-				c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(bpftest.FarPod[c.v], back), ap(c.Pod2.Addr(c.v), back), ap(own, back)}, nil)
+				c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(own, back), ap(c.Pod2.Addr(c.v), back), ap(bpftest.FarPod[c.v], back)}, nil)
 				c.serve(ap(netip.Addr{}, nodePort), maps.LBExternal, []netip.AddrPort{ap(own, back)}, nil)
 				for i, at := range []netip.AddrPort{ap(vip[c.v], front), ap(node, nodePort)} {
 					f := c.client(uint16(5000+i), at.Addr(), at.Port())
@@ -270,15 +270,20 @@ func TestDispatchPort(t *testing.T) {
 				t.Helper()
 				return c.passesIn(host.FromNetdev, ipip.wrap(node, own, at, c.client(port, at.Addr(), at.Port()).TCP("S")))
 			}
-			crowd := make([]netip.AddrPort, 100)
-			for i := range crowd {
-				crowd[i] = ap(bpftest.FarPod[v], uint16(1000+i))
-			}
-			crowd[37] = ap(own, 8037)
-			c.serve(at, maps.LBExternal, crowd, nil)
-			for port := range uint16(20) {
-				if got := lands(5000 + port); got.DstPort != 8037 {
-					t.Fatalf("port %d, want 8037", got.DstPort)
+			for _, place := range []int{0, 37, 99} { // where in a set of 100
+				crowd := make([]netip.AddrPort, 100)
+				crowd[place] = ap(own, uint16(8000+place))
+				for i := place - 1; i >= 0; i-- {
+					crowd[i] = ap(crowd[i+1].Addr().Prev(), back)
+				}
+				for i := place + 1; i < len(crowd); i++ {
+					crowd[i] = ap(crowd[i-1].Addr().Next(), back)
+				}
+				c.serve(at, maps.LBExternal, crowd, nil)
+				for port := range uint16(20) {
+					if got := lands(5000 + uint16(place)*20 + port); got.DstPort != uint16(8000+place) {
+						t.Fatalf("backend %d: port %d", place, got.DstPort)
+					}
 				}
 			}
 			// Two ports: what this node would take itself, were it asked.

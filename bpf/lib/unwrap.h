@@ -7,7 +7,7 @@
 #include "undsr.h"
 
 enum {
-	UNWRAP_TRIES = 128, /* slots looked at for a backend */
+	UNWRAP_STEPS = 20, /* a set has 2^20 slots at most */
 };
 
 /* Whether it may be such a packet, by its outer header. To a workload: other nodes send to the backend itself. */
@@ -94,29 +94,46 @@ __noinline int unwrap(struct __sk_buff *skb)
 	return p ? unwrap_take(skb, p) : -DROP_INVALID;
 }
 
-/* IPIP says the backend's address but not its port: it is where the client's hash leads on every node, or at another place of the
- * set, or, of one that gets no new flows but keeps its clients, what others have. */
+/* A slot of a backend, of which no more is known than its address. Slots are in the order of addresses. */
+static __always_inline struct lb_backend *unwrap_slot(__u32 slots, __u32 count, const struct addr *backend)
+{
+	struct lb_slot_key k = {.slots = slots};
+	__u32 from = 0, to = count;
+	struct lb_backend *b;
+
+	for (int i = 0; i < UNWRAP_STEPS && from < to; i++) {
+		k.index = from + (to - from) / 2;
+		b = bpf_map_lookup_elem(&lb_slot_v1, &k);
+		if (!b || addr_eq(&b->addr, backend))
+			return b;
+		if (addr_less(&b->addr, backend))
+			from = k.index + 1;
+		else
+			to = k.index;
+	}
+	return NULL;
+}
+
+/* IPIP says the backend's address but not its port. It is where the client's hash leads, if both nodes know the same backends; else
+ * what the address has; or, of one that gets no new flows but keeps its clients, what others have. */
 static __always_inline bool unwrap_port(const struct lb_frontend *f, const struct tuple *t, struct nat_value *to)
 {
-	__u32 slots = f->slots, count = f->count, at;
+	__u32 slots = f->slots, count = f->count;
 	struct lb_slot_key k = {.slots = slots};
 	struct lb_affinity a = {.addr = to->dst};
 	struct lb_backend *b;
 
 	if (!count)
 		return false;
-	at = lb_index(slots, count, f->table, svc_hash(t, f), true);
-	for (__u32 i = 0; i < UNWRAP_TRIES && i < count; i++) {
-		k.index = (at + i) % count;
-		b = bpf_map_lookup_elem(&lb_slot_v1, &k);
-		if (!b)
-			return false; /* the set is gone */
-		to->dport = b->port;
-		if (addr_eq(&b->addr, &to->dst))
-			return true;
-	}
-	a.port = to->dport;
-	return lb_member(slots, &a);
+	k.index = lb_index(slots, count, f->table, svc_hash(t, f), true);
+	b = bpf_map_lookup_elem(&lb_slot_v1, &k);
+	if (!b)
+		return false; /* the set is gone */
+	a.port = b->port;
+	if (!addr_eq(&b->addr, &to->dst))
+		b = unwrap_slot(slots, count, &to->dst);
+	to->dport = b ? b->port : a.port;
+	return b || lb_member(slots, &a);
 }
 
 /* Which port of the backend a packet is for, of which no row says so. */

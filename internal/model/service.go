@@ -117,7 +117,8 @@ type Balance struct {
 	Frontend Frontend
 	ID       ServiceID
 	Type     ServiceType
-	// Slots are the backends that new flows get, each as often as its weight says for random selection. Empty: nobody is there.
+	// Slots are the backends that new flows get, each as often as its weight says for random selection, in the order of their addresses.
+	// Empty: nobody is there.
 	Slots []Backend
 	// Table is the Maglev table, indexes of Slots; nil: random selection. Its length is the same for all services of a node.
 	Table []uint16

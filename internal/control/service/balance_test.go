@@ -210,6 +210,9 @@ func TestBalanceLaws(t *testing.T) {
 					t.Fatalf("%+v is active and gets nothing", x)
 				}
 			}
+			if !slices.IsSortedFunc(r.Slots, func(x, y model.Backend) int { return x.Addr.Compare(y.Addr) }) {
+				t.Fatalf("not in order: %s", short(r.Slots))
+			}
 			if len(r.Slots) > int(maxSpread(len(given)))+len(given) {
 				t.Fatalf("%d slots", len(r.Slots))
 			}
