@@ -13,7 +13,7 @@
 #include "../lib/forward.h"
 #include "../lib/quote.h"
 #include "../lib/svc.h"
-#include "../lib/undsr.h"
+#include "../lib/unwrap.h"
 #include "../lib/unsvc.h"
 
 enum {
@@ -55,13 +55,17 @@ static __always_inline int look_inside(struct __sk_buff *skb, struct pkt *p)
 /* To a workload's own address: native routing, or a service's client by way of another node. */
 static __always_inline int routed_to_pod(struct __sk_buff *skb, struct pkt *p)
 {
-	int err = check_sender(p);
+	int err = wrapped(p) ? unwrap(skb) : 0;
 
 	if (!err)
+		err = check_sender(p);
+	if (!err)
 		err = look_inside(skb, p);
-	if (!err && cfg.flags & CFG_SERVICES && !p->plain_header)
-		err = dsr_pop(skb);
-	return err;
+	if (err || !(cfg.flags & CFG_SERVICES))
+		return err;
+	if (p->told)
+		return unwrapped(skb);
+	return p->plain_header ? 0 : dsr_pop(skb);
 }
 
 /* To the node: perhaps the answer to what a workload, or a service's client, sent under the node's address. */

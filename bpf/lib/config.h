@@ -20,7 +20,9 @@ enum config_flags {
 	CFG_SOCK_HOST = 1 << 9,   /* services are translated at the socket for the node's own processes only */
 	CFG_SERVICES = 1 << 11,   /* services are translated in packets too */
 	CFG_DSR_TCP = 1 << 13,    /* backends on other nodes answer clients outside themselves: */
-	CFG_DSR_UDP = 1 << 14,    /* TCP, and everything else */
+	CFG_DSR_UDP = 1 << 14,    /* TCP, and everything else; */
+	CFG_DSR_GENEVE = 1 << 15, /* which service is said in a Geneve header, with tunnel_port, */
+	CFG_DSR_IPIP = 1 << 16,   /* or plain from the packet inside; neither: in an IP option */
 	CFG_REJECT = 1 << 12,     /* who asks a service without backends is told so */
 	CFG_RETVAL = 1 << 10,     /* a hook of a control group may say with which error it refuses (6.1+) */
 };

@@ -16,7 +16,7 @@ static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p, enum nat
 {
 	const struct tuple *t = p->flags & PKT_F_ERROR ? &p->quote : &p->t;
 	struct nat_key k;
-	struct nat_value *v, to;
+	struct nat_value to;
 	int err;
 
 	if (!nat_speaks(t))
@@ -28,10 +28,8 @@ static __noinline int nat_reverse(struct __sk_buff *skb, struct pkt *p, enum nat
 	nat_key_from(t, &k, NAT_REVERSE);
 	if (!nat_in_range(k.dport))
 		return 0;
-	v = bpf_map_lookup_elem(&nat_v2, &k);
-	if (!v || !nat_paired(&k, v))
+	if (!nat_find(&k, &to))
 		return 0;
-	to = *v; /* the row may become another's any time */
 	if (!addr_eq(&to.src, &k.src) || to.sport != k.sport) {
 		p->front = to.src;
 		p->front_port = to.sport;

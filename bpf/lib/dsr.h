@@ -3,10 +3,11 @@
 /* Direct server return: the node that was asked sends a client's packet on under the client's own address, and says in the
  * packet which service it was for; the backend's node answers the client itself. A TCP connection says so once, datagrams each
  * time. IPv4: an option; IPv6: a destination option. Both of the numbers for experiments (RFC 4727), passed over by who does not
- * know them. */
+ * know them. Or by encapsulation: wrap.h. */
 #pragma once
 
-#include "rewrite.h"
+#include "ct.h"
+#include "wrap.h"
 
 enum {
 	DSR_OPT4 = 0x9e,
@@ -34,8 +35,17 @@ struct dsr6 {
 
 _Static_assert(sizeof(struct dsr4) == 8 && sizeof(struct dsr6) == 24, "an option of another size");
 
+/* Whether the packet has to say which service it is for. */
+static __always_inline bool dsr_due(const struct pkt *p)
+{
+	return wrap_ipip() || (!(p->flags & (PKT_F_ERROR | PKT_F_LATER)) && (p->t.proto != PROTO_TCP || ct_opens(p)));
+}
+
+/* Bytes that it takes. */
 static __always_inline __u32 dsr_len(const struct pkt *p)
 {
+	if (wrap_ipip() || wrap_geneve())
+		return wrap_len(pkt_v6(p));
 	return pkt_v6(p) ? sizeof(struct dsr6) : sizeof(struct dsr4);
 }
 
@@ -80,12 +90,22 @@ static __always_inline int dsr_push6(struct __sk_buff *skb, struct pkt *p)
 	return bpf_skb_store_bytes(skb, l3 + sizeof(struct ipv6hdr), &o, sizeof(o), BPF_F_RECOMPUTE_CSUM) ? -1 : 0;
 }
 
-/* Says for which service the packet is, where that is due. It has been seen to fit. */
-static __noinline int dsr_push(struct __sk_buff *skb, struct pkt *p)
+static __always_inline int dsr_say(struct __sk_buff *skb, struct pkt *p)
 {
-	if (!p->room)
-		return 0;
-	if (pkt_v6(p) ? dsr_push6(skb, p) : dsr_push4(skb, p))
+	if (wrap_ipip() || wrap_geneve())
+		return wrap(skb, p);
+	return pkt_v6(p) ? dsr_push6(skb, p) : dsr_push4(skb, p);
+}
+
+/* Says for which service the packet is: where p->room says so, which has been seen to fit. Not static: the verifier then looks at it
+ * once, and not once for each state of a packet that comes here. */
+__noinline int dsr_push(struct __sk_buff *skb)
+{
+	struct pkt *p = pkt_this();
+
+	if (!p)
+		return -DROP_INVALID;
+	if (dsr_say(skb, p))
 		return fail(p, DROP_WRITE, FILE_DSR, __LINE__);
 	p->l4 += p->room;
 	return 0;

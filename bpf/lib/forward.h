@@ -17,7 +17,7 @@ static __always_inline int forward_find(struct pkt *p)
 	    p->to.identity == IDENTITY_HOST)
 		return fail(p, DROP_UNROUTABLE, FILE_FORWARD, __LINE__);
 	p->one_way = addr_zero(&p->xlated);
-	if (p->one_way && !(p->flags & (PKT_F_ERROR | PKT_F_LATER)) && (p->t.proto != PROTO_TCP || ct_opens(p)))
+	if (p->one_way && dsr_due(p))
 		p->room = dsr_len(p);
 	return 0;
 }

@@ -56,15 +56,6 @@ static __always_inline void icmp_speaker(const struct pkt *p, struct addr *who)
 		router(who, pkt_v6(p));
 }
 
-static __always_inline __u16 csum_fold(__s64 sum)
-{
-	__u32 s = sum;
-
-	s = (s & 0xffff) + (s >> 16);
-	s = (s & 0xffff) + (s >> 16);
-	return ~s;
-}
-
 /* Room for the answer's headers, in front of what is quoted. Returns 0, or -1. */
 static __always_inline int icmp_make_room(struct __sk_buff *skb, __u32 quoted, __u32 headers)
 {

@@ -60,8 +60,8 @@ static __always_inline __u64 lb_mix(__u64 x)
 	return x ^ x >> 33;
 }
 
-/* The slot of a new flow. The same hash leads to the same backend where there is a Maglev table. */
-static __always_inline __u32 lb_index(__u32 slots, __u32 count, __u32 table, __u32 hash)
+/* The slot of a new flow. The same hash leads to the same backend where there is a Maglev table, and if it has to. */
+static __always_inline __u32 lb_index(__u32 slots, __u32 count, __u32 table, __u32 hash, bool same)
 {
 	struct lb_maglev_key k = {.slots = slots};
 	struct lb_maglev *m;
@@ -74,7 +74,7 @@ static __always_inline __u32 lb_index(__u32 slots, __u32 count, __u32 table, __u
 		if (m)
 			return m->index[at % LB_PIECE];
 	}
-	return bpf_get_prandom_u32() % count;
+	return (same ? hash : bpf_get_prandom_u32()) % count;
 }
 
 static __always_inline bool lb_member(__u32 slots, const struct lb_affinity *a)
@@ -105,7 +105,7 @@ static __always_inline bool lb_kept(__u32 slots, const struct lb_affinity_key *w
 
 /* Chooses a backend. `who` stays with its one for `idle` ns, 0: it does not stay. */
 static __always_inline enum lb_answer lb_pick(const struct lb_frontend *f, const struct lb_affinity_key *who,
-					      __u64 idle, __u32 hash, struct lb_backend *to)
+					      __u64 idle, __u32 hash, bool same, struct lb_backend *to)
 {
 	__u32 slots = f->slots, count = f->count, table = f->table;
 	struct lb_slot_key k = {.slots = slots};
@@ -116,7 +116,7 @@ static __always_inline enum lb_answer lb_pick(const struct lb_frontend *f, const
 		return LB_KEPT;
 	if (!count)
 		return LB_NOBODY;
-	k.index = lb_index(slots, count, table, hash);
+	k.index = lb_index(slots, count, table, hash, same);
 	b = bpf_map_lookup_elem(&lb_slot_v1, &k);
 	if (!b)
 		return LB_GONE;

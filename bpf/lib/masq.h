@@ -8,7 +8,7 @@
 /* The packet leaves under p->xlated: fills p->xlated_port. */
 static __noinline int nat_forward(struct __sk_buff *skb, struct pkt *p)
 {
-	struct nat_value *v, *new = &p->nat_to;
+	struct nat_value *v, was, *new = &p->nat_to;
 	struct nat_key *k = &p->nat;
 
 	if (!nat_speaks(&p->t))
@@ -20,10 +20,14 @@ static __noinline int nat_forward(struct __sk_buff *skb, struct pkt *p)
 	new->dport = k->dport;
 	new->slots = 0;
 	v = bpf_map_lookup_elem(&nat_v2, k);
-	if (v && addr_eq(&v->src, &p->xlated)) {
-		new->sport = v->sport; /* a pair torn in half is mended under its old port, if that is still free */
-		if (nat_paired(k, v))
-			goto found;
+	if (v) {
+		was = *v; /* the row may become another's any time */
+		if (addr_eq(&was.src, &p->xlated)) {
+			/* A pair torn in half is mended under its old port, if that is still free. */
+			new->sport = was.sport;
+			if (nat_paired(k, &was))
+				goto found;
+		}
 	}
 	if (nat_lease(skb, k, new))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_NAT, __LINE__);
@@ -36,12 +40,11 @@ found:
 static __noinline int nat_forward_error(struct pkt *p)
 {
 	struct nat_key k;
-	struct nat_value *v;
+	struct nat_value v;
 
 	nat_key_from(&p->quote, &k, NAT_FORWARD);
-	v = bpf_map_lookup_elem(&nat_v2, &k);
-	if (!v || !addr_eq(&v->src, &p->xlated) || !nat_paired(&k, v))
+	if (!nat_find(&k, &v) || !addr_eq(&v.src, &p->xlated))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_NAT, __LINE__);
-	p->xlated_port = v->sport;
+	p->xlated_port = v.sport;
 	return 0;
 }

@@ -70,6 +70,18 @@ static __always_inline bool nat_paired(const struct nat_key *k, const struct nat
 	return other && other->created == v->created;
 }
 
+/* What a row says, if the pair is whole. The row may become another's any time: what is checked is the copy, and nothing is
+ * read after that. */
+static __always_inline bool nat_find(const struct nat_key *k, struct nat_value *v)
+{
+	struct nat_value *row = bpf_map_lookup_elem(&nat_v2, k);
+
+	if (!row)
+		return false;
+	*v = *row;
+	return nat_paired(k, v);
+}
+
 /* Sends the packet to another destination; an ICMP error quotes what came from there. */
 static __noinline int nat_to(struct __sk_buff *skb, struct pkt *p, const struct addr *to, __be16 port)
 {

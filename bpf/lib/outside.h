@@ -3,8 +3,8 @@
 /* A workload's packet leaves the node: by the overlay to another node's workload, or by the route to anywhere else. */
 #pragma once
 
-#include "../maps/node.h"
 #include "deliver.h"
+#include "device.h"
 #include "dsr.h"
 #include "masq.h"
 #include "tunnel.h"
@@ -20,13 +20,6 @@ static __always_inline __u32 outside_len(struct __sk_buff *skb, const struct pkt
 	if (skb->gso_size && !p->l4_header)
 		return 0;
 	return p->l4 - p->l3 + p->room + (skb->gso_size ? p->l4_header + skb->gso_size : p->l4_len);
-}
-
-static __always_inline __u32 device_mtu(__u32 ifindex)
-{
-	struct device *d = bpf_map_lookup_elem(&devices_v1, &ifindex);
-
-	return d && d->mtu ? d->mtu : 65535;
 }
 
 static __always_inline int too_big(struct pkt *p, __u32 mtu)
@@ -52,8 +45,8 @@ static __always_inline int outside_tunnel(struct __sk_buff *skb, struct pkt *p)
 	err = rewrite_hop(skb, p);
 	if (!err && !addr_zero(&p->xlated))
 		err = nat_as(skb, p);
-	if (!err && cfg.flags & (CFG_DSR_TCP | CFG_DSR_UDP))
-		err = dsr_push(skb, p);
+	if (!err && p->room)
+		err = dsr_push(skb);
 	if (!err)
 		err = tunnel_set(skb, p, &p->dest.peer, p->from.identity);
 	if (err)
@@ -111,14 +104,9 @@ static __noinline int outside_route(struct __sk_buff *skb, struct pkt *p)
 
 static __always_inline int outside_masquerade(struct __sk_buff *skb, struct pkt *p)
 {
-	__u32 ifindex = p->via.ifindex;
-	struct device *d = bpf_map_lookup_elem(&devices_v1, &ifindex);
 	int err;
 
-	if (!d)
-		return fail(p, DROP_NAT_NO_MAPPING, FILE_OUTSIDE, __LINE__);
-	p->xlated = pkt_v6(p) ? d->masq6 : d->masq4;
-	if (addr_zero(&p->xlated))
+	if (device_addr(p, &p->xlated))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_OUTSIDE, __LINE__);
 	if (p->flags & PKT_F_ERROR)
 		err = nat_forward_error(p);
@@ -138,8 +126,8 @@ static __always_inline int outside_routed(struct __sk_buff *skb, struct pkt *p)
 		err = outside_masquerade(skb, p);
 	if (!err && !addr_zero(&p->xlated))
 		err = nat_as(skb, p);
-	if (!err && cfg.flags & (CFG_DSR_TCP | CFG_DSR_UDP))
-		err = dsr_push(skb, p);
+	if (!err && p->room)
+		err = dsr_push(skb);
 	if (err)
 		return err;
 	trace(skb, p, TRACE_TO_NETWORK);

@@ -97,6 +97,7 @@ struct pkt {
 	struct addr tunnel; /* for events: outer peer */
 	struct hop via;
 	struct target dest;
+	struct addr backend; /* of a client's packet that another node sent on as it was */
 	union ct_end origin; /* where the sender lives, as origin_flags say: CT_F_HERE, CT_F_THERE or, not known, 0 */
 	__u32 epoch; /* of policy, when the packet came */
 	__u32 vni;
@@ -150,6 +151,19 @@ static __always_inline struct pkt *pkt_new(enum pkt_flags flags)
 	p->l3 = L3_OFF;
 	p->epoch = *(volatile __u32 *)&state->epoch;
 	return p;
+}
+
+/* What was inside the one in hand is the packet now, at the same place and judged by the same epoch. */
+static __always_inline void pkt_again(struct pkt *p)
+{
+	__u16 flags = p->flags & (PKT_F_INGRESS | PKT_F_EGRESS);
+	__u32 epoch = p->epoch;
+	__u8 l3 = p->l3;
+
+	__builtin_memset(p, 0, offsetof(struct pkt, clock));
+	p->flags = flags;
+	p->epoch = epoch;
+	p->l3 = l3;
 }
 
 /* The one in hand, for a function that does not get it from its caller. */

@@ -13,6 +13,15 @@ enum rewrite_side {
 	REWRITE_DST = 1,
 };
 
+static __always_inline __u16 csum_fold(__s64 sum)
+{
+	__u32 s = sum;
+
+	s = (s & 0xffff) + (s >> 16);
+	s = (s & 0xffff) + (s >> 16);
+	return ~s;
+}
+
 static __always_inline __u32 rewrite_addr_off(bool v6, enum rewrite_side side)
 {
 	if (v6)

@@ -81,7 +81,7 @@ static __always_inline enum lb_answer svc_pick(const struct tuple *t, const stru
 	struct lb_backend to = {};
 	enum lb_answer a;
 
-	a = lb_pick(f, &who, f->affinity * NS_PER_SEC, svc_hash(t, f), &to);
+	a = lb_pick(f, &who, f->affinity * NS_PER_SEC, svc_hash(t, f), cfg.flags & CFG_DSR_IPIP, &to);
 	new->src = t->src;
 	new->sport = t->sport;
 	new->dst = to.addr;
@@ -135,8 +135,6 @@ static __noinline int svc_pair(struct pkt *p, const struct nat_key *k, struct na
 static __noinline int svc_leave_as(struct __sk_buff *skb, struct pkt *p, struct addr *as)
 {
 	struct ipcache_value *v = ipcache_find(&p->t.dst);
-	struct device *d;
-	__u32 ifindex;
 	int err;
 
 	if (v && v->flags & IPC_F_TUNNEL) {
@@ -146,12 +144,7 @@ static __noinline int svc_leave_as(struct __sk_buff *skb, struct pkt *p, struct 
 	err = outside_route(skb, p);
 	if (err)
 		return err;
-	ifindex = p->via.ifindex;
-	d = bpf_map_lookup_elem(&devices_v1, &ifindex);
-	if (!d)
-		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
-	*as = pkt_v6(p) ? d->masq6 : d->masq4;
-	return addr_zero(as) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
+	return device_addr(p, as) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
 }
 
 /* A backend whose answers pass this node's programs anyway: a workload of the node, or the node itself. */
@@ -206,7 +199,7 @@ static __always_inline int svc_record(struct __sk_buff *skb, struct pkt *p, stru
 
 /* Whether a flow on record stays with its backend, though the service may have changed. Who opens a connection, and
  * datagrams, look: the backend must still belong to the service. */
-static __always_inline bool svc_stays(const struct lb_frontend *f, struct nat_value *v)
+static __always_inline bool svc_stays(const struct lb_frontend *f, const struct nat_key *k, struct nat_value *v)
 {
 	struct lb_affinity a = {.addr = v->dst, .port = v->dport};
 
@@ -215,6 +208,7 @@ static __always_inline bool svc_stays(const struct lb_frontend *f, struct nat_va
 	if (!lb_member(f->slots, &a))
 		return false;
 	v->slots = f->slots;
+	bpf_map_update_elem(&nat_v2, k, v, BPF_EXIST); /* where it fails, the next packet looks again */
 	return true;
 }
 
@@ -224,8 +218,8 @@ static __always_inline int svc_nobody(struct pkt *p, __u32 flags)
 	return flags & LB_A_VIP ? fail(p, DROP_NO_SERVICE, FILE_SERVICE, __LINE__) : SVC_NONE;
 }
 
-/* Finds the backend of a packet that no row answers for: `new` is what it becomes. */
-static __noinline int svc_choose(struct pkt *p, __u32 flags, struct nat_value *v, struct nat_value *new)
+/* Finds the backend of a packet that no row answers for: `to` is what it becomes; it is what a row says where `known`. */
+static __noinline int svc_choose(struct pkt *p, __u32 flags, bool known, struct nat_value *to)
 {
 	const struct tuple *t = svc_tuple(p);
 	struct lb_frontend *f = svc_find(t, flags, svc_outside(p));
@@ -239,22 +233,20 @@ static __noinline int svc_choose(struct pkt *p, __u32 flags, struct nat_value *v
 		return fail(p, DROP_SOURCE_RANGE, FILE_SERVICE, __LINE__);
 	if (p->flags & PKT_F_ERROR)
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
-	if (v && svc_stays(f, v)) {
-		*new = *v;
+	if (known && svc_stays(f, &p->nat, to))
 		return SVC_SENT;
-	}
-	a = svc_pick(t, f, new);
+	a = svc_pick(t, f, to);
 	if (a == LB_GONE) { /* the row has changed since it was read */
 		f = svc_find(t, flags, svc_outside(p));
 		if (!f)
 			return svc_nobody(p, flags);
-		a = svc_pick(t, f, new);
+		a = svc_pick(t, f, to);
 	}
 	if (a != LB_FRESH && a != LB_KEPT) {
 		p->answer = cfg.flags & CFG_REJECT ? ANSWER_UNREACHABLE : ANSWER_NONE;
 		return fail(p, DROP_NO_SERVICE, FILE_SERVICE, __LINE__);
 	}
-	new->created = 0; /* not on record yet */
+	to->created = 0; /* not on record yet */
 	return SVC_SENT;
 }
 
@@ -268,8 +260,9 @@ static __always_inline int svc_translate(struct __sk_buff *skb, struct pkt *p)
 {
 	const struct tuple *t = svc_tuple(p);
 	__u32 *row = bpf_map_lookup_elem(&lb_address_v1, &t->dst), flags;
-	struct nat_value *v, *to = &p->nat_to;
+	struct nat_value *to = &p->nat_to;
 	struct nat_key *k = &p->nat;
+	bool known;
 	int err;
 
 	if (!row)
@@ -278,14 +271,10 @@ static __always_inline int svc_translate(struct __sk_buff *skb, struct pkt *p)
 	if (!proto_has_ports(t->proto))
 		return svc_nobody(p, flags);
 	nat_key_from(t, k, NAT_FORWARD);
-	v = bpf_map_lookup_elem(&nat_v2, k);
 	/* Masquerade keeps the destination: such a row is from before there was a service. */
-	if (v && ((addr_eq(&v->dst, &k->dst) && v->dport == k->dport) || !nat_paired(k, v)))
-		v = NULL;
-	if (v && (p->flags & PKT_F_ERROR || (t->proto == PROTO_TCP && !ct_opens(p)))) {
-		*to = *v;
-	} else {
-		err = svc_choose(p, flags, v, to);
+	known = nat_find(k, to) && (!addr_eq(&to->dst, &k->dst) || to->dport != k->dport);
+	if (!known || !(p->flags & PKT_F_ERROR || (t->proto == PROTO_TCP && !ct_opens(p)))) {
+		err = svc_choose(p, flags, known, to);
 		if (err <= 0)
 			return err;
 	}

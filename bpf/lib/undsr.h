@@ -32,9 +32,9 @@ static __always_inline int dsr_read(struct __sk_buff *skb, const struct pkt *p, 
 }
 
 /* Anybody outside can say such a thing: only of what is a service's address here too, or a node port of another node. */
-static __always_inline bool dsr_known(const struct pkt *p, const struct addr *front, __be16 port)
+static __always_inline struct lb_frontend *dsr_front(const struct addr *front, __be16 port, __u8 proto)
 {
-	struct lb_frontend_key k = {.addr = *front, .port = port, .proto = p->t.proto, .scope = LB_EXTERNAL};
+	struct lb_frontend_key k = {.addr = *front, .port = port, .proto = proto, .scope = LB_EXTERNAL};
 	__u32 *flags = bpf_map_lookup_elem(&lb_address_v1, front);
 	struct ipcache_value *v;
 
@@ -42,7 +42,7 @@ static __always_inline bool dsr_known(const struct pkt *p, const struct addr *fr
 		return svc_outer(&k, *flags);
 	v = bpf_map_lookup_elem(&ipcache_exact_v1, front);
 	if (!v || !(v->flags & IPC_F_NODE))
-		return false;
+		return NULL;
 	lb_any(&k.addr);
 	return bpf_map_lookup_elem(&lb_frontend_v1, &k);
 }
@@ -85,25 +85,41 @@ static __always_inline int dsr_pop6(struct __sk_buff *skb, struct pkt *p)
 		       : 0;
 }
 
+/* Notes for which service the packet is: p->front. It has its backend's address. */
+static __always_inline int dsr_note(struct pkt *p)
+{
+	struct nat_value *new = &p->nat_to;
+	struct nat_key *k = &p->nat;
+
+	nat_key_from(&p->t, k, NAT_FORWARD);
+	k->dst = p->front;
+	k->dport = p->front_port;
+	p->service = true;
+	p->told = true;
+	if (nat_find(k, new) && addr_eq(&new->dst, &p->t.dst) && new->dport == p->t.dport)
+		return 0;
+	new->src = p->t.src;
+	new->dst = p->t.dst;
+	new->sport = p->t.sport;
+	new->dport = p->t.dport;
+	new->slots = 0;
+	return svc_pair(p, k, new);
+}
+
 static __always_inline int dsr_take(struct __sk_buff *skb, struct pkt *p)
 {
-	struct nat_value *v, new = {.src = p->t.src, .dst = p->t.dst, .sport = p->t.sport, .dport = p->t.dport};
-	struct nat_key k = {.src = p->t.src, .sport = p->t.sport, .proto = p->t.proto, .dir = NAT_FORWARD};
+	struct addr front;
+	__be16 port;
 
-	if (!proto_has_ports(p->t.proto) || !dsr_read(skb, p, &k.dst, &k.dport) || !dsr_known(p, &k.dst, k.dport))
+	if (!proto_has_ports(p->t.proto) || !dsr_read(skb, p, &front, &port) || !dsr_front(&front, port, p->t.proto))
 		return 0;
 	if (pkt_v6(p) ? dsr_pop6(skb, p) : dsr_pop4(skb, p))
 		return fail(p, DROP_WRITE, FILE_DSR, __LINE__);
-	p->l4 -= dsr_len(p);
+	p->l4 -= pkt_v6(p) ? sizeof(struct dsr6) : sizeof(struct dsr4);
 	p->plain_header = p->l4 == p->l3 + (pkt_v6(p) ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
-	p->service = true;
-	p->told = true;
-	p->front = k.dst;
-	p->front_port = k.dport;
-	v = bpf_map_lookup_elem(&nat_v2, &k);
-	if (v && addr_eq(&v->dst, &new.dst) && v->dport == new.dport &&nat_paired(&k, v))
-		return 0;
-	return svc_pair(p, &k, &new);
+	p->front = front;
+	p->front_port = port;
+	return dsr_note(p);
 }
 
 /* A packet of a client for a workload of this node: takes out what another node said of it, and notes it. Returns 0, or a

@@ -9,14 +9,13 @@
 static __noinline bool svc_served(struct pkt *p)
 {
 	struct nat_key k;
-	struct nat_value *v;
+	struct nat_value v;
 
 	nat_key_from(p->flags & PKT_F_ERROR ? &p->quote : &p->t, &k, NAT_REVERSE);
-	v = bpf_map_lookup_elem(&nat_v2, &k);
-	if (!v || !nat_paired(&k, v))
+	if (!nat_find(&k, &v))
 		return false;
-	p->front = v->src;
-	p->front_port = v->sport;
+	p->front = v.src;
+	p->front_port = v.sport;
 	p->xlated = p->front;
 	p->xlated_port = p->front_port;
 	return true;

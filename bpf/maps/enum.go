@@ -17,6 +17,8 @@ const (
 	ConfigReject       = uint32(rawConfigFlagsCFG_REJECT)
 	ConfigDSRTCP       = uint32(rawConfigFlagsCFG_DSR_TCP)
 	ConfigDSRUDP       = uint32(rawConfigFlagsCFG_DSR_UDP)
+	ConfigDSRGeneve    = uint32(rawConfigFlagsCFG_DSR_GENEVE)
+	ConfigDSRIPIP      = uint32(rawConfigFlagsCFG_DSR_IPIP)
 )
 
 // Flags of CTValue.

@@ -17,7 +17,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct addr);
 	__type(value, __u32); /* enum lb_address_flags */
-	__uint(max_entries, 65536);
+	__uint(max_entries, 131072); /* one for each frontend, and the node's own */
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } lb_address_v1 SEC(".maps");
 
@@ -61,7 +61,7 @@ struct {
 
 struct lb_slot_key {
 	__u32 slots;
-	__u32 index; /* below lb_frontend.count */
+	__u32 index; /* below lb_frontend.count; in the order of backends' addresses */
 };
 
 struct lb_backend {

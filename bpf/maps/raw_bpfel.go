@@ -48,6 +48,8 @@ const (
 	rawConfigFlagsCFG_SERVICES      rawConfigFlags = 2048
 	rawConfigFlagsCFG_DSR_TCP       rawConfigFlags = 8192
 	rawConfigFlagsCFG_DSR_UDP       rawConfigFlags = 16384
+	rawConfigFlagsCFG_DSR_GENEVE    rawConfigFlags = 32768
+	rawConfigFlagsCFG_DSR_IPIP      rawConfigFlags = 65536
 	rawConfigFlagsCFG_REJECT        rawConfigFlags = 4096
 	rawConfigFlagsCFG_RETVAL        rawConfigFlags = 1024
 )

@@ -43,7 +43,7 @@ static __noinline int choose(struct bpf_sock_addr *ctx, struct talk *t, __u32 fl
 		*(__u64 *)&who.client.b[8] = bpf_get_socket_cookie(ctx);
 		idle = SOCKET_IDLE;
 	}
-	answer = lb_pick(f, &who, idle, lb_mix(netns ^ lb_mix(who.service)), &to);
+	answer = lb_pick(f, &who, idle, lb_mix(netns ^ lb_mix(who.service)), false, &to);
 	if (answer < LB_KEPT)
 		return answer;
 	t->back = to.addr;

@@ -239,19 +239,20 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 		return err
 	}
 	opts := loader.Options{IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Masq4: a.cfg.Masq4 && a.cfg.EnableIPv4, Masq6: a.cfg.Masq6 && a.cfg.EnableIPv6,
-		Overlay: a.cfg.Tunnel(), TunnelPort: a.cfg.TunnelPort, Events: a.cfg.EventsDrop, Trace: a.cfg.EventsTrace,
+		Overlay: a.cfg.Tunnel(), TunnelPort: a.cfg.EncapsulationPort(), Events: a.cfg.EventsDrop, Trace: a.cfg.EventsTrace,
 		ReportInterval: a.cfg.ReportInterval, Accounting: a.cfg.Accounting, MasqPortMin: lo, MasqPortMax: hi,
 		Router4: own(a.self.Routers, false), Router6: own(a.self.Routers, true), SockHost: a.cfg.LBSockHostNS,
 		Services: a.cfg.KubeProxy, Reject: a.cfg.LBNoBackend == "reject",
 		DirectTCP: a.cfg.LBMode != "snat", DirectUDP: a.cfg.LBMode == "dsr"}
+	opts.Geneve, opts.IPIP = a.cfg.Dispatch()
 	if opts.Netkit, err = a.openPairs(); err != nil {
 		return err
 	}
 	if a.cfg.Tunnel() {
-		if opts.TunnelIfIndex, err = overlay.Ensure(overlay.Config{Port: a.cfg.TunnelPort, MTU: mtu}); err != nil {
+		if opts.TunnelIfIndex, err = overlay.Ensure(overlay.Config{Port: a.cfg.EncapsulationPort(), MTU: mtu}); err != nil {
 			return err
 		}
-		a.tunnel = overlay.Config{Port: a.cfg.TunnelPort, MTU: mtu, Index: opts.TunnelIfIndex}
+		a.tunnel = overlay.Config{Port: a.cfg.EncapsulationPort(), MTU: mtu, Index: opts.TunnelIfIndex}
 	}
 	if a.cgroup, err = a.controlGroup(); err != nil {
 		return err
@@ -387,7 +388,7 @@ func (a *Agent) openServices() error {
 	if err != nil {
 		return err
 	}
-	b := service.Balancer{Self: a.self, Size: a.cfg.LBMaglevSize, Seed: seed}
+	b := service.Balancer{Self: a.self, Size: a.cfg.LBMaglevSize, Seed: seed, Topology: a.cfg.LBTopology}
 	if b.Select, err = model.ParseSelection(a.cfg.LBAlgorithm); err != nil {
 		return err
 	}
@@ -448,7 +449,7 @@ func (a *Agent) openObserver() (err error) {
 	labels := make([]string, 0, len(a.cfg.NodeLabels))
 	labels = append(labels, a.cfg.NodeLabels...)
 	if a.observer, err = observe.New(observe.Config{Node: a.cfg.NodeName, Cluster: a.cfg.ClusterName, NodeLabels: labels, Version: version.Get().Version,
-		Capacity: a.cfg.HubbleCapacity, TunnelPort: a.cfg.TunnelPort, SourceFiles: event.SourceFiles()}, observe.Deps{Resolver: a.names, Metrics: a.registry}); err != nil {
+		Capacity: a.cfg.HubbleCapacity, TunnelPort: a.cfg.EncapsulationPort(), SourceFiles: event.SourceFiles()}, observe.Deps{Resolver: a.names, Metrics: a.registry}); err != nil {
 		return err
 	}
 	if a.events, err = event.New(event.Deps{Log: a.log.With("part", "event"), Maps: a.maps}); err != nil {

@@ -290,10 +290,12 @@ func TestServiceMessage(t *testing.T) {
 			Type:     model.ServiceType(rapid.IntRange(0, 5).Draw(t, "type")),
 			Frontend: model.Frontend{Addr: addr("frontend"), Port: port("port"), Proto: proto.Draw(t, "proto"), Scope: model.Scope(rapid.IntRange(0, 1).Draw(t, "scope"))},
 			Affinity: time.Duration(rapid.IntRange(0, 86400).Draw(t, "affinity")) * time.Second, ExternalLocal: rapid.Bool().Draw(t, "ext"), InternalLocal: rapid.Bool().Draw(t, "int"),
-			HealthPort: port("health"), Select: model.Selection(rapid.IntRange(0, 2).Draw(t, "select"))}
+			HealthPort: port("health"), Select: model.Selection(rapid.IntRange(0, 2).Draw(t, "select")),
+			Prefer: model.Preference(rapid.IntRange(0, 3).Draw(t, "prefer"))}
 		for range rapid.IntRange(0, 3).Draw(t, "backends") {
 			v.Backends = append(v.Backends, model.Backend{Addr: addr("backend"), Port: port("bport"), Proto: proto.Draw(t, "bproto"), Weight: port("weight"),
-				State: model.BackendState(rapid.IntRange(0, 3).Draw(t, "state")), Node: "n", Zone: "z"})
+				State: model.BackendState(rapid.IntRange(0, 3).Draw(t, "state")), Node: "n", Zone: "z",
+				Hints: rapid.SampledFrom([]model.Zones{"", "z", "y,z"}).Draw(t, "hints")})
 		}
 		if rapid.Bool().Draw(t, "ranges") {
 			v.Ranges, v.RangesDeny = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, rapid.Bool().Draw(t, "deny")

@@ -154,7 +154,7 @@ func serviceOf(m *agentv1.Service) (s model.Service, err error) {
 		bad("frontend", fmt.Errorf("scope %q: want external or internal", m.GetFrontend().GetScope()))
 	}
 	for _, b := range m.GetBackends() {
-		x := model.Backend{Node: b.GetNode(), Zone: b.GetZone()}
+		x := model.Backend{Node: b.GetNode(), Zone: b.GetZone(), Hints: model.NewZones(b.GetHints()...)}
 		x.Addr, x.Port, x.Proto, ferr = endOf(b.GetIp(), b.GetPort(), b.GetProtocol(), s.Frontend.Proto)
 		bad("backend", ferr)
 		if b.GetState() != "" {
@@ -187,6 +187,8 @@ func serviceOf(m *agentv1.Service) (s model.Service, err error) {
 	}
 	s.Select, ferr = model.ParseSelection(m.GetSelection())
 	bad("selection", ferr)
+	s.Prefer, ferr = model.ParsePreference(m.GetTrafficDistribution())
+	bad("traffic distribution", ferr)
 	return s, err
 }
 
@@ -211,7 +213,7 @@ func serviceMessage(v *state.Service, refused error) *agentv1.Service {
 	m := &agentv1.Service{Id: uint32(v.ID), Name: v.Name, Namespace: v.Namespace, Type: v.Type.String(), AffinitySeconds: uint32(v.Affinity / time.Second),
 		Frontend:              &agentv1.Frontend{Ip: v.Frontend.Addr.String(), Port: uint32(v.Frontend.Port), Protocol: model.ServiceProtoName(v.Frontend.Proto), Scope: "external"},
 		ExternalTrafficPolicy: model.TrafficPolicy(v.ExternalLocal), InternalTrafficPolicy: model.TrafficPolicy(v.InternalLocal), HealthCheckNodePort: uint32(v.HealthPort),
-		SourceRanges: texts(v.Ranges), Selection: v.Select.String(), Source: "api", SourceNode: v.FileNode()}
+		SourceRanges: texts(v.Ranges), Selection: v.Select.String(), TrafficDistribution: v.Prefer.String(), Source: "api", SourceNode: v.FileNode()}
 	if v.Frontend.Scope == model.ScopeInternal {
 		m.Frontend.Scope = "internal"
 	}
@@ -228,7 +230,7 @@ func serviceMessage(v *state.Service, refused error) *agentv1.Service {
 	}
 	for _, b := range v.Backends {
 		m.Backends = append(m.Backends, &agentv1.Backend{Ip: b.Addr.String(), Port: uint32(b.Port), Protocol: model.ServiceProtoName(b.Proto), State: b.State.String(),
-			Weight: uint32(b.Weight), Node: b.Node, Zone: b.Zone})
+			Weight: uint32(b.Weight), Node: b.Node, Zone: b.Zone, Hints: b.Hints.List()})
 	}
 	return m
 }

@@ -245,13 +245,13 @@ func (f *fakeAgent) services() []*agentv1.Service {
 			Backends: []*agentv1.Backend{b(hostile, hostile)}}}
 	}
 	weighted := b("fd00::6", "maintenance")
-	weighted.Weight, weighted.Node, weighted.Zone = 3, "n2", "z"
+	weighted.Weight, weighted.Node, weighted.Zone, weighted.Hints = 3, "n2", "z", []string{"y", "z"}
 	return []*agentv1.Service{
 		{Id: 1, Name: "web", Namespace: "shop", Type: "ClusterIP", Frontend: &agentv1.Frontend{Ip: "10.96.0.1", Port: 80, Protocol: "TCP", Scope: "external"}, Source: "api",
 			ExternalTrafficPolicy: "Cluster", InternalTrafficPolicy: "Cluster", Backends: []*agentv1.Backend{b("10.0.0.5", "active"), b("10.0.0.6", "terminating")}},
 		{Id: 2, Type: "LoadBalancer", Frontend: &agentv1.Frontend{Ip: "fd00:96::1", Port: 80, Protocol: "TCP", Scope: "internal"}, Source: "file", SourceNode: "n2",
 			ExternalTrafficPolicy: "Local", InternalTrafficPolicy: "Cluster", AffinitySeconds: 10800, HealthCheckNodePort: 30001, SourceRanges: []string{"fd00::/8"}, SourceRangesPolicy: "allow",
-			Selection: "maglev", Backends: []*agentv1.Backend{weighted}, Refused: "frontend [fd00:96::1]:80/TCP/i: it is the address of node n7"},
+			Selection: "maglev", TrafficDistribution: "PreferSameZone", Backends: []*agentv1.Backend{weighted}, Refused: "frontend [fd00:96::1]:80/TCP/i: it is the address of node n7"},
 		{Id: 3, Type: "NodePort", Frontend: &agentv1.Frontend{Ip: "0.0.0.0", Port: 30003, Protocol: "UDP", Scope: "external"}, Source: "api"},
 	}
 }

@@ -135,6 +135,7 @@ func (e *env) serviceGet() *cobra.Command {
 			}
 			row("Source ranges:", join(" ", s.GetSourceRangesPolicy(), strings.Join(s.GetSourceRanges(), ", ")))
 			row("Selection:", s.GetSelection())
+			row("Distribution:", s.GetTrafficDistribution())
 			if s.GetSource() == "file" {
 				row("From:", "the services file of node "+s.GetSourceNode())
 			}
@@ -143,7 +144,7 @@ func (e *env) serviceGet() *cobra.Command {
 				if b.GetWeight() > 0 {
 					ls[i] += ", weight " + number(b.GetWeight())
 				}
-				ls[i] += prefixed(", node ", b.GetNode()) + prefixed(", zone ", b.GetZone())
+				ls[i] += prefixed(", node ", b.GetNode()) + prefixed(", zone ", b.GetZone()) + prefixed(", for zone ", strings.Join(b.GetHints(), " and "))
 			}
 			if len(ls) == 0 {
 				ls = []string{"none"}

@@ -20,10 +20,10 @@ import (
 type serviceFlags struct {
 	id                                                   uint64
 	frontend, protocol, name                             string
-	backends, states, weights                            []string
+	backends, states, weights, zones, hints              []string
 	external, nodePort, loadBalancer, hostPort, redirect bool
 	clusterInternal                                      bool
-	extPolicy, intPolicy, selection                      string
+	extPolicy, intPolicy, selection, distribution        string
 	affinity                                             time.Duration
 	healthPort                                           uint16
 	ranges                                               []string
@@ -45,6 +45,8 @@ func (e *env) serviceUpdate() *cobra.Command {
 	f.StringVar(&v.protocol, "protocol", "tcp", "tcp, udp or sctp, where the address does not say")
 	f.StringSliceVar(&v.states, "states", nil, "state of each backend: active, terminating, quarantined or maintenance")
 	f.StringSliceVar(&v.weights, "backend-weights", nil, "weight of each backend: its share of new flows; 0 is maintenance")
+	f.StringSliceVar(&v.zones, "backend-zones", nil, "zone of each backend")
+	f.StringSliceVar(&v.hints, "backend-hints", nil, "zones that each backend is for, + between two, where the agent has enable-service-topology (default: its own, with --traffic-distribution)")
 	f.BoolVar(&v.external, "k8s-external", false, "type ExternalIPs")
 	f.BoolVar(&v.nodePort, "k8s-node-port", false, "type NodePort")
 	f.BoolVar(&v.loadBalancer, "k8s-load-balancer", false, "type LoadBalancer")
@@ -56,6 +58,7 @@ func (e *env) serviceUpdate() *cobra.Command {
 	f.StringVar(&v.name, "name", "", "[namespace/]name, for flows and lists")
 	f.DurationVar(&v.affinity, "affinity", 0, "how long a client stays with its backend; 0s: it does not")
 	f.StringVar(&v.selection, "selection", "", "random or maglev (default: as the node is configured)")
+	f.StringVar(&v.distribution, "traffic-distribution", "", "which backends new flows go to while there are such: PreferClose, PreferSameZone or PreferSameNode, where the agent has enable-service-topology")
 	f.Uint16Var(&v.healthPort, "health-check-node-port", 0, "port at which nodes say whether they have a backend, with the external policy Local")
 	f.StringSliceVar(&v.ranges, "source-ranges", nil, "who may come from outside, CIDRs (default: everybody)")
 	f.BoolVar(&v.rangesDeny, "source-ranges-deny", false, "they are who may not")
@@ -197,6 +200,12 @@ func (v *serviceFlags) apply(s *agentv1.Service, given func(string) bool) error 
 		}
 		s.Selection = v.selection
 	}
+	if given("traffic-distribution") {
+		if _, err := model.ParsePreference(v.distribution); err != nil {
+			return fmt.Errorf("--traffic-distribution: %w", err)
+		}
+		s.TrafficDistribution = v.distribution
+	}
 	if given("health-check-node-port") {
 		s.HealthCheckNodePort = uint32(v.healthPort)
 	}
@@ -258,11 +267,19 @@ func (v *serviceFlags) applyBackends(s *agentv1.Service, given func(string) bool
 			s.Backends = append(s.Backends, &agentv1.Backend{Ip: ap.Addr().String(), Port: uint32(ap.Port()), Protocol: model.ServiceProtoName(p)})
 		}
 	}
-	if n := len(v.states); n > 0 && n != len(s.GetBackends()) {
-		return fmt.Errorf("--states: %d for %s: give one for each, in their order", n, count(uint64(len(s.GetBackends())), "backend"))
+	for _, each := range []struct {
+		flag   string
+		values []string
+	}{{"states", v.states}, {"backend-weights", v.weights}, {"backend-zones", v.zones}, {"backend-hints", v.hints}} {
+		if n := len(each.values); n > 0 && n != len(s.GetBackends()) {
+			return fmt.Errorf("--%s: %d for %s: give one for each, in their order", each.flag, n, count(uint64(len(s.GetBackends())), "backend"))
+		}
 	}
-	if n := len(v.weights); n > 0 && n != len(s.GetBackends()) {
-		return fmt.Errorf("--backend-weights: %d for %s: give one for each, in their order", n, count(uint64(len(s.GetBackends())), "backend"))
+	for i, zone := range v.zones {
+		s.Backends[i].Zone = zone
+	}
+	for i, zones := range v.hints {
+		s.Backends[i].Hints = model.NewZones(strings.Split(zones, "+")...).List()
 	}
 	for i, state := range v.states {
 		st, err := model.ParseBackendState(state)

@@ -103,6 +103,7 @@ type Agent struct {
 	LBNoBackend  string   `koanf:"service-no-backend-response"`
 	LBEndPods    bool     `koanf:"bpf-lb-sock-terminate-pod-connections"`
 	LBEndTCP     bool     `koanf:"lb-sock-terminate-all-protos"`
+	LBTopology   bool     `koanf:"enable-service-topology"`
 
 	EnableHubble   bool     `koanf:"enable-hubble"`
 	HubbleListen   string   `koanf:"hubble-listen-address"`
@@ -125,6 +126,23 @@ func (a *Agent) Kubernetes() bool { return a.IdentityMode == ModeCRD }
 
 // Tunnel says whether workloads of other nodes are reached through the overlay.
 func (a *Agent) Tunnel() bool { return a.RoutingMode == "tunnel" }
+
+// Ports of encapsulations where tunnel-port does not say.
+const (
+	vxlanPort  = 8472
+	genevePort = 6081
+)
+
+// EncapsulationPort is the UDP port at which nodes hear each other's encapsulated packets.
+func (a *Agent) EncapsulationPort() uint16 {
+	switch {
+	case a.TunnelPort != 0:
+		return a.TunnelPort
+	case a.LBDispatch == dispatchGeneve:
+		return genevePort
+	}
+	return vxlanPort
+}
 
 // Addrs are the configured underlay addresses; Load has checked them.
 func (a *Agent) Addrs() []netip.Addr {
@@ -155,7 +173,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.String("datapath-mode", ModeVeth, "device pairs of new workloads: veth, or netkit-l2 (Linux 6.7), which judges what a workload sends before it is queued")
 	f.String("routing-mode", "tunnel", "tunnel (overlay) or native (the network routes workload addresses)")
 	f.String("tunnel-protocol", "vxlan", "overlay encapsulation: vxlan")
-	f.Uint16("tunnel-port", 8472, "UDP port of the overlay")
+	f.Uint16("tunnel-port", 0, "UDP port of the overlay (default: 8472), or of bpf-lb-dsr-dispatch geneve (6081)")
 	f.Bool("auto-direct-node-routes", false, "native mode: install routes to the other nodes' workloads")
 	f.StringSlice("devices", nil, "outside devices, trailing + is a wildcard (default: with a default route or a node address)")
 	f.Int("mtu", 0, "MTU of workload devices (default: from the underlay and the mode)")
@@ -209,11 +227,12 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Bool("kube-proxy-replacement", true, "serve the cluster's services on this node; off: it leaves them to others")
 	f.StringSlice("node-port-range", []string{"30000", "32767"}, "ports of NodePort services, first and last")
 	f.String("bpf-lb-mode", "snat", "the way back from a backend on another node to a client outside: snat (by this node), dsr (directly) or hybrid (dsr for TCP)")
-	f.String("bpf-lb-dsr-dispatch", "opt", "how the backend's node is told which service a client asked: opt (IPv4 option, IPv6 destination option)")
+	f.String("bpf-lb-dsr-dispatch", "opt", "how the backend's node is told which service a client asked: opt (IPv4 option, IPv6 destination option); with routing-mode native also geneve or ipip (encapsulation)")
 	f.String("bpf-lb-algorithm", "random", "how services choose a backend unless they say so: random or maglev")
 	f.Uint32("bpf-lb-maglev-table-size", 16381, "places of a Maglev table: a hundred times the backends of one service, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071")
 	f.String("bpf-lb-maglev-hash-seed", "JLfvgnHc2kaSUFaI", "seed of Maglev tables, base64 of 12 bytes, the same on every node")
 	f.Uint32("bpf-lb-map-max", 65536, "rows of the service maps")
+	f.Bool("enable-service-topology", false, "send new flows to backends that are near, as services (trafficDistribution) and hints of their backends say; the node's zone is its label topology.kubernetes.io/zone")
 	f.String("service-no-backend-response", "reject", "what who asks a service without backends gets, packet by packet: reject (ICMP: port unreachable) or drop")
 	f.Bool("bpf-lb-sock-hostns-only", false, "translate at the sockets of the node itself only, not of workloads")
 	f.Bool("bpf-lb-sock-terminate-pod-connections", true, "end workloads' sockets whose backend has left its service, not only the node's own")

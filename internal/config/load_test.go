@@ -44,6 +44,20 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// TestEncapsulationPort: the port is the encapsulation's own unless somebody says.
+func TestEncapsulationPort(t *testing.T) {
+	for args, want := range map[string]uint16{"": 8472, "--routing-mode=native": 8472, "--routing-mode=native --bpf-lb-dsr-dispatch=geneve": 6081,
+		"--routing-mode=native --bpf-lb-dsr-dispatch=geneve --tunnel-port=7777": 7777, "--tunnel-port=7777": 7777} {
+		l, err := LoadAgent(strings.Fields(args), none)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Agent.EncapsulationPort(); got != want {
+			t.Errorf("%q: %d, want %d", args, got, want)
+		}
+	}
+}
+
 func TestEveryOptionHasAField(t *testing.T) {
 	l, err := LoadAgent(nil, none)
 	if err != nil {
@@ -91,7 +105,9 @@ func TestRefused(t *testing.T) {
 		"bare number":      {file: "kvstore-lease-ttl: 30\n", want: "option kvstore-lease-ttl: 30 has no unit; write 30s"},
 		"no interval":      {args: []string{"--identity-gc-interval=0s"}, want: "option identity-gc-interval: 0s is not positive"},
 		"other services":   {args: []string{"--kube-proxy-replacement=strict"}, want: `invalid argument "strict" for "--kube-proxy-replacement"`},
-		"DSR by Geneve":    {args: []string{"--bpf-lb-dsr-dispatch=geneve"}, want: "option bpf-lb-dsr-dispatch: geneve is not supported yet: only opt is"},
+		"DSR by Geneve":    {args: []string{"--bpf-lb-dsr-dispatch=geneve"}, want: "option bpf-lb-dsr-dispatch: geneve goes with routing-mode native only: with the overlay set opt"},
+		"DSR by IPIP":      {file: "bpf-lb-dsr-dispatch: ipip\n", want: "option bpf-lb-dsr-dispatch: ipip goes with routing-mode native only"},
+		"DSR by pigeon":    {args: []string{"--bpf-lb-dsr-dispatch=pigeon"}, want: `"pigeon" is none of opt, geneve, ipip`},
 		"no way back":      {args: []string{"--bpf-lb-mode=nat"}, want: "option bpf-lb-mode: \"nat\" is none of snat, dsr, hybrid"},
 		"algorithm":        {args: []string{"--bpf-lb-algorithm=best"}, want: "none of random, maglev"},
 		"table size":       {args: []string{"--bpf-lb-maglev-table-size=1000"}, want: "1000 is none of the primes 251 509"},

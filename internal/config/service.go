@@ -12,6 +12,18 @@ import (
 
 const seedLen = 12
 
+// Ways to tell the backend's node which service a client asked.
+const (
+	dispatchOpt    = "opt"
+	dispatchGeneve = "geneve"
+	dispatchIPIP   = "ipip"
+)
+
+// Dispatch says how the backend's node is told which service a client asked; neither: by options.
+func (a *Agent) Dispatch() (geneve, ipip bool) {
+	return a.LBDispatch == dispatchGeneve, a.LBDispatch == dispatchIPIP
+}
+
 // NodePortRange is node-port-range in numbers, inclusive. LOW,HIGH and LOW-HIGH are the same.
 func (a *Agent) NodePortRange() (lo, hi uint16, err error) {
 	ends := a.NodePorts
@@ -51,11 +63,13 @@ func (a *Agent) checkServices(bad func(string, string, ...any)) {
 		bad("bpf-lb-mode", "%q is none of snat, dsr, hybrid", a.LBMode)
 	}
 	switch a.LBDispatch {
-	case "opt":
-	case "ipip", "geneve":
-		bad("bpf-lb-dsr-dispatch", "%s is not supported yet: only opt is", a.LBDispatch)
+	case dispatchOpt:
+	case dispatchGeneve, dispatchIPIP:
+		if a.Tunnel() {
+			bad("bpf-lb-dsr-dispatch", "%s goes with routing-mode native only: with the overlay set opt", a.LBDispatch)
+		}
 	default:
-		bad("bpf-lb-dsr-dispatch", "%q is not opt", a.LBDispatch)
+		bad("bpf-lb-dsr-dispatch", "%q is none of opt, geneve, ipip", a.LBDispatch)
 	}
 	if a.LBNoBackend != "reject" && a.LBNoBackend != "drop" {
 		bad("service-no-backend-response", "%q is none of reject, drop", a.LBNoBackend)

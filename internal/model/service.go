@@ -80,6 +80,7 @@ type Backend struct {
 	Weight uint16       `json:"weight,omitempty"` // shares of new flows; 0 counts as 1
 	Node   string       `json:"node,omitempty"`   // name of the node it lives on, for Local traffic policies; "" if unknown
 	Zone   string       `json:"zone,omitempty"`
+	Hints  Zones        `json:"hints,omitempty"` // zones that it is for, by who spreads traffic (EndpointSlice hints); "": none said
 }
 
 // Selection is how a backend is chosen for a new flow.
@@ -107,6 +108,7 @@ type Service struct {
 	Ranges        []netip.Prefix `json:"ranges,omitempty"`     // who may come (or may not) from outside; none: everybody
 	RangesDeny    bool           `json:"rangesDeny,omitempty"`
 	Select        Selection      `json:"select,omitempty"`
+	Prefer        Preference     `json:"prefer,omitempty"`
 }
 
 // Balance is what the kernel is to do with one frontend: the service as this node sees it, after traffic policy, states and
@@ -115,7 +117,8 @@ type Balance struct {
 	Frontend Frontend
 	ID       ServiceID
 	Type     ServiceType
-	// Slots are the backends that new flows get, each as often as its weight says for random selection. Empty: nobody is there.
+	// Slots are the backends that new flows get, each as often as its weight says for random selection, in the order of their addresses.
+	// Empty: nobody is there.
 	Slots []Backend
 	// Table is the Maglev table, indexes of Slots; nil: random selection. Its length is the same for all services of a node.
 	Table []uint16

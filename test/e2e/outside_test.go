@@ -31,12 +31,18 @@ func askAt(ns *netns.NS, network string, at netip.AddrPort) error {
 func TestServicesFromOutside(t *testing.T) {
 	for _, x := range []struct {
 		mode
-		way string
-	}{{overlay, "snat"}, {overlay, "dsr"}, {native, "hybrid"}} {
+		way, dispatch string
+	}{{overlay, "snat", "opt"}, {overlay, "dsr", "opt"}, {native, "hybrid", "opt"}, {native, "dsr", "geneve"}, {native, "dsr", "ipip"}} {
 		m := x.mode
-		t.Run(m.name+" "+x.way, func(t *testing.T) {
-			c := start(t, m, 2, map[string]any{"bpf-lb-sock-hostns-only": true, "bpf-lb-mode": x.way})
+		t.Run(m.name+" "+x.way+" "+x.dispatch, func(t *testing.T) {
+			c := start(t, m, 2, map[string]any{"bpf-lb-sock-hostns-only": true, "bpf-lb-mode": x.way, "bpf-lb-dsr-dispatch": x.dispatch})
 			near, far, client := add(t, c, "near", 0, "app=near"), add(t, c, "far", 1, "app=far"), add(t, c, "client", 0, "app=client")
+			sent := map[string]func() int64{} // packets inside others that the first node sends
+			for _, v6 := range m.families() {
+				for _, by := range []string{"geneve", "ipip"} {
+					sent[family(v6)+" "+by] = tally(t, c.World, c.Nodes[0].Name, func(b []byte) bool { return encapsulated(b, v6, by == "geneve") })
+				}
+			}
 			id := 0
 			serve := func(frontend, backends string, more ...string) (number string) {
 				t.Helper()
@@ -85,7 +91,10 @@ func TestServicesFromOutside(t *testing.T) {
 									t.Errorf("%s: node port, %s: %v", what, proto, err)
 								}
 							}
-							if got, err := fetch(c.World, lb, port, yes); err != nil || !strings.HasPrefix(got, name+" on ") {
+							if err := transfer(c.World, netip.AddrPortFrom(node, port), 1<<20); err != nil {
+							t.Errorf("%s: bulk data: %v", what, err)
+						}
+						if got, err := fetch(c.World, lb, port, yes); err != nil || !strings.HasPrefix(got, name+" on ") {
 								t.Errorf("%s: load balancer: %q %v", what, got, err)
 							}
 						}
@@ -99,6 +108,11 @@ func TestServicesFromOutside(t *testing.T) {
 						t.Errorf("%s: from a workload to %s: %q %v", family(v6), name, got, err)
 					}
 					port += 2
+				}
+			}
+			for what, n := range sent {
+				if want := strings.HasSuffix(what, x.dispatch); n() > 0 != want {
+					t.Errorf("%d packets by %s", n(), what)
 				}
 			}
 			// The flows name the service, whichever way they go.

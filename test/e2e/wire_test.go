@@ -3,6 +3,7 @@ package e2e
 import (
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gopacket/gopacket"
@@ -106,4 +107,61 @@ func hostMAC(t *testing.T, p *cluster.Pod) net.HardwareAddr {
 		t.Fatal(err)
 	}
 	return mac
+}
+
+// tally counts the frames for which match is true that a device receives or sends, until the test ends.
+func tally(t *testing.T, ns *netns.NS, name string, match func(frame []byte) bool) (seen func() int64) {
+	t.Helper()
+	fd, all := -1, uint16(unix.ETH_P_ALL<<8) // in network byte order
+	err := ns.Do(func() error {
+		dev, err := net.InterfaceByName(name)
+		if err != nil {
+			return err
+		}
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(all)); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: dev.Index})
+	})
+	if err == nil {
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n atomic.Int64
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 128)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if size, _, err := unix.Recvfrom(fd, b, 0); err == nil && match(b[:size]) {
+				n.Add(1)
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done; _ = unix.Close(fd) })
+	return n.Load
+}
+
+// encapsulated says whether a frame is an IP packet of a version with another one inside: by Geneve, or plainly.
+func encapsulated(frame []byte, v6, geneve bool) bool {
+	const link = 14
+	head, proto, inner := 20, 9, uint8(4)
+	if v6 {
+		head, proto, inner = 40, 6, 41
+	}
+	if len(frame) < link+head+8 || frame[link]>>4 == 6 != v6 {
+		return false
+	}
+	ip := frame[link:]
+	if geneve {
+		return ip[proto] == 17 && ip[head+2] == 6081>>8 && ip[head+3] == 6081&0xff
+	}
+	return ip[proto] == inner
 }

@@ -4514,6 +4514,7 @@ type Backend struct {
 	Weight        uint32                 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"` // 0: not given, counts as 1
 	Node          string                 `protobuf:"bytes,6,opt,name=node,proto3" json:"node,omitempty"`
 	Zone          string                 `protobuf:"bytes,7,opt,name=zone,proto3" json:"zone,omitempty"`
+	Hints         []string               `protobuf:"bytes,8,rep,name=hints,proto3" json:"hints,omitempty"` // zones that it is for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4597,6 +4598,13 @@ func (x *Backend) GetZone() string {
 	return ""
 }
 
+func (x *Backend) GetHints() []string {
+	if x != nil {
+		return x.Hints
+	}
+	return nil
+}
+
 type Service struct {
 	state                 protoimpl.MessageState `protogen:"open.v1"`
 	Id                    uint32                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -4614,7 +4622,8 @@ type Service struct {
 	Selection             string                 `protobuf:"bytes,13,opt,name=selection,proto3" json:"selection,omitempty"`                                               // "": as the node is configured; random | maglev
 	Source                string                 `protobuf:"bytes,14,opt,name=source,proto3" json:"source,omitempty"`                                                     // "api", or "file" of a node
 	SourceNode            string                 `protobuf:"bytes,15,opt,name=source_node,json=sourceNode,proto3" json:"source_node,omitempty"`
-	Refused               string                 `protobuf:"bytes,16,opt,name=refused,proto3" json:"refused,omitempty"` // why this node does not serve it; "": it does
+	Refused               string                 `protobuf:"bytes,16,opt,name=refused,proto3" json:"refused,omitempty"`                                                    // why this node does not serve it; "": it does
+	TrafficDistribution   string                 `protobuf:"bytes,17,opt,name=traffic_distribution,json=trafficDistribution,proto3" json:"traffic_distribution,omitempty"` // "": none | PreferClose | PreferSameZone | PreferSameNode
 	unknownFields         protoimpl.UnknownFields
 	sizeCache             protoimpl.SizeCache
 }
@@ -4757,6 +4766,13 @@ func (x *Service) GetSourceNode() string {
 func (x *Service) GetRefused() string {
 	if x != nil {
 		return x.Refused
+	}
+	return ""
+}
+
+func (x *Service) GetTrafficDistribution() string {
+	if x != nil {
+		return x.TrafficDistribution
 	}
 	return ""
 }
@@ -5843,7 +5859,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x14\n" +
-	"\x05scope\x18\x04 \x01(\tR\x05scope\"\x9f\x01\n" +
+	"\x05scope\x18\x04 \x01(\tR\x05scope\"\xb5\x01\n" +
 	"\aBackend\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
@@ -5851,7 +5867,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
 	"\x06weight\x18\x05 \x01(\rR\x06weight\x12\x12\n" +
 	"\x04node\x18\x06 \x01(\tR\x04node\x12\x12\n" +
-	"\x04zone\x18\a \x01(\tR\x04zone\"\xe2\x04\n" +
+	"\x04zone\x18\a \x01(\tR\x04zone\x12\x14\n" +
+	"\x05hints\x18\b \x03(\tR\x05hints\"\x95\x05\n" +
 	"\aService\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -5870,7 +5887,8 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x06source\x18\x0e \x01(\tR\x06source\x12\x1f\n" +
 	"\vsource_node\x18\x0f \x01(\tR\n" +
 	"sourceNode\x12\x18\n" +
-	"\arefused\x18\x10 \x01(\tR\arefused\"\x15\n" +
+	"\arefused\x18\x10 \x01(\tR\arefused\x121\n" +
+	"\x14traffic_distribution\x18\x11 \x01(\tR\x13trafficDistribution\"\x15\n" +
 	"\x13ListServicesRequest\"K\n" +
 	"\x14ListServicesResponse\x123\n" +
 	"\bservices\x18\x01 \x03(\v2\x17.hypha.agent.v1.ServiceR\bservices\"#\n" +

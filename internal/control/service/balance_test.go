@@ -98,6 +98,73 @@ func TestBalance(t *testing.T) {
 	}
 }
 
+// Which backends are near, by kube-proxy's rules.
+func TestTopology(t *testing.T) {
+	const a, b, c = "10.1.0.1", "10.1.0.2", "10.0.0.3" // the last lives here
+	for name, tc := range map[string]struct {
+		off        bool
+		zone       string // of this node
+		prefer     model.Preference
+		local      bool   // internal traffic policy
+		backends   string // address, then its state's first letter, /its zone, :zones it is for
+		want, keep string
+	}{
+		"off":                       {off: true, zone: "z1", backends: a + ":z1 " + b + ":z2", want: a + " " + b},
+		"hinted":                    {zone: "z1", backends: a + ":z1 " + b + ":z2", want: a, keep: b},
+		"for several zones":         {zone: "z2", backends: a + ":z1+z2 " + b + ":z2 " + c + ":z1", want: a + " " + b, keep: c},
+		"a name's beginning":        {zone: "z", backends: a + ":z1 " + b + ":z2", want: a + " " + b},
+		"one without a hint":        {zone: "z1", backends: a + ":z1 " + b, want: a + " " + b},
+		"none for here":             {zone: "z3", backends: a + ":z1 " + b + ":z2", want: a + " " + b},
+		"the node has no zone":      {backends: a + ":z1 " + b + ":z2", want: a + " " + b},
+		"who is not ready":          {zone: "z1", backends: a + ",q:z1 " + b + ",m " + c + ":z2", want: c, keep: a + " " + b},
+		"not ready have no say":     {zone: "z1", backends: a + ":z1 " + b + ",q " + c + ":z2", want: a, keep: b + " " + c},
+		"nobody ready":              {zone: "z1", backends: a + ",t:z1 " + b + ",t:z2", want: a + " " + b},
+		"local goes first":          {zone: "z1", local: true, backends: a + ":z1 " + c + ":z2", want: c},
+		"a zone is no hint":         {zone: "z1", backends: a + "/z1 " + b + "/z2", want: a + " " + b},
+		"close: its own zone":       {zone: "z1", prefer: model.PreferClose, backends: a + "/z1 " + b + "/z2", want: a, keep: b},
+		"same zone":                 {zone: "z2", prefer: model.PreferSameZone, backends: a + "/z1 " + b + "/z2", want: b, keep: a},
+		"a hint before the zone":    {zone: "z1", prefer: model.PreferClose, backends: a + "/z1:z2 " + b + "/z2:z1", want: b, keep: a},
+		"one without a zone":        {zone: "z1", prefer: model.PreferClose, backends: a + "/z1 " + b, want: a + " " + b},
+		"same node":                 {zone: "z1", prefer: model.PreferSameNode, backends: a + "/z1 " + c + "/z2", want: c, keep: a},
+		"same node without a zone":  {prefer: model.PreferSameNode, backends: a + " " + c, want: c, keep: a},
+		"same node, none: the zone": {zone: "z1", prefer: model.PreferSameNode, backends: a + "/z1 " + b + "/z2", want: a, keep: b},
+		"same node, not ready":      {zone: "z1", prefer: model.PreferSameNode, backends: a + "/z1 " + c + ",t/z2", want: a, keep: c},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := web(t, "10.96.0.1:80")
+			s.Prefer, s.InternalLocal = tc.prefer, tc.local
+			for f := range strings.FieldsSeq(tc.backends) {
+				f, zones, _ := strings.Cut(f, ":")
+				f, zone, _ := strings.Cut(f, "/")
+				f, state, _ := strings.Cut(f, ",")
+				x := backend(t, f+":80")
+				x.Zone, x.Hints = zone, model.NewZones(strings.Split(zones, "+")...)
+				x.State = map[string]model.BackendState{"": 0, "t": model.BackendTerminating, "q": model.BackendQuarantined, "m": model.BackendMaintenance}[state]
+				s.Backends = append(s.Backends, x)
+			}
+			node := self()
+			if tc.zone != "" {
+				node.Labels = model.NewLabels(model.Label{Source: model.SourceNode, Key: zoneLabel, Value: tc.zone})
+			}
+			r := (&Balancer{Self: node, Topology: !tc.off}).Balance(&s, nil)[0]
+			slices.SortFunc(r.Keep, func(x, y model.Backend) int { return x.Addr.Compare(y.Addr) })
+			slices.SortFunc(r.Slots, func(x, y model.Backend) int { return strings.Compare(x.Addr.String(), y.Addr.String()) })
+			want := strings.Fields(tc.want)
+			slices.Sort(want)
+			if short(r.Slots) != strings.Join(want, " ") {
+				t.Errorf("new flows to %q, want %q", short(r.Slots), tc.want)
+			}
+			keep := map[string]bool{}
+			for x := range strings.FieldsSeq(tc.keep) {
+				keep[x] = true
+			}
+			if len(r.Keep) != len(keep) || slices.ContainsFunc(r.Keep, func(x model.Backend) bool { return !keep[x.Addr.String()] }) {
+				t.Errorf("kept %q, want %q", short(r.Keep), tc.keep)
+			}
+		})
+	}
+}
+
 // Whatever the service: no backend that must not get a flow gets one, none that may is forgotten, nobody is in both lists, and
 // the order in which backends are given means nothing.
 func TestBalanceLaws(t *testing.T) {
@@ -110,6 +177,7 @@ func TestBalanceLaws(t *testing.T) {
 			s.Backends[i].Weight = rapid.SampledFrom([]uint16{0, 1, 2, 3, 100, 65535}).Draw(t, "weight")
 			s.Backends[i].Node = rapid.SampledFrom([]string{"", "n1", "n2"}).Draw(t, "node")
 		}
+		s.Prefer = model.Preference(rapid.IntRange(0, 3).Draw(t, "prefer"))
 		b := Balancer{Self: self(), Size: 251, Select: model.Selection(rapid.IntRange(0, 2).Draw(t, "default"))}
 		rows := b.Balance(&s, nil)
 		given := slices.Clone(s.Backends)
@@ -141,6 +209,9 @@ func TestBalanceLaws(t *testing.T) {
 				if x.State == model.BackendActive && (!r.Local || b.here(&x)) && count[x] == 0 {
 					t.Fatalf("%+v is active and gets nothing", x)
 				}
+			}
+			if !slices.IsSortedFunc(r.Slots, func(x, y model.Backend) int { return x.Addr.Compare(y.Addr) }) {
+				t.Fatalf("not in order: %s", short(r.Slots))
 			}
 			if len(r.Slots) > int(maxSpread(len(given)))+len(given) {
 				t.Fatalf("%d slots", len(r.Slots))

@@ -16,6 +16,7 @@ const (
 	MaxRanges   = 4096
 	maxAffinity = 24 * time.Hour
 	maxName     = 253
+	maxHints    = 8 // as in EndpointSlices
 )
 
 // Validate refuses a service that must not be served, with every reason. What it says holds for the facts it was given: a
@@ -76,6 +77,9 @@ func Validate(s *model.Service, f *Facts) error {
 	}
 	if s.Select > model.SelectMaglev {
 		bad("selection %d is not known", s.Select)
+	}
+	if s.Prefer > model.PreferSameNode {
+		bad("traffic distribution %d is not known", s.Prefer)
 	}
 	return errs
 }
@@ -174,6 +178,19 @@ func checkBackend(s *model.Service, b *model.Backend) error {
 		return fmt.Errorf("state %d is not known", b.State)
 	case len(b.Node) > maxName || len(b.Zone) > maxName:
 		return fmt.Errorf("node and zone: at most %d bytes each", maxName)
+	}
+	return checkHints(b.Hints)
+}
+
+func checkHints(z model.Zones) error {
+	names := z.List()
+	if len(names) > maxHints {
+		return fmt.Errorf("hints for %d zones: at most %d", len(names), maxHints)
+	}
+	for _, n := range names {
+		if n == "" || len(n) > maxName {
+			return fmt.Errorf("hint %q is no zone: want up to %d bytes", n, maxName)
+		}
 	}
 	return nil
 }

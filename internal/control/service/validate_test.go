@@ -97,6 +97,9 @@ func TestValidate(t *testing.T) {
 		"name":               {v4, "", func(s *model.Service) { s.Name = "a\x1b[31m" }, "without spaces"},
 		"type":               {v4, "", func(s *model.Service) { s.Type = 77 }, "service type 77"},
 		"selection":          {v4, "", func(s *model.Service) { s.Select = 3 }, "selection 3"},
+		"distribution":       {v4, "", func(s *model.Service) { s.Prefer = 4 }, "traffic distribution 4"},
+		"hints":              {v4, "10.0.0.5:80", func(s *model.Service) { s.Backends[0].Hints = "a,b,c,d,e,f,g,h,i" }, "hints for 9 zones"},
+		"an empty hint":      {v4, "10.0.0.5:80", func(s *model.Service) { s.Backends[0].Hints = "a,,b" }, `hint "" is no zone`},
 		"no frontend":        {v4, "", func(s *model.Service) { s.Frontend = model.Frontend{} }, "no address"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -22,7 +22,8 @@ type Options struct {
 	MasqPortMax    uint16
 	Services       bool       // services are translated in packets
 	DirectTCP      bool       // backends on other nodes answer clients outside themselves: TCP,
-	DirectUDP      bool       // and UDP
+	DirectUDP      bool       // and UDP;
+	Geneve, IPIP   bool       // they are told which service is meant so, neither: by options
 	Reject         bool       // who asks a service without backends is told so
 	SockHost       bool       // sockets find services in the node's own network namespace only
 	Router4        netip.Addr // the workloads' gateway
@@ -45,7 +46,7 @@ func (o Options) constants(object string, k Kernel, host uint64) layout.Config {
 		{o.Masq4, layout.ConfigMasq4}, {o.Masq6, layout.ConfigMasq6}, {o.Events, layout.ConfigEvents},
 		{o.Trace, layout.ConfigTrace}, {o.Accounting, layout.ConfigAccounting}, {peer, layout.ConfigRedirectPeer},
 		{o.Services, layout.ConfigServices}, {o.DirectTCP, layout.ConfigDSRTCP},
-		{o.DirectUDP, layout.ConfigDSRUDP}, {o.Reject, layout.ConfigReject}, {sock && o.SockHost, layout.ConfigSockHost}, {sock && k.Retval, layout.ConfigRetval},
+		{o.DirectUDP, layout.ConfigDSRUDP}, {o.Geneve, layout.ConfigDSRGeneve}, {o.IPIP, layout.ConfigDSRIPIP}, {o.Reject, layout.ConfigReject}, {sock && o.SockHost, layout.ConfigSockHost}, {sock && k.Retval, layout.ConfigRetval},
 	} {
 		if f.on {
 			c.Flags |= f.bit

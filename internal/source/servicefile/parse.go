@@ -29,15 +29,17 @@ type entry struct {
 	Ranges        []string        `json:"sourceRanges"`
 	RangesPolicy  string          `json:"sourceRangesPolicy"` // allow (default) or deny
 	LoadBalancing string          `json:"selection"`
+	Distribution  string          `json:"trafficDistribution"`
 }
 
 // backend is one backend: its address, or an object.
 type backend struct {
-	Address string  `json:"address"`
-	State   string  `json:"state"`
-	Weight  *uint16 `json:"weight"`
-	Node    string  `json:"node"`
-	Zone    string  `json:"zone"`
+	Address string   `json:"address"`
+	State   string   `json:"state"`
+	Weight  *uint16  `json:"weight"`
+	Node    string   `json:"node"`
+	Zone    string   `json:"zone"`
+	Hints   []string `json:"hints"` // zones that it is for
 }
 
 // UnmarshalJSON reads both forms.
@@ -142,13 +144,15 @@ func parseEntry(raw []byte) (s model.Service, err error) {
 	}
 	s.Select, ferr = model.ParseSelection(e.LoadBalancing)
 	field("selection", ferr)
+	s.Prefer, ferr = model.ParsePreference(e.Distribution)
+	field("trafficDistribution", ferr)
 	return s, err
 }
 
 // parse reads a backend; without a protocol of its own it has the frontend's. A weight of 0 takes it out, as in the field.
 func (b *backend) parse(proto uint8) (model.Backend, error) {
 	ap, proto, err := model.ParseAddress(b.Address, proto)
-	out := model.Backend{Addr: ap.Addr(), Port: ap.Port(), Proto: proto, Node: b.Node, Zone: b.Zone}
+	out := model.Backend{Addr: ap.Addr(), Port: ap.Port(), Proto: proto, Node: b.Node, Zone: b.Zone, Hints: model.NewZones(b.Hints...)}
 	if b.State != "" {
 		var serr error
 		out.State, serr = model.ParseBackendState(b.State)

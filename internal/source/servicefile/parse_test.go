@@ -23,9 +23,10 @@ const full = `
   sourceRanges: [192.0.2.0/24]
   sourceRangesPolicy: deny
   selection: maglev
+  trafficDistribution: PreferClose
   backends:
   - 10.0.0.5:8080
-  - {address: "10.0.0.6:8080", state: terminating, weight: 3, node: n2, zone: z}
+  - {address: "10.0.0.6:8080", state: terminating, weight: 3, node: n2, zone: z, hints: [z, x]}
   - {address: "10.0.0.7:8080", weight: 0}
 - frontend: "[fd00:96::1]:53/UDP"
   backends: ["[fd00::5]:53"]
@@ -40,11 +41,11 @@ func TestParse(t *testing.T) {
 		return model.Backend{Addr: netip.MustParseAddr(a), Port: port, Proto: proto}
 	}
 	second, third := b("10.0.0.6", 8080, 6), b("10.0.0.7", 8080, 6)
-	second.State, second.Weight, second.Node, second.Zone = model.BackendTerminating, 3, "n2", "z"
+	second.State, second.Weight, second.Node, second.Zone, second.Hints = model.BackendTerminating, 3, "n2", "z", "x,z"
 	third.State = model.BackendMaintenance
 	want := []model.Service{{ID: 7, Name: "web", Namespace: "shop", Type: model.ServiceLoadBalancer,
 		Frontend: model.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Port: 80, Proto: 6}, Affinity: 3 * time.Hour, ExternalLocal: true, HealthPort: 30001,
-		Ranges: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, RangesDeny: true, Select: model.SelectMaglev,
+		Ranges: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, RangesDeny: true, Select: model.SelectMaglev, Prefer: model.PreferClose,
 		Backends: []model.Backend{b("10.0.0.5", 8080, 6), second, third}},
 		{Frontend: model.Frontend{Addr: netip.MustParseAddr("fd00:96::1"), Port: 53, Proto: 17}, Backends: []model.Backend{b("fd00::5", 53, 17)}}}
 	if len(got) != 2 || !got[0].Equal(&want[0]) || !got[1].Equal(&want[1]) {

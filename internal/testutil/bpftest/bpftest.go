@@ -34,14 +34,17 @@ type Config struct {
 const (
 	AllOn = maps.ConfigIPv4 | maps.ConfigIPv6 | maps.ConfigOverlay | maps.ConfigMasq4 | maps.ConfigMasq6 |
 		maps.ConfigEvents | maps.ConfigTrace | maps.ConfigAccounting | maps.ConfigRedirectPeer | maps.ConfigSockHost | maps.ConfigRetval |
-		maps.ConfigServices | maps.ConfigReject | maps.ConfigDSRTCP | maps.ConfigDSRUDP
+		maps.ConfigServices | maps.ConfigReject | maps.ConfigDSRTCP | maps.ConfigDSRUDP |
+		dispatch
 	AllOff = maps.ConfigIPv4 | maps.ConfigIPv6
+
+	dispatch = maps.ConfigDSRGeneve | maps.ConfigDSRIPIP
 )
 
-// Defaults are constants that suit most tests.
+// Defaults are constants that suit most tests: everything is on, and of the ways to tell a backend's node which service is meant, options.
 func Defaults() maps.Config {
 	return maps.Config{
-		Flags:          AllOn,
+		Flags:          AllOn &^ dispatch,
 		TunnelIfindex:  4242, // no such device: BPF_PROG_RUN redirects nowhere
 		TunnelPort:     8472,
 		ReportInterval: 5000,
