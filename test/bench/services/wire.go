@@ -321,13 +321,23 @@ func (h *harbour) establish(flows int) error {
 				ip := res.Frame[14:]
 				answer := packet.Flow{SrcMAC: lanMAC, DstMAC: packet.MAC(1), Src: bpftest.FarPod[0], Dst: netip.AddrFrom4([4]byte(ip[12:16])),
 					SrcPort: backPort, DstPort: binary.BigEndian.Uint16(ip[20:])}
-				if _, err := r.Run(host.FromNetdev, bpftest.Packet{Frame: answer.TCP("SA"), IfIndex: h.dev}); err != nil {
-					return err
+				if res, err = r.Run(host.FromNetdev, bpftest.Packet{Frame: answer.TCP("SA"), IfIndex: h.dev}); err != nil || res.Verdict != bpftest.Redirect {
+					return errors.Join(fmt.Errorf("connection %d, answered: verdict %d", n, res.Verdict), err)
 				}
 			}
 		}
 		return nil
 	})
+}
+
+// sent is how many frames XDP has sent on.
+func (h *harbour) sent() (sum uint64, err error) {
+	var cpus []maps.Metric
+	err = h.Maps.XdpCountV1.Lookup(maps.FastSent, &cpus)
+	for _, c := range cpus {
+		sum += c.Count
+	}
+	return sum, err
 }
 
 func (h *harbour) wire(t testing.TB, way string, flows int) (*wire, error) {
@@ -359,7 +369,11 @@ func (h *harbour) wire(t testing.TB, way string, flows int) (*wire, error) {
 	}
 	frame := h.frame(0, "A")
 	p, err := wireMaker(t, frame, flows, then)
-	return &wire{ns: h.NS.NS, dev: h.dev, program: p, frame: frame, sink: h.sink}, err
+	w := &wire{ns: h.NS.NS, dev: h.dev, program: p, frame: frame, sink: h.sink}
+	if way == wireFast {
+		w.sink = h.sent // what it left would come through too, by the kernel
+	}
+	return w, err
 }
 
 // ruleWire is a node with kube-proxy's rules and one service.
