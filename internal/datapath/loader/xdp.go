@@ -140,6 +140,12 @@ const (
 	netdevSends    = 1 << 2 // NETDEV_XDP_ACT_NDO_XMIT
 )
 
+// genlHeader is struct genlmsghdr: command, version, and what has to be zero, which nl.Genlmsg leaves as it is in memory.
+type genlHeader [nl.SizeofGenlmsg]byte
+
+func (h genlHeader) Len() int          { return len(h) }
+func (h genlHeader) Serialize() []byte { return h[:] }
+
 // xdpFeatures asks what a device's driver can do for XDP (Documentation/netlink/specs/netdev.yaml).
 func xdpFeatures(ifindex int) (uint64, error) {
 	family, err := netlink.GenlFamilyGet("netdev")
@@ -147,7 +153,7 @@ func xdpFeatures(ifindex int) (uint64, error) {
 		return 0, fmt.Errorf("ask for XDP features: %w", err)
 	}
 	req := nl.NewNetlinkRequest(int(family.ID), 0)
-	req.AddData(&nl.Genlmsg{Command: netdevGet, Version: 1})
+	req.AddData(genlHeader{netdevGet, 1})
 	req.AddData(nl.NewRtAttr(netdevIndex, nl.Uint32Attr(uint32(ifindex))))
 	answers, err := req.Execute(unix.NETLINK_GENERIC, 0)
 	if err != nil {
