@@ -165,12 +165,11 @@ static __always_inline struct ct_value *fast_conn(struct pkt *p, bool answer, bo
 }
 
 /* The way of p->t, where its next hop is known and the packet of `len` bytes fits. Returns the verdict that sends it, once it is
- * as it should be, or XDP_PASS. */
+ * as it should be, or XDP_PASS. Not XDP_TX, also where it leaves by the device it came by: of a veth whose other end has no program
+ * itself, frames sent so lie around until the next one comes. */
 static __always_inline int fast_route(struct xdp_md *ctx, const struct pkt *p, struct bpf_fib_lookup *f, __u32 len,
 				      bool v6)
 {
-	__u32 out;
-
 	f->family = v6 ? FAMILY_IPV6 : FAMILY_IPV4;
 	f->ifindex = ctx->ingress_ifindex;
 	f->l4_protocol = p->t.proto;
@@ -184,10 +183,7 @@ static __always_inline int fast_route(struct xdp_md *ctx, const struct pkt *p, s
 	}
 	if (bpf_fib_lookup(ctx, f, sizeof(*f), 0) != BPF_FIB_LKUP_RET_SUCCESS)
 		return XDP_PASS;
-	out = f->ifindex;
-	if (out == ctx->ingress_ifindex)
-		return XDP_TX;
-	return bpf_map_lookup_elem(&xdp_devices_v1, &out) ? XDP_REDIRECT : XDP_PASS;
+	return bpf_redirect_map(&xdp_devices_v1, f->ifindex, XDP_PASS);
 }
 
 /* What a sum gains when a packet of `k` becomes `to`. */
@@ -289,7 +285,7 @@ static __always_inline int fast_ip(struct xdp_md *ctx, struct pkt *p, void *l3, 
 	fast_ports(h, sum, p, gain);
 	__builtin_memcpy(eth->h_dest, f.dmac, ETH_ALEN);
 	__builtin_memcpy(eth->h_source, f.smac, ETH_ALEN);
-	return verdict == XDP_TX ? XDP_TX : bpf_redirect_map(&xdp_devices_v1, f.ifindex, 0);
+	return verdict;
 }
 
 static __always_inline int fast_4(struct xdp_md *ctx, struct pkt *p, struct iphdr *ip)

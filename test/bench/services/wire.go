@@ -286,6 +286,7 @@ func newHarbour(t testing.TB, flows int) (*harbour, error) {
 	h := &harbour{World: bpftest.NewWorld(t, bpftest.Config{Config: cfg, MapSize: tableRows})}
 	h.dev = h.OpenOutside(1500)
 	h.NS.Run("ip", "neigh", "add", "192.0.2.254", "lladdr", lanMAC.String(), "dev", outsideName, "nud", "permanent")
+	h.NS.In(func() error { return h.Maps.XdpDevicesV1.Put(uint32(h.dev), uint32(h.dev)) })
 	h.PutIP(bpftest.FarPod[0], bpftest.IDFar, maps.IPCacheNoMasq, netip.Addr{})
 	h.Put(h.Maps.LbAddressV1, maps.AddrFrom(vip(0)), maps.LBAddressVIP)
 	h.Put(h.Maps.LbSlotV1, maps.LBSlotKey{Slots: 1}, maps.LBBackend{Addr: maps.AddrFrom(bpftest.FarPod[0]), Port: swapped(backPort), Proto: unix.IPPROTO_TCP})
