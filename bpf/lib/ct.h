@@ -99,6 +99,21 @@ static __always_inline bool ct_due(const struct ct_value *v, const struct pkt *p
 	       (__s64)(now - v->reported[reply]) > (__s64)(cfg.report_interval * 1000000ULL);
 }
 
+/* Moves the end of a row's life, by more than a second or not at all. */
+static __always_inline void ct_prolong(struct ct_value *v, __u64 expires)
+{
+	if (expires - v->expires > NSEC && expires > v->expires)
+		v->expires = expires;
+}
+
+static __always_inline void ct_count(struct ct_value *v, bool reply, __u32 bytes)
+{
+	if (cfg.flags & CFG_ACCOUNTING) {
+		__sync_fetch_and_add(&v->packets[reply], 1);
+		__sync_fetch_and_add(&v->bytes[reply], bytes);
+	}
+}
+
 /* The row is written only when something changes or its expiry moves by more than a second. A write lost to
  * another CPU's costs an event too many or a flag that the next packet sets. */
 static __always_inline void ct_touch(struct __sk_buff *skb, struct pkt *p, struct ct_value *v, bool reply, __u64 now)
@@ -129,13 +144,10 @@ static __always_inline void ct_touch(struct __sk_buff *skb, struct pkt *p, struc
 	if (flags != v->flags) {
 		v->flags = flags;
 		v->expires = expires;
-	} else if (expires - v->expires > NSEC && expires > v->expires) {
-		v->expires = expires;
+	} else {
+		ct_prolong(v, expires);
 	}
-	if (cfg.flags & CFG_ACCOUNTING) {
-		__sync_fetch_and_add(&v->packets[reply], 1);
-		__sync_fetch_and_add(&v->bytes[reply], skb->len);
-	}
+	ct_count(v, reply, skb->len);
 	if (ct_due(v, p, reply, now)) {
 		v->tcp_flags[reply] |= p->tcp_flags;
 		v->reported[reply] = now;

@@ -21,6 +21,12 @@ const (
 	ConfigDSRIPIP      = uint32(rawConfigFlagsCFG_DSR_IPIP)
 )
 
+// Rows of xdp_count_v1.
+const (
+	FastSent   = uint32(rawFastCountFAST_SENT)
+	FastLeft   = uint32(rawFastCountFAST_LEFT)
+)
+
 // Flags of CTValue.
 const (
 	CTOrigHigh  = uint16(rawCtFlagsCT_F_ORIG_HIGH)
@@ -31,6 +37,8 @@ const (
 	CTAudit     = uint16(rawCtFlagsCT_F_AUDIT)
 	CTNAT       = uint16(rawCtFlagsCT_F_NAT)
 	CTService   = uint16(rawCtFlagsCT_F_SERVICE)
+	CTHere      = uint16(rawCtFlagsCT_F_HERE)
+	CTThere     = uint16(rawCtFlagsCT_F_THERE)
 )
 
 // Flags of Device, Endpoint, IPCacheValue, PolicyValue and State.

@@ -17,6 +17,7 @@
 #include "policy.h"
 #include "prefilter.h"
 #include "scratch.h"
+#include "xdp.h"
 
 /* Types that no map mentions reach the object's BTF through this function's argument. It is never loaded. */
 struct exported_types {
@@ -30,6 +31,7 @@ struct exported_types {
 	enum endpoint_flags endpoint_flags;
 	enum event_flags event_flags;
 	enum event_type event_type;
+	enum fast_count fast_count;
 	enum family family;
 	enum ipcache_flags ipcache_flags;
 	enum lb_address_flags lb_address_flags;

@@ -241,6 +241,14 @@ const (
 	rawFamilyFAMILY_IPV6 rawFamily = 10
 )
 
+type rawFastCount uint32
+
+const (
+	rawFastCountFAST_SENT   rawFastCount = 0
+	rawFastCountFAST_LEFT   rawFastCount = 1
+	rawFastCountFAST_COUNTS rawFastCount = 2
+)
+
 type rawFragKey struct {
 	_     structs.HostLayout
 	Src   rawAddr
@@ -647,6 +655,8 @@ const (
 	rawMapPrefilterV1      = "prefilter_v1"
 	rawMapScratchV1        = "scratch_v1"
 	rawMapStateV1          = "state_v1"
+	rawMapXdpCountV1       = "xdp_count_v1"
+	rawMapXdpDevicesV1     = "xdp_devices_v1"
 )
 
 // loadRaw returns the embedded CollectionSpec for raw.
@@ -725,6 +735,8 @@ type rawMapSpecs struct {
 	PrefilterV1      *ebpf.MapSpec `ebpf:"prefilter_v1"`
 	ScratchV1        *ebpf.MapSpec `ebpf:"scratch_v1"`
 	StateV1          *ebpf.MapSpec `ebpf:"state_v1"`
+	XdpCountV1       *ebpf.MapSpec `ebpf:"xdp_count_v1"`
+	XdpDevicesV1     *ebpf.MapSpec `ebpf:"xdp_devices_v1"`
 }
 
 // rawVariableSpecs contains global variables before they are loaded into the kernel.
@@ -781,6 +793,8 @@ type rawMaps struct {
 	PrefilterV1      *ebpf.Map `ebpf:"prefilter_v1"`
 	ScratchV1        *ebpf.Map `ebpf:"scratch_v1"`
 	StateV1          *ebpf.Map `ebpf:"state_v1"`
+	XdpCountV1       *ebpf.Map `ebpf:"xdp_count_v1"`
+	XdpDevicesV1     *ebpf.Map `ebpf:"xdp_devices_v1"`
 }
 
 func (m *rawMaps) Close() error {
@@ -813,6 +827,8 @@ func (m *rawMaps) Close() error {
 		m.PrefilterV1,
 		m.ScratchV1,
 		m.StateV1,
+		m.XdpCountV1,
+		m.XdpDevicesV1,
 	)
 }
 

@@ -1,5 +1,5 @@
 // Package xdp holds the programs that see a packet from outside before the kernel makes one of its own of it: Prefilter drops
-// what comes from denied sources.
+// what comes from denied sources; Fast does that too, and sends on what goes by way of a service to another node and is known already.
 package xdp
 
 import "github.com/cilium/ebpf"
@@ -8,6 +8,7 @@ import "github.com/cilium/ebpf"
 const (
 	Prefilter   = "prefilter"
 	PrefilterL3 = "prefilter_l3"
+	Fast        = "fast" // with a link layer
 )
 
 // PrefilterSpec is the object of Prefilter and PrefilterL3; its maps are to be replaced by the shared ones.
@@ -15,3 +16,9 @@ func PrefilterSpec() (*ebpf.CollectionSpec, error) { return loadPrefilter() }
 
 // PrefilterObject is the compiled object that PrefilterSpec reads. It must not be changed.
 func PrefilterObject() []byte { return _PrefilterBytes }
+
+// FastSpec is the object of Fast; its maps are to be replaced by the shared ones, and its variable `cfg` to be set.
+func FastSpec() (*ebpf.CollectionSpec, error) { return loadFast() }
+
+// FastObject is the compiled object that FastSpec reads. It must not be changed.
+func FastObject() []byte { return _FastBytes }

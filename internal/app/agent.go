@@ -208,6 +208,9 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err := a.openOverlay(); err != nil {
 		return nil, err
 	}
+	if err := a.openFast(); err != nil {
+		return nil, err
+	}
 	a.step("programs adopted")
 	return a, nil
 }
@@ -257,7 +260,7 @@ func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
 	if a.cgroup, err = a.controlGroup(); err != nil {
 		return err
 	}
-	a.loader, err = loader.New(loader.Config{Links: a.paths.Links(), Programs: a.paths.Programs(), Options: opts, Cgroup: a.cgroup}, loader.Deps{Log: a.log.With("part", "loader"), Kernel: a.kernel, Maps: a.maps.Replacements()})
+	a.loader, err = loader.New(loader.Config{Links: a.paths.Links(), Programs: a.paths.Programs(), Options: opts, Fast: a.fast(), Cgroup: a.cgroup}, loader.Deps{Log: a.log.With("part", "loader"), Kernel: a.kernel, Maps: a.maps.Replacements()})
 	return err
 }
 

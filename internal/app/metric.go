@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
+	"github.com/hypha-net/hypha/internal/datapath/loader"
 	"github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/monitor"
 )
@@ -25,6 +26,9 @@ var (
 	deniedCount  = desc("prefilter_drop_count_total", "Packets dropped because the prefilter denies their source.")
 	deniedBytes  = desc("prefilter_drop_bytes_total", "Bytes of these packets.")
 	deniedNow    = desc("prefilter_cidrs", "CIDRs that the prefilter denies.")
+	fastSent     = desc("lb_acceleration_forward_count_total", "Packets of services that were sent on in XDP.")
+	fastBytes    = desc("lb_acceleration_forward_bytes_total", "Bytes of these packets.")
+	fastLeft     = desc("lb_acceleration_pass_count_total", "Packets of services that XDP left to tc.")
 	eventsStored = desc("bpf_events_total", "Events of the datapath that were read.")
 	eventsLost   = desc("bpf_events_lost_total", "Events of the datapath that found no room in their ring.")
 	mapErrors    = desc("bpf_map_errors_total", "Writes to a kernel map that failed; what did not fit is dropped.", "map")
@@ -43,7 +47,7 @@ var partStates = map[agentv1.Component_State]float64{stateOK: 0, stateWarning: 1
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{forwardCount, forwardBytes, dropCount, dropBytes, deniedCount, deniedBytes, deniedNow, eventsStored, eventsLost, mapErrors, mapEntries,
+	for _, d := range []*prometheus.Desc{forwardCount, forwardBytes, dropCount, dropBytes, deniedCount, deniedBytes, deniedNow, fastSent, fastBytes, fastLeft, eventsStored, eventsLost, mapErrors, mapEntries,
 		mapCapacity, endpointsNow, revisionNow, policyFailed, nodesNow, refusedAdds, addressesOut, partState} {
 		ch <- d
 	}
@@ -63,6 +67,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if packets, bytes, err := c.maps.PrefilterDrops(); err == nil {
 		counter(deniedCount, packets)
 		counter(deniedBytes, bytes)
+	}
+	if f, err := c.maps.Accelerated(); err == nil && c.fast() != loader.FastOff {
+		counter(fastSent, f.Sent)
+		counter(fastBytes, f.SentBytes)
+		counter(fastLeft, f.Left)
 	}
 	list, _ := c.denials.current()
 	gauge(deniedNow, float64(len(list.Deny)))

@@ -41,7 +41,7 @@ const prefilterEvery = 5 * time.Second
 // there is none, and the file stays for when it is on again.
 func (a *Agent) openPrefilter() error {
 	log := a.log.With("part", "prefilter")
-	target := dpprefilter.New(dpprefilter.Deps{Maps: a.maps, Loader: a.loader})
+	target := dpprefilter.New(dpprefilter.Config{Fast: a.fast()}, dpprefilter.Deps{Maps: a.maps, Loader: a.loader})
 	a.denials = &denials{log: log, path: a.paths.Prefilter(), target: target, devices: a.outside,
 		behind: fault.New(log, "denied sources are not in force", "denied sources are in force"), list: prefilter.Empty()}
 	if !a.cfg.Prefilter {
@@ -79,9 +79,7 @@ func (d *denials) Run(ctx context.Context) error {
 	defer look.Stop()
 	for {
 		changed := d.devices.Snapshot().Changed()
-		d.mu.Lock()
-		_ = d.sync() // noted
-		d.mu.Unlock()
+		d.bring()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -89,6 +87,20 @@ func (d *denials) Run(ctx context.Context) error {
 		case <-look.C:
 		}
 	}
+}
+
+// bring brings the list into force, and the programs that accelerate services onto the devices.
+func (d *denials) bring() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_ = d.sync() // noted
+}
+
+// slow are the devices that do not accelerate services, by name, and why.
+func (d *denials) slow() map[string]error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.target.Slow()
 }
 
 // sync brings the list into force; d.mu is held.

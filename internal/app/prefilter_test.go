@@ -39,7 +39,7 @@ func TestDenialsRestore(t *testing.T) {
 		path := filepath.Join(dir, "prefilter.json")
 		next := func() *denials {
 			t.Helper()
-			d := &denials{log: log, path: path, target: dpprefilter.New(dpprefilter.Deps{Maps: m, Loader: l}), devices: device.NewTable(), behind: fault.New(log, "", ""), list: prefilter.Empty()}
+			d := &denials{log: log, path: path, target: dpprefilter.New(dpprefilter.Config{}, dpprefilter.Deps{Maps: m, Loader: l}), devices: device.NewTable(), behind: fault.New(log, "", ""), list: prefilter.Empty()}
 			if err := d.restore(); err != nil {
 				t.Fatal(err)
 			}

@@ -49,6 +49,7 @@ func (a *Agent) status(context.Context) *agentv1.StatusResponse {
 	a.datapathStatus(s, add)
 	a.serviceStatus(add)
 	a.prefilterStatus(add)
+	a.fastStatus(add)
 	if a.cfg.EnableHubble {
 		add("hubble", stateOK, fmt.Sprintf("%d of %s", s.FlowsCurrent, count(s.FlowsMax, "flow")), "")
 	} else {

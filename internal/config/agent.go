@@ -94,6 +94,7 @@ type Agent struct {
 	CgroupRoot   string   `koanf:"cgroup-root"`
 	NodePorts    []string `koanf:"node-port-range"`
 	LBMode       string   `koanf:"bpf-lb-mode"`
+	LBFast       string   `koanf:"bpf-lb-acceleration"`
 	LBDispatch   string   `koanf:"bpf-lb-dsr-dispatch"`
 	LBAlgorithm  string   `koanf:"bpf-lb-algorithm"`
 	LBMaglevSize uint32   `koanf:"bpf-lb-maglev-table-size"`
@@ -227,6 +228,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Bool("kube-proxy-replacement", true, "serve the cluster's services on this node; off: it leaves them to others")
 	f.StringSlice("node-port-range", []string{"30000", "32767"}, "ports of NodePort services, first and last")
 	f.String("bpf-lb-mode", "snat", "the way back from a backend on another node to a client outside: snat (by this node), dsr (directly) or hybrid (dsr for TCP)")
+	f.String("bpf-lb-acceleration", "disabled", "services of clients outside in XDP: disabled, native (in the drivers, of all outside devices), best-effort (of those whose drivers can) or testing-only, also called generic (behind them)")
 	f.String("bpf-lb-dsr-dispatch", "opt", "how the backend's node is told which service a client asked: opt (IPv4 option, IPv6 destination option); with routing-mode native also geneve or ipip (encapsulation)")
 	f.String("bpf-lb-algorithm", "random", "how services choose a backend unless they say so: random or maglev")
 	f.Uint32("bpf-lb-maglev-table-size", 16381, "places of a Maglev table: a hundred times the backends of one service, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071")

@@ -24,6 +24,15 @@ func (a *Agent) Dispatch() (geneve, ipip bool) {
 	return a.LBDispatch == dispatchGeneve, a.LBDispatch == dispatchIPIP
 }
 
+// Values of bpf-lb-acceleration.
+const (
+	FastOff        = "disabled"
+	FastNative     = "native"
+	FastBestEffort = "best-effort"
+	FastTesting    = "testing-only" // upstream's word for generic
+	FastGeneric    = "generic"
+)
+
 // NodePortRange is node-port-range in numbers, inclusive. LOW,HIGH and LOW-HIGH are the same.
 func (a *Agent) NodePortRange() (lo, hi uint16, err error) {
 	ends := a.NodePorts
@@ -61,6 +70,14 @@ func (a *Agent) checkServices(bad func(string, string, ...any)) {
 	case "snat", "dsr", "hybrid":
 	default:
 		bad("bpf-lb-mode", "%q is none of snat, dsr, hybrid", a.LBMode)
+	}
+	switch a.LBFast {
+	case FastOff, FastNative, FastBestEffort, FastTesting, FastGeneric:
+	default:
+		bad("bpf-lb-acceleration", "%q is none of disabled, native, best-effort, testing-only, generic", a.LBFast)
+	}
+	if a.LBFast != FastOff && !a.KubeProxy {
+		bad("bpf-lb-acceleration", "%s accelerates services, but kube-proxy-replacement is off", a.LBFast)
 	}
 	switch a.LBDispatch {
 	case dispatchOpt:

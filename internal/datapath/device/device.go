@@ -18,6 +18,8 @@ type Device struct {
 	Masq6 netip.Addr
 	MTU   int  // bytes
 	L3    bool // no link-layer header
+	// There are VLAN devices on it: frames of theirs pass it too.
+	Tagged bool
 }
 
 // addr is an address of a device.

@@ -28,13 +28,20 @@ func read(h *netlink.Handle) ([]dev, error) {
 	}
 	var devs []dev
 	place := map[int]int{}
+	tagged := map[int]bool{}
 	for _, l := range links {
 		a := l.Attrs()
+		if l.Type() == "vlan" {
+			tagged[a.ParentIndex] = true
+		}
 		place[a.Index] = len(devs)
 		devs = append(devs, dev{
 			Device: Device{Index: a.Index, Name: a.Name, MTU: a.MTU, L3: headless(a.EncapType)},
 			up:     a.Flags&net.FlagUp != 0, loopback: a.Flags&net.FlagLoopback != 0, slave: a.MasterIndex != 0,
 		})
+	}
+	for i := range devs {
+		devs[i].Tagged = tagged[devs[i].Index]
 	}
 	addrs, err := again(func() ([]netlink.Addr, error) { return h.AddrList(nil, unix.AF_UNSPEC) })
 	if err != nil {

@@ -84,8 +84,8 @@ func (c *Cache) writeOne(p netip.Prefix) (changed bool, err error) {
 
 // elsewhere says whether what is on record of an address is not true any more.
 func elsewhere(before, now dpmaps.IP) bool {
-	return before.Identity != 0 && before.Identity != now.Identity ||
-		before.Overlay && (!now.Overlay || before.Tunnel != now.Tunnel)
+	return before.Identity != 0 && (before.Identity != now.Identity || before.Overlay != now.Overlay || before.LocalCIDR != now.LocalCIDR) ||
+		before.Overlay && before.Tunnel != now.Tunnel
 }
 
 // around is the narrowest row in the kernel that covers p, other than p's own; blank if there is none.

@@ -27,6 +27,9 @@ func (l *Loader) Adopt() ([]Attachment, error) {
 	}
 	var kept []Attachment
 	for _, a := range all {
+		if a.Role == Accelerated && !l.keepsFast(a.IfIndex) {
+			a.Role = Prefilter // denied sources stay denied until it is decided what belongs there
+		}
 		if err := l.attach(a.Role, a.IfIndex); err != nil {
 			return kept, err
 		}
@@ -74,7 +77,10 @@ func (l *Loader) list() ([]Attachment, error) {
 		}
 		pin := filepath.Join(l.cfg.Links, e.Name())
 		if have, err := link.LoadPinnedLink(pin, nil); err == nil {
-			on, _ := linked(have, a.IfIndex)
+			on, running := linked(have, a.IfIndex)
+			if a.Role == Prefilter && runsFast(running) {
+				a.Role = Accelerated
+			}
 			if err := have.Close(); err != nil {
 				return nil, err
 			}

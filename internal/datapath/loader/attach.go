@@ -29,6 +29,7 @@ const (
 
 	Prefilter   Role = "prefilter"    // outside device on which denied sources are dropped
 	PrefilterL3 Role = "prefilter_l3" // the same, without a link layer
+	Accelerated Role = "fast"         // outside device on which services are accelerated and denied sources dropped
 )
 
 // programs are those of each role, by hook.
@@ -38,6 +39,7 @@ var programs = map[Role]map[ebpf.AttachType]string{
 	Device:      {ebpf.AttachTCXIngress: host.FromNetdev, ebpf.AttachTCXEgress: host.ToNetdev},
 	Prefilter:   {ebpf.AttachXDP: xdp.Prefilter},
 	PrefilterL3: {ebpf.AttachXDP: xdp.PrefilterL3},
+	Accelerated: {ebpf.AttachXDP: xdp.Fast},
 }
 
 // hook is one side of a device.
@@ -59,6 +61,9 @@ func (r Role) program(h hook) string { return programs[r][h.attach] }
 func (l *Loader) Attach(r Role, ifindex int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if r == Accelerated {
+		return l.accelerate(ifindex)
+	}
 	return l.attach(r, ifindex)
 }
 
@@ -131,6 +136,9 @@ func (l *Loader) tcx() bool { return l.deps.Kernel.TCX && !l.cfg.Clsact }
 func (l *Loader) linkable(h hook) bool { return h.attach == ebpf.AttachXDP || l.tcx() }
 
 func (l *Loader) pin(r Role, ifindex int, h hook) string {
+	if r == Accelerated { // in the same place, so that one program takes the other's
+		r = Prefilter
+	}
 	return filepath.Join(l.cfg.Links, fmt.Sprintf("%s-%d-%s", r, ifindex, h.name))
 }
 
@@ -139,7 +147,7 @@ func (l *Loader) attachDevice(r Role, ifindex int, h hook, prog *ebpf.Program) e
 	return l.attachLink(l.pin(r, ifindex, h), prog, func(have link.Link) (bool, ebpf.ProgramID) {
 		on, running := linked(have, ifindex)
 		return on == ifindex, running
-	}, func() (link.Link, error) { return newLink(r, ifindex, h, prog) })
+	}, func() (link.Link, error) { return l.newLink(r, ifindex, h, prog) })
 }
 
 // attachLink updates a pinned link, or makes one where there is none or it is not where it belongs: sits says that, and
@@ -218,9 +226,9 @@ func (l *Loader) release(pin string) error {
 
 // newLink attaches to a hook. What a workload sends into a netkit pair is judged while it is sent, before it is queued
 // anywhere; what it receives passes the same hook as with veth.
-func newLink(r Role, ifindex int, h hook, prog *ebpf.Program) (link.Link, error) {
+func (l *Loader) newLink(r Role, ifindex int, h hook, prog *ebpf.Program) (link.Link, error) {
 	if h.attach == ebpf.AttachXDP {
-		return newXDP(ifindex, prog)
+		return newXDP(ifindex, prog, l.xdpModes(r))
 	}
 	if r == Pod && h.attach == ebpf.AttachTCXIngress {
 		dev, err := netlink.LinkByIndex(ifindex)

@@ -99,7 +99,10 @@ func (l *Loader) programPin(digest, name string) string {
 
 // programNames are all programs that this loader needs.
 func (l *Loader) programNames() (out []string) {
-	for _, byHook := range programs {
+	for r, byHook := range programs {
+		if r == Accelerated && l.cfg.Fast == FastOff {
+			continue
+		}
 		out = slices.AppendSeq(out, maps.Values(byHook))
 	}
 	if l.cfg.Cgroup != "" {
@@ -113,7 +116,8 @@ func typed(name string, t ebpf.ProgramType) bool {
 	if _, ok := sock.Hooks()[name]; ok {
 		return t == ebpf.CGroupSockAddr || t == ebpf.CGroupSock
 	}
-	if name == xdp.Prefilter || name == xdp.PrefilterL3 {
+	switch name {
+	case xdp.Prefilter, xdp.PrefilterL3, xdp.Fast:
 		return t == ebpf.XDP
 	}
 	return t == ebpf.SchedCLS

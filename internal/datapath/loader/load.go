@@ -27,6 +27,7 @@ type Config struct {
 	Programs string // directory in bpffs for the loaded programs, made if absent; "": they are not kept
 	Options  Options
 	Clsact   bool   // use clsact filters even where the kernel has tcx
+	Fast     Fast   // how services are accelerated
 	Cgroup   string // directory of the control group whose sockets find services; "": none's
 }
 
@@ -44,6 +45,7 @@ type Loader struct {
 
 	mu    sync.Mutex
 	progs map[string]*ebpf.Program
+	slow  map[int]error             // devices that cannot accelerate, by number, and why
 	ids   map[string]ebpf.ProgramID // of progs: the kernel is asked once, not at every look at an attachment
 	held  map[string]link.Link      // attached links, by pin
 	kept  string                    // what the names of this loader's pinned programs begin with; "": none are pinned
@@ -55,7 +57,7 @@ func New(cfg Config, deps Deps) (*Loader, error) {
 	if err := os.MkdirAll(cfg.Links, 0o700); err != nil {
 		return nil, fmt.Errorf("make link directory: %w", err)
 	}
-	l := &Loader{cfg: cfg, deps: deps, held: map[string]link.Link{}}
+	l := &Loader{cfg: cfg, deps: deps, held: map[string]link.Link{}, slow: map[int]error{}}
 	var err error
 	if cfg.Cgroup != "" {
 		if l.host, err = netns.Cookie(); err != nil {
@@ -111,6 +113,9 @@ type object struct {
 func (l *Loader) objects() []object {
 	all := []object{{podObject, pod.Spec, pod.Object}, {"overlay", overlay.Spec, overlay.Object}, {"host", host.Spec, host.Object},
 		{"prefilter", xdp.PrefilterSpec, xdp.PrefilterObject}}
+	if l.cfg.Fast != FastOff {
+		all = append(all, object{"fast", xdp.FastSpec, xdp.FastObject})
+	}
 	if l.cfg.Cgroup != "" {
 		all = append(all, object{sockObject, sock.Spec, sock.Object})
 	}

@@ -1,9 +1,11 @@
 package loader_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -98,6 +100,143 @@ func TestPrefilter(t *testing.T) {
 		mode(t, busy, "native") // somebody else's
 		return nil
 	})
+}
+
+// takeFrames lets the other end of dummyPair's device take what XDP sends.
+func takeFrames(t *testing.T, ifindex int) {
+	t.Helper()
+	dev, err := netlink.LinkByIndex(ifindex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer, err := netlink.LinkByIndex(dev.Attrs().ParentIndex)
+	if err == nil {
+		err = errors.Join(netlink.LinkSetUp(dev), netlink.LinkSetUp(peer))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := link.AttachXDP(link.XDPOptions{Interface: peer.Attrs().Index, Program: passAll(t), Flags: link.XDPDriverMode})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+}
+
+// The program that accelerates services takes the place of the prefilter and gives it back, under one link: nobody denied gets in
+// meanwhile. Where the driver runs no XDP, or the other end of a pair takes no frames, it says so and leaves things as they were.
+func TestAccelerated(t *testing.T) {
+	dir := pintest.Dir(t)
+	m := openMaps(t, dir)
+	netns.New(t, "node").In(func() error {
+		cfg := options(false, filepath.Join(dir, "links"))
+		t.Cleanup(func() { _ = loader.Unpin(cfg.Links) })
+		plain := newLoader(t, cfg, m)
+		dev, deaf, br := dummyPair(t, "veth"), dummyPair(t, "deaf"), bridge(t, "br")
+		takeFrames(t, dev)
+		for _, d := range []int{dev, deaf, br} {
+			if err := plain.Attach(loader.Prefilter, d); err != nil {
+				return err
+			}
+		}
+		link0 := linkOf(t, cfg.Links, dev)
+		if err := plain.Close(); err != nil {
+			return err
+		}
+
+		cfg.Fast = loader.FastNative
+		l := newLoader(t, cfg, m)
+		if got, err := l.Adopt(); err != nil || len(got) != 3 || got[0].Role != loader.Prefilter {
+			t.Errorf("adopted %v, %v", got, err)
+		}
+		if err := l.Attach(loader.Accelerated, dev); err != nil {
+			return err
+		}
+		runs(t, dev, "fast")
+		mode(t, dev, "native")
+		if got := linkOf(t, cfg.Links, dev); got != link0 {
+			t.Errorf("link %d took the place of %d: there was a gap", got, link0)
+		}
+		if err := l.Attach(loader.Accelerated, deaf); !errors.Is(err, loader.ErrPeer) {
+			t.Errorf("a pair whose other end takes no frames: %v", err)
+		}
+		runs(t, deaf, "prefilter")
+		if err := l.Attach(loader.Accelerated, br); err == nil {
+			t.Error("a driver without XDP accelerates")
+		}
+
+		// A restart finds it as it is.
+		if err := l.Close(); err != nil {
+			return err
+		}
+		l = newLoader(t, cfg, m)
+		got, err := l.Adopt()
+		if err != nil || !slices.Contains(got, loader.Attachment{Role: loader.Accelerated, IfIndex: dev}) {
+			t.Errorf("adopted %v, %v", got, err)
+		}
+		if err := l.Attached(loader.Accelerated, dev); err != nil {
+			t.Error(err)
+		}
+		runs(t, dev, "fast")
+
+		// Off again, and denied sources stay denied; then the other mode, which takes another link.
+		for _, next := range []struct {
+			fast loader.Fast
+			want string
+		}{{loader.FastOff, "prefilter"}, {loader.FastGeneric, "fast"}} {
+			if err := l.Close(); err != nil {
+				return err
+			}
+			cfg.Fast = next.fast
+			l = newLoader(t, cfg, m)
+			if _, err := l.Adopt(); err != nil {
+				return err
+			}
+			if next.fast != loader.FastOff {
+				for _, d := range []int{dev, br} {
+					if err := l.Attach(loader.Accelerated, d); err != nil {
+						t.Error(err)
+					}
+				}
+				mode(t, dev, "generic")
+				mode(t, br, "generic")
+			}
+			runs(t, dev, next.want)
+		}
+		return l.Prune(func(loader.Attachment) bool { return false })
+	})
+}
+
+// linkOf is the number of a device's link.
+func linkOf(t *testing.T, links string, ifindex int) link.ID {
+	t.Helper()
+	l, err := link.LoadPinnedLink(filepath.Join(links, pinName(ifindex)), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	info, err := l.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ID
+}
+
+// runs checks which program a device runs in XDP.
+func runs(t *testing.T, ifindex int, want string) {
+	t.Helper()
+	dev, err := netlink.LinkByIndex(ifindex)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := ebpf.NewProgramFromID(ebpf.ProgramID(dev.Attrs().Xdp.ProgId))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+	if info, err := p.Info(); err != nil || info.Name != want {
+		t.Errorf("device %d runs %q, %v; want %q", ifindex, info.Name, err, want)
+	}
 }
 
 func pinName(ifindex int) string { return fmt.Sprintf("prefilter-%d-xdp", ifindex) }

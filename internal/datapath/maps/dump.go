@@ -86,6 +86,22 @@ func (m *Maps) dump(name string, row *[]Column, next func() bool) error {
 			packets, bytes, err := m.PrefilterDrops()
 			return [][]Column{{{"PACKETS", num(packets)}, {"BYTES", num(bytes)}}}, err
 		})
+	case XDPDevices:
+		return m.dumpOne(row, next, func() (out [][]Column, _ error) {
+			devices, err := m.XDPDevices()
+			for _, d := range devices {
+				out = append(out, []Column{{"IFINDEX", num(d)}})
+			}
+			return out, err
+		})
+	case XDPCount:
+		return m.dumpOne(row, next, func() ([][]Column, error) {
+			c, err := m.Accelerated()
+			return [][]Column{
+				{{"WHAT", "sent on"}, {"PACKETS", num(c.Sent)}, {"BYTES", num(c.SentBytes)}},
+				{{"WHAT", "left to tc"}, {"PACKETS", num(c.Left)}, {"BYTES", num(c.LeftBytes)}},
+			}, err
+		})
 	case State:
 		return m.dumpOne(row, next, func() ([][]Column, error) {
 			s, err := m.readState()

@@ -40,6 +40,9 @@ const (
 	PrefilterCount = "prefilter_count_v1"
 	PrefilterExact = "prefilter_exact_v1"
 	PrefilterState = "prefilter_state_v1"
+
+	XDPCount   = "xdp_count_v1"
+	XDPDevices = "xdp_devices_v1"
 )
 
 // ErrFull says that a map has no room for a row. Nothing was opened by the failed write.

@@ -46,7 +46,9 @@ type Maps struct {
 	lbAddress, lbAffinity, lbFrontend, lbMaglev, lbMember, lbReverse, lbSlot, lbSource *handle
 
 	deniedExact, deniedLPM, prefilterCount, prefilterState *handle
-	deniedSpec                                             *ebpf.MapSpec // of a map in deniedExact
+	xdpCount, xdpDevices                                   *handle
+
+	deniedSpec *ebpf.MapSpec // of a map in deniedExact
 
 	stateMu    sync.Mutex                             // one change of state_v1 at a time
 	endpointMu sync.Mutex                             // one writer of endpoints_v1 at a time
@@ -112,6 +114,7 @@ func (m *Maps) name() {
 		LBMember: &m.lbMember, LBReverse: &m.lbReverse, LBSlot: &m.lbSlot, LBSource: &m.lbSource,
 		NAT: &m.nat, Overflow: &m.overflow, Policy: &m.policy, Prefilter: &m.deniedLPM, PrefilterCount: &m.prefilterCount,
 		PrefilterExact: &m.deniedExact, PrefilterState: &m.prefilterState, State: &m.state,
+		XDPCount: &m.xdpCount, XDPDevices: &m.xdpDevices,
 	} {
 		*f = m.byName[name]
 	}

@@ -65,7 +65,7 @@ func inside(t *testing.T, fn func(*rig)) {
 }
 
 func (r *rig) target() *prefilter.Target {
-	return prefilter.New(prefilter.Deps{Maps: r.maps, Loader: r.loader})
+	return prefilter.New(prefilter.Config{}, prefilter.Deps{Maps: r.maps, Loader: r.loader})
 }
 
 // writes is how many rows of the prefilter's maps were written or deleted so far.

@@ -134,18 +134,19 @@ func (e *Env) shared() map[string]*ebpf.Map {
 		"prefilter_count_v1": m.PrefilterCountV1, "prefilter_exact_v1": m.PrefilterExactV1,
 		"prefilter_state_v1": m.PrefilterStateV1, "prefilter_v1": m.PrefilterV1,
 		"policy_overflow_v1": m.PolicyOverflowV1, "policy_v1": m.PolicyV1, "scratch_v1": m.ScratchV1, "state_v1": m.StateV1,
+		"xdp_count_v1": m.XdpCountV1, "xdp_devices_v1": m.XdpDevicesV1,
 	}
 }
 
 // Objects are the program objects: a name, and how to read them.
 func Objects() map[string]func() (*ebpf.CollectionSpec, error) {
 	return map[string]func() (*ebpf.CollectionSpec, error){"pod": pod.Spec, "overlay": overlay.Spec, "host": host.Spec, "sock": sock.Spec,
-		"prefilter": xdp.PrefilterSpec}
+		"prefilter": xdp.PrefilterSpec, "fast": xdp.FastSpec}
 }
 
 var objectOf = map[string]string{
 	pod.FromPod: "pod", pod.ToPod: "pod", overlay.FromOverlay: "overlay", overlay.ToOverlay: "overlay", host.FromNetdev: "host", host.ToNetdev: "host",
-	xdp.Prefilter: "prefilter", xdp.PrefilterL3: "prefilter",
+	xdp.Prefilter: "prefilter", xdp.PrefilterL3: "prefilter", xdp.Fast: "fast",
 }
 
 // Prog is a program by name (pod.FromPod and so on). Its object is loaded when first asked for.

@@ -16,8 +16,10 @@ const (
 	Drop     uint32 = 2 // TC_ACT_SHOT
 	Redirect uint32 = 7 // TC_ACT_REDIRECT
 
-	XDPDrop uint32 = 1
-	XDPPass uint32 = 2
+	XDPDrop     uint32 = 1
+	XDPPass     uint32 = 2
+	XDPTX       uint32 = 3
+	XDPRedirect uint32 = 4
 )
 
 // Of `struct __sk_buff` (linux/bpf.h), as BPF_PROG_RUN takes it.

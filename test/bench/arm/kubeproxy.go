@@ -73,6 +73,9 @@ func (a *Proxied) Setup(context.Context) (Ends, error) {
 	return a.ends(cli, srv, target)
 }
 
+// Node is where the rules are, between the devices cli and srv.
+func (a *Proxied) Node() *netns.NS { return a.node }
+
 // Grow brings more services into force.
 func (a *Proxied) Grow(more []Service) error {
 	if a.most == 0 {

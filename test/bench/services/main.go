@@ -1,5 +1,5 @@
-// Services measures what services cost: rows 4, 5 and 6 of the performance suite (connecting to one of many, one and many that
-// come, the program that balances packets), beside kube-proxy's rule shapes. It writes tables to docs/performance.md. It asserts
+// Services measures what services cost: rows 4 to 7 of the performance suite (connecting to one of many, one and many that
+// come, the program that balances packets, packets per second), beside kube-proxy's rule shapes. It writes tables to docs/performance.md. It asserts
 // nothing: read the tables.
 //
 //	go run ./test/bench/services
@@ -47,6 +47,7 @@ var parts = []struct {
 	{"sites", "Connecting to one of many, and one more", sites},
 	{"load", "Many from nothing", fromNothing},
 	{"program", "The program that balances packets", programs},
+	{"wire", "From the wire to the wire", wires},
 }
 
 func bench(ctx context.Context) error {

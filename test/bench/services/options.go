@@ -28,11 +28,12 @@ type options struct {
 	vips     []int
 	passes   int // rounds of programs
 	repeat   int // packets of each round and kind
+	frames   int // of each round and way from the wire to the wire
 }
 
 // quick are the flags of a short run.
 var quick = map[string]string{
-	"sizes": "1,1000,5000", "changes": "1000", "rounds": "3", "duration": "200ms", "patience": "10s", "load": "10000", "vips": "1,1000,60000", "passes": "15",
+	"sizes": "1,1000,5000", "changes": "1000", "rounds": "3", "duration": "200ms", "patience": "10s", "load": "10000", "vips": "1,1000,60000", "passes": "15", "frames": "500000",
 }
 
 // parse reads the command line.
@@ -42,7 +43,7 @@ func parse(args []string) (o options, err error) {
 	changes := f.String("changes", "1000,10000,30000", "those of them at which services come; empty: none")
 	vips := f.String("vips", "1,1000,10000,60000", "numbers of VIPs in the kernel for the programs, growing, comma separated")
 	arms := f.String("arms", "", "arms to run beside A2, comma separated (default: all)")
-	parts := f.String("parts", "", "parts to run, comma separated: sites, load, program (default: all)")
+	parts := f.String("parts", "", "parts to run, comma separated: sites, load, program, wire (default: all)")
 	f.IntVar(&o.rounds, "rounds", 7, "good rounds of everything but the programs")
 	f.DurationVar(&o.duration, "duration", 300*time.Millisecond, "length of one arm's connects in a round")
 	f.Float64Var(&o.drift, "drift", 0.03, "part by which the base may differ from itself within a round")
@@ -50,6 +51,7 @@ func parse(args []string) (o options, err error) {
 	f.IntVar(&o.load, "load", 50000, "services that come from nothing")
 	f.IntVar(&o.passes, "passes", 101, "rounds of the programs")
 	f.IntVar(&o.repeat, "repeat", 5000, "packets of each of these rounds and kind of packets")
+	f.IntVar(&o.frames, "frames", 2000000, "frames of each round and way from the wire to the wire")
 	short := f.Bool("quick", false, "a short run: less of everything that no other flag gives")
 	f.StringVar(&o.bin, "bin", "bin", "directory of Hypha's binaries")
 	f.StringVar(&o.out, "out", "docs/performance.md", "document to write the tables into, between its markers; empty: none")
@@ -71,8 +73,8 @@ func parse(args []string) (o options, err error) {
 			return o, err
 		}
 	}
-	if o.rounds < 1 || o.passes < 1 || o.repeat < 1 || o.load < 1 || len(o.sizes) == 0 || len(o.vips) == 0 {
-		return o, errors.New("sizes, vips, rounds, passes, repeat and load: want one at least")
+	if o.rounds < 1 || o.passes < 1 || o.repeat < 1 || o.frames < 1 || o.load < 1 || len(o.sizes) == 0 || len(o.vips) == 0 {
+		return o, errors.New("sizes, vips, rounds, passes, repeat, frames and load: want one at least")
 	}
 	o.bin, err = filepath.Abs(o.bin) // agents start with a working directory of their own
 	return o, err
