@@ -230,11 +230,11 @@ func TestServiceAPI(t *testing.T) {
 	mine := testService(9, "10.96.0.9:80")
 	for owner, id := range map[string]model.ServiceID{"n1": 9, "gone": 10} {
 		mine.Owner, mine.ID, mine.Frontend.Port = state.FileOwner(owner), id, uint16(id)
-		if _, _, err := a.store.Services().Put(ctx, mine); err != nil {
+		if _, _, err := a.store.kv.Services().Put(ctx, mine); err != nil {
 			t.Fatal(err)
 		}
 	}
-	until(t, func() bool { return a.store.Services().Table().Snapshot().Len() == 3 }, func() string { return "not followed" })
+	until(t, func() bool { return a.store.kv.Services().Table().Snapshot().Len() == 3 }, func() string { return "not followed" })
 	for _, c := range []struct {
 		svc  state.Service
 		code connect.Code
@@ -356,7 +356,7 @@ func TestServiceFile(t *testing.T) {
 	}
 	owned := func(owner string) string {
 		var out []string
-		for _, v := range a.store.Services().Table().Snapshot().All() {
+		for _, v := range a.store.kv.Services().Table().Snapshot().All() {
 			if v.Owner == owner {
 				out = append(out, fmt.Sprintf("%s=%d", v.Frontend.Addr, len(v.Backends)))
 			}
@@ -388,14 +388,14 @@ func TestServiceFile(t *testing.T) {
 	theirs, same := testService(0, "10.96.0.3:80", "10.0.0.5:80"), testService(0, "10.96.0.4:80", "10.0.0.5:80")
 	theirs.Owner, same.Owner = state.FileOwner("n2"), state.FileOwner("n2")
 	for _, v := range []state.Service{theirs, same} {
-		if _, _, err := a.store.Services().Put(ctx, v); err != nil {
+		if _, _, err := a.store.kv.Services().Put(ctx, v); err != nil {
 			t.Fatal(err)
 		}
 	}
 	other := testService(0, "10.96.0.3:80", "10.0.0.5:80", "10.0.0.6:80")
 	set(one, two, other, same)
 	holds("10.96.0.1=1 10.96.0.2=1", "10.96.0.3:80/TCP: service 3 has this frontend already, otherwise (from the services file of node n2)")
-	if n, err := a.store.Services().Delete(ctx, theirs.Owner, 3, 4); n != 2 || err != nil {
+	if n, err := a.store.kv.Services().Delete(ctx, theirs.Owner, 3, 4); n != 2 || err != nil {
 		t.Fatal(n, err)
 	}
 	holds("10.96.0.1=1 10.96.0.2=1 10.96.0.3=2 10.96.0.4=1") // given up: taken over
@@ -408,11 +408,11 @@ func TestServiceFile(t *testing.T) {
 	renumbered.ID = 50
 	set(renumbered)
 	holds("10.96.0.1=1")
-	until(t, func() bool { _, ok := a.store.Services().Table().Get(50); return ok }, func() string { return "not renumbered" })
+	until(t, func() bool { _, ok := a.store.kv.Services().Table().Get(50); return ok }, func() string { return "not renumbered" })
 
 	// An agent without a file removes what its file has told, and nothing else.
 	theirs.ID = 0
-	if _, _, err := a.store.Services().Put(ctx, theirs); err != nil {
+	if _, _, err := a.store.kv.Services().Put(ctx, theirs); err != nil {
 		t.Fatal(err)
 	}
 	cancel()
