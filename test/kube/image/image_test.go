@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"maps"
@@ -75,7 +76,7 @@ func read(t *testing.T, b []byte) (headers []*tar.Header, data map[string][]byte
 	data = map[string][]byte{}
 	for in := tar.NewReader(bytes.NewReader(b)); ; {
 		h, err := in.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return headers, data
 		}
 		if err != nil {
