@@ -144,16 +144,6 @@ func TestUp(t *testing.T) {
 // pod runs a server in the node's own network on a node that is not ready.
 func pod(t *testing.T, k *cluster.Cluster, node string) {
 	t.Helper()
-	tags := kubectl(t, k, "get", "node", node, "-o", `jsonpath={.status.images[*].names[*]}`)
-	var image string
-	for name := range strings.FieldsSeq(tags) {
-		if strings.Contains(name, "/agnhost:") && !strings.HasSuffix(name, ":2.55") {
-			image = name
-		}
-	}
-	if image == "" {
-		t.Fatalf("%s has no image to run: %s", node, tags)
-	}
 	manifest := fmt.Sprintf(`apiVersion: v1
 kind: Pod
 metadata: {name: on-%[1]s}
@@ -161,8 +151,8 @@ spec:
   hostNetwork: true
   nodeName: %[1]s
   tolerations: [{operator: Exists}]
-  containers: [{name: a, image: %[2]q, imagePullPolicy: Never, args: [netexec], readinessProbe: {httpGet: {path: /hostname, port: 8080}}}]
-`, node, image)
+  containers: [{name: a, image: "registry.k8s.io/e2e-test-images/agnhost:2.55", imagePullPolicy: Never, args: [netexec], readinessProbe: {httpGet: {path: /hostname, port: 8080}}}]
+`, node)
 	cmd := exec.Command(filepath.Join(programs, "kubectl"), "--kubeconfig", k.Kubeconfig(), "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -82,6 +82,7 @@ func (c *Cluster) kubelet() map[string]any {
 		"clusterDomain":            "cluster.local",
 		"clusterDNS":               []string{dnsVIP4},
 		"resolvConf":               "/etc/resolv.conf",
+		"volumePluginDir":          "/var/lib/kubelet/plugins",
 		// The disk is this machine's, and its fullness no matter of the test.
 		"evictionHard":                map[string]string{"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
 		"imageGCHighThresholdPercent": 100,
