@@ -124,7 +124,7 @@ tools-bench:
 # Kubernetes' programs are built from source: long the first time, kept under bin/kube/.
 tools-kube: tools-test
 	$(call need,containerd:containerd runc:runc nice:coreutils ldd:libc-bin /usr/bin/busybox:busybox-static curl:curl dig:bind9-dnsutils \
-	  /usr/bin/nc.openbsd:netcat-openbsd iperf:iperf)
+	  /usr/bin/nc.openbsd:netcat-openbsd iperf:iperf bash:bash)
 	$(GO) run ./test/kube build
 
 tools-sbom:

@@ -79,7 +79,7 @@ func Pause(program, name string) *image.Image {
 }
 
 // tools are what Kubernetes' own tests call in their image besides its main program.
-var tools = []string{"curl", "dig", "nc", "ss", "ip", "iperf"}
+var tools = []string{"dash", "bash", "curl", "dig", "nc", "ss", "ip", "iperf"}
 
 // Agnhost is the image that Kubernetes' own tests run in their pods, from the program and the sources that it was built of. What
 // the published image takes from its distribution comes from this machine.
@@ -110,7 +110,10 @@ func Agnhost(ctx context.Context, program, kubernetes string, applets []string) 
 		errs = errors.Join(errs, t.Program(ctx, name))
 	}
 	for _, a := range applets {
-		t.Link("bin/"+a, "/usr/bin/busybox")
+		if !t.Has("usr/bin/" + a) {
+			t.Link("bin/"+a, "/usr/bin/busybox")
+		}
 	}
+	t.Link("bin/sh", "/usr/bin/dash") // busybox's own takes its applets for all that tests call by name
 	return i, errs
 }

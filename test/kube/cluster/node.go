@@ -16,6 +16,7 @@ import (
 const (
 	containerdSocket = "/run/containerd/containerd.sock"
 	containerdConfig = "/etc/containerd/config.toml"
+	pluginDir        = "/opt/cni/bin"
 	kubeletConfig    = "/etc/kubernetes/kubelet.yaml"
 	kubeletClient    = "/etc/kubernetes/kubelet.conf"
 )
@@ -52,12 +53,17 @@ func (c *Cluster) furnishNode(s secrets, i int) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range []string{filepath.Dir(containerdConfig), "/etc/cni/net.d", "/opt/cni/bin"} {
+	for _, d := range []string{filepath.Dir(containerdConfig), "/etc/cni/net.d", pluginDir} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return err
 		}
 	}
+	loopback, err := os.ReadFile(filepath.Join(c.Programs, "loopback")) // which containerd calls before any other plugin
+	if err != nil {
+		return err
+	}
 	return errors.Join(
+		os.WriteFile(filepath.Join(root, pluginDir, "loopback"), loopback, 0o755),
 		os.WriteFile(filepath.Join(root, kubeletConfig), kubelet, 0o644),
 		os.WriteFile(filepath.Join(root, containerdConfig), []byte(containerd(snapshotter(root))), 0o644),
 		os.WriteFile(filepath.Join(root, "etc", "resolv.conf"), []byte("nameserver "+c.addrs(routerHost)[0].String()+"\n"), 0o644),

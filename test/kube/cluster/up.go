@@ -137,7 +137,7 @@ func (c *Cluster) start(ctx context.Context, name, host string, programs []machi
 
 // checkPrograms says early what is missing.
 func (c *Cluster) checkPrograms() error {
-	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"} {
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "loopback"} {
 		if _, err := os.Stat(filepath.Join(c.Programs, name)); err != nil {
 			return fmt.Errorf("%s is not built (make tools-kube): %w", name, err)
 		}

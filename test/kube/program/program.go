@@ -38,6 +38,8 @@ var modules = []module{
 			"kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager", "agnhost": "k8s.io/kubernetes/test/images/agnhost",
 		},
 	},
+	{name: "cni", folder: "cni", path: "github.com/containernetworking/plugins",
+		programs: map[string]string{"loopback": "github.com/containernetworking/plugins/plugins/main/loopback"}},
 	{name: "helm", folder: "helm", path: "helm.sh/helm/v4", version: "-X helm.sh/helm/v4/internal/version.version=%v",
 		programs: map[string]string{"helm": "helm.sh/helm/v4/cmd/helm"}},
 }
