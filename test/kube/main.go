@@ -1,7 +1,7 @@
 // Command kube makes a real Kubernetes cluster on this machine, to test on: the programs of Kubernetes built from source, nodes
 // made of namespaces, images made of the project's own binaries. See docs/kubernetes-testing.md.
 //
-//	go run ./test/kube build|images|up|down|status
+//	go run ./test/kube build|images|up|load|down|status
 package main
 
 import (
@@ -66,6 +66,7 @@ func command() *cobra.Command {
 	cmd.PersistentFlags().StringVar(&c.Dir, "dir", "", "where everything of the cluster is kept (default /var/lib/hypha-kube/<name>)")
 	cmd.PersistentFlags().IntVar(&c.Nodes, "nodes", 2, "how many nodes up makes, besides the control plane")
 	cmd.PersistentFlags().BoolVar(&c.DualStack, "dual-stack", false, "up gives them IPv6 beside IPv4")
+	cmd.PersistentFlags().BoolVar(&c.Member, "control-node", false, "up makes the control plane a node, too: its API server reaches pods, as webhooks and proxies need it")
 	with := func(fn func(context.Context, *cluster.Cluster) error) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, _ []string) error {
 			c.Out = cmd.OutOrStderr()
@@ -97,6 +98,10 @@ func command() *cobra.Command {
 		&cobra.Command{
 			Use: "down", Short: "Remove the cluster without a trace", Args: cobra.NoArgs,
 			RunE: with(func(ctx context.Context, k *cluster.Cluster) error { return k.Down(ctx) }),
+		},
+		&cobra.Command{
+			Use: "load", Short: "Give the images in bin/images to the nodes of a cluster that runs", Args: cobra.NoArgs,
+			RunE: with(func(ctx context.Context, k *cluster.Cluster) error { return k.Load(ctx) }),
 		},
 		&cobra.Command{
 			Use: "status", Short: "How each program of the cluster is", Args: cobra.NoArgs,

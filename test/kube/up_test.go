@@ -73,7 +73,7 @@ func traces(t *testing.T) []string {
 	return out
 }
 
-// TestUp makes a cluster of two nodes with both IP versions, runs a pod on each, runs commands in them, and removes it.
+// TestUp makes a cluster of three nodes with both IP versions, one of them the control plane, runs a pod on each, runs commands in them, and removes it.
 func TestUp(t *testing.T) {
 	if os.Getenv("HYPHA_KUBE") == "" {
 		t.Skip("set HYPHA_KUBE=1, as root and after `make kube-images`: makes a Kubernetes cluster")
@@ -86,7 +86,8 @@ func TestUp(t *testing.T) {
 		*dir = abs
 	}
 	var said bytes.Buffer
-	k, err := cluster.New(cluster.Config{Name: "kubetest", Dir: filepath.Join(t.TempDir(), "k"), Nodes: 2, DualStack: true, Programs: programs, Images: archives, Out: &said})
+	k, err := cluster.New(cluster.Config{Name: "kubetest", Dir: filepath.Join(t.TempDir(), "k"), Nodes: 2, DualStack: true, Member: true,
+		Programs: programs, Images: archives, Out: &said})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,15 +113,21 @@ func TestUp(t *testing.T) {
 		t.Errorf("status: %v\n%s", err, said.String())
 	}
 	nodes := kubectl(t, k, "get", "nodes", "-o", `jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status} {.spec.podCIDRs}{"\n"}{end}`)
-	for _, want := range []string{`node1 False ["10.244.`, `node2 False ["10.244.`, "fd00:10:244:"} { // not ready: there is no network
+	for _, want := range []string{`control False ["10.244.`, `node1 False ["10.244.`, `node2 False ["10.244.`, "fd00:10:244:"} { // not ready: there is no network
 		if !strings.Contains(nodes, want) {
 			t.Errorf("no %q in %s", want, nodes)
 		}
 	}
-	for _, node := range []string{"node1", "node2"} {
+	if roles := kubectl(t, k, "get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "name"); roles != "node/control\n" {
+		t.Errorf("nodes of the control plane: %s", roles)
+	}
+	if err := k.Load(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, node := range []string{"control", "node1", "node2"} {
 		pod(t, k, node)
 	}
-	for _, node := range []string{"node1", "node2"} {
+	for _, node := range []string{"control", "node1", "node2"} {
 		kubectl(t, k, "wait", "--for=condition=Ready", "--timeout=120s", "pod/on-"+node)
 		if out := kubectl(t, k, "exec", "on-"+node, "--", "/bin/sh", "-c", "hostname; ip -o addr show eth0; curl -s http://127.0.0.1:8080/hostname"); !strings.Contains(out, node+"\n") ||
 			!strings.Contains(out, "172.30.") || !strings.Contains(out, "fd30:") || !strings.HasSuffix(out, node) {

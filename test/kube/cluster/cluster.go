@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,7 @@ type Config struct {
 	Dir       string // its directory; default /var/lib/hypha-kube/<name>
 	Nodes     int
 	DualStack bool
+	Member    bool   // whether the control plane is a node as well, on which pods run that tolerate it
 	Programs  string // directory of the programs of Kubernetes
 	Images    string // directory of archives that every node's containerd is given
 	Out       io.Writer
@@ -144,12 +146,34 @@ const (
 	world   = "world"
 )
 
-func nodeName(i int) string { return fmt.Sprintf("node%d", i+1) }
+// node is a machine with a kubelet.
+type node struct {
+	name string
+	host byte // end of its addresses
+}
 
-func (c *Cluster) nodes() []string {
-	var out []string
+// nodes are those of the cluster, the control plane first if it is one.
+func (c *Cluster) nodes() []node {
+	var out []node
+	if c.Member {
+		out = append(out, node{name: control, host: controlHost})
+	}
 	for i := range c.Nodes {
-		out = append(out, nodeName(i))
+		out = append(out, node{name: fmt.Sprintf("node%d", i+1), host: byte(firstNode + i)})
+	}
+	return out
+}
+
+// workers are the nodes whose machines are nothing else.
+func (c *Cluster) workers() []node {
+	return slices.DeleteFunc(c.nodes(), func(n node) bool { return n.name == control })
+}
+
+// machines are the names of all.
+func (c *Cluster) machines() []string {
+	out := []string{control}
+	for _, n := range c.workers() {
+		out = append(out, n.name)
 	}
 	return out
 }

@@ -31,7 +31,7 @@ func newSecrets() (s secrets, err error) {
 // furnishControl makes the control plane's root directory, certificates and client configurations included.
 func (c *Cluster) furnishControl(s secrets) error {
 	root := c.path(control)
-	if err := machine.Furnish(root, c.nsName(control)); err != nil {
+	if err := machine.Furnish(root, control); err != nil {
 		return err
 	}
 	dir := filepath.Join(root, pkiDir)

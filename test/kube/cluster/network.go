@@ -37,8 +37,8 @@ func (c *Cluster) wire() error {
 	if err := c.plug(w, control, controlHost); err != nil {
 		return err
 	}
-	for i := range c.Nodes {
-		if err := c.plug(w, nodeName(i), byte(firstNode+i)); err != nil {
+	for _, n := range c.workers() {
+		if err := c.plug(w, n.name, n.host); err != nil {
 			return err
 		}
 	}

@@ -21,6 +21,9 @@ const (
 	kubeletClient    = "/etc/kubernetes/kubelet.conf"
 )
 
+// controlRole is the label and the taint of nodes that the control plane runs on.
+const controlRole = "node-role.kubernetes.io/control-plane"
+
 // PauseImage holds the namespaces of pods.
 const PauseImage = "registry.k8s.io/pause:3.10.2"
 
@@ -30,14 +33,9 @@ var kubeletSettings = map[string]string{
 	"kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000",
 }
 
-// furnishNode makes the root directory of the ith node.
-func (c *Cluster) furnishNode(s secrets, i int) error {
-	name := nodeName(i)
-	root := c.path(name)
-	addrs := c.addrs(byte(firstNode + i))
-	if err := machine.Furnish(root, name); err != nil {
-		return err
-	}
+// furnishNode adds what a node needs to the root directory of a machine.
+func (c *Cluster) furnishNode(s secrets, n node) error {
+	name, root, addrs := n.name, c.path(n.name), c.addrs(n.host)
 	server, err := s.kubernetes.Server("system:node:"+name, []string{name}, addrs)
 	if err != nil {
 		return err
@@ -49,7 +47,7 @@ func (c *Cluster) furnishNode(s secrets, i int) error {
 	if err := c.kubeconfig(s, filepath.Join(root, kubeletClient), c.apiURL(), "system:node:"+name, "system:nodes"); err != nil {
 		return err
 	}
-	kubelet, err := yaml.Marshal(c.kubelet())
+	kubelet, err := yaml.Marshal(c.kubelet(n))
 	if err != nil {
 		return err
 	}
@@ -71,9 +69,14 @@ func (c *Cluster) furnishNode(s secrets, i int) error {
 }
 
 // kubelet is its configuration (kubelet.config.k8s.io/v1beta1).
-func (c *Cluster) kubelet() map[string]any {
+func (c *Cluster) kubelet(n node) map[string]any {
+	var taints []map[string]string
+	if n.name == control {
+		taints = append(taints, map[string]string{"key": controlRole, "effect": "NoSchedule"})
+	}
 	return map[string]any{
-		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
+		"registerWithTaints": taints,
+		"apiVersion":         "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
 		"authentication": map[string]any{
 			"anonymous": map[string]any{"enabled": false}, "webhook": map[string]any{"enabled": true},
 			"x509": map[string]any{"clientCAFile": filepath.Join(pkiDir, "ca.crt")},
@@ -148,15 +151,15 @@ func snapshotter(root string) string {
 	return "overlayfs"
 }
 
-func (c *Cluster) nodePrograms(i int) []machine.Program {
+func (c *Cluster) nodePrograms(n node) []machine.Program {
 	var ips []string
-	for _, a := range c.addrs(byte(firstNode + i)) {
+	for _, a := range c.addrs(n.host) {
 		ips = append(ips, a.String())
 	}
 	return []machine.Program{
 		{Name: "containerd", Args: []string{"containerd", "--config", containerdConfig}},
 		{Name: "kubelet", Args: []string{
-			"kubelet", "--config=" + kubeletConfig, "--kubeconfig=" + kubeletClient, "--hostname-override=" + nodeName(i), "--node-ip=" + strings.Join(ips, ","),
+			"kubelet", "--config=" + kubeletConfig, "--kubeconfig=" + kubeletClient, "--hostname-override=" + n.name, "--node-ip=" + strings.Join(ips, ","),
 		}},
 	}
 }

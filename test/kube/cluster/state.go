@@ -16,6 +16,7 @@ type state struct {
 	BootID       string `json:"bootID"` // processes of another boot are gone
 	Nodes        int    `json:"nodes"`
 	DualStack    bool   `json:"dualStack"`
+	Member       bool   `json:"member"`
 	MountedNetNS bool   `json:"mountedNetns"` // /run/netns is our mount
 	Ready        bool   `json:"ready"`        // Up has come to its end
 }

@@ -20,12 +20,12 @@ func (c *Cluster) Status() error {
 	if err != nil {
 		return err
 	}
-	c.Nodes = s.Nodes
+	c.Nodes, c.Member = s.Nodes, s.Member
 	well := s.Ready
 	if !well {
 		c.say("The cluster was not finished.")
 	}
-	for _, name := range append([]string{control}, c.nodes()...) {
+	for _, name := range c.machines() {
 		id, alive, err := c.machine(name)
 		if err != nil {
 			return err

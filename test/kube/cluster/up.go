@@ -60,10 +60,11 @@ func (c *Cluster) running() (bool, error) {
 	if !s.Ready || s.BootID != bootID() {
 		return false, fmt.Errorf("there is a cluster in %s that was not finished: %w", c.Dir, ErrLeftover)
 	}
-	if s.Nodes != c.Nodes || s.DualStack != c.DualStack {
-		return false, fmt.Errorf("there is a cluster in %s with %d nodes, dual stack %v: %w", c.Dir, s.Nodes, s.DualStack, ErrLeftover)
+	if s.Nodes != c.Nodes || s.DualStack != c.DualStack || s.Member != c.Member {
+		return false, fmt.Errorf("there is another cluster in %s, of %d nodes, dual stack %v, control plane as a node %v: %w", c.Dir, s.Nodes, s.DualStack, s.Member,
+			ErrLeftover)
 	}
-	for _, name := range append([]string{control}, c.nodes()...) {
+	for _, name := range c.machines() {
 		if _, alive, err := c.machine(name); err != nil || !alive {
 			return false, fmt.Errorf("there is a cluster in %s, but %s has ended (%w): %w", c.Dir, name, err, ErrLeftover)
 		}
@@ -72,7 +73,7 @@ func (c *Cluster) running() (bool, error) {
 }
 
 func (c *Cluster) make(ctx context.Context) error {
-	s := state{BootID: bootID(), Nodes: c.Nodes, DualStack: c.DualStack, MountedNetNS: !netns.Mounted()}
+	s := state{BootID: bootID(), Nodes: c.Nodes, DualStack: c.DualStack, Member: c.Member, MountedNetNS: !netns.Mounted()}
 	if err := c.store(s); err != nil {
 		return err
 	}
@@ -87,7 +88,14 @@ func (c *Cluster) make(ctx context.Context) error {
 		return fmt.Errorf("prepare the control plane: %w", err)
 	}
 	c.say("starting the control plane")
-	if err := c.start(ctx, control, c.nsName(control), c.controlPrograms(), nil); err != nil {
+	programs := c.controlPrograms()
+	if c.Member {
+		if err := c.furnishNode(secret, c.nodes()[0]); err != nil {
+			return fmt.Errorf("prepare the control plane as a node: %w", err)
+		}
+		programs = append(programs, c.nodePrograms(c.nodes()[0])...)
+	}
+	if err := c.start(ctx, control, programs); err != nil {
 		return err
 	}
 	api, err := c.api(secret)
@@ -98,18 +106,19 @@ func (c *Cluster) make(ctx context.Context) error {
 		return err
 	}
 	c.say("starting %d nodes", c.Nodes)
-	for i, name := range c.nodes() {
-		if err := c.furnishNode(secret, i); err != nil {
-			return fmt.Errorf("prepare node %s: %w", name, err)
+	for _, n := range c.workers() {
+		if err := machine.Furnish(c.path(n.name), n.name); err != nil {
+			return err
 		}
-		if err := c.start(ctx, name, name, c.nodePrograms(i), kubeletSettings); err != nil {
+		if err := c.furnishNode(secret, n); err != nil {
+			return fmt.Errorf("prepare node %s: %w", n.name, err)
+		}
+		if err := c.start(ctx, n.name, c.nodePrograms(n)); err != nil {
 			return err
 		}
 	}
-	for _, name := range c.nodes() {
-		if err := c.importImages(ctx, name); err != nil {
-			return err
-		}
+	if err := c.importAll(ctx); err != nil {
+		return err
 	}
 	if err := c.waitNodes(ctx, api); err != nil {
 		return err
@@ -119,7 +128,7 @@ func (c *Cluster) make(ctx context.Context) error {
 }
 
 // start starts a machine whose root directory is there.
-func (c *Cluster) start(ctx context.Context, name, host string, programs []machine.Program, settings map[string]string) error {
+func (c *Cluster) start(ctx context.Context, name string, programs []machine.Program) error {
 	ns, err := c.open(name)
 	if err != nil {
 		return err
@@ -129,7 +138,7 @@ func (c *Cluster) start(ctx context.Context, name, host string, programs []machi
 		return err
 	}
 	_, err = machine.Start(ctx, ns, machine.Spec{
-		Name: host, Root: c.path(name), Groups: groups, Programs: programs, Settings: settings,
+		Name: name, Root: c.path(name), Groups: groups, Programs: programs, Settings: kubeletSettings,
 		Binds: []machine.Bind{{From: c.Programs, To: "/opt/kube/bin"}},
 	}, c.path(name+".json"), c.pidFile(name))
 	return err

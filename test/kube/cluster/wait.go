@@ -2,17 +2,8 @@ package cluster
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"os/exec"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/hypha-net/hypha/internal/lab"
@@ -24,51 +15,6 @@ const patience = 4 * time.Minute
 
 // tooOften is how many starts of one program are a failure, when it should have come up by now.
 const tooOften = 10
-
-// client asks the API server as an administrator.
-type client struct {
-	url  string
-	http *http.Client
-}
-
-func (c *Cluster) api(s secrets) (*client, error) {
-	admin, err := s.kubernetes.Client("kubernetes-admin", "system:masters")
-	if err != nil {
-		return nil, err
-	}
-	pair, err := tls.X509KeyPair(admin.Cert, admin.Key)
-	if err != nil {
-		return nil, err
-	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(s.kubernetes.Pair().Cert)
-	tr := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{pair}}}
-	return &client{url: c.apiURL(), http: &http.Client{Transport: tr, Timeout: 10 * time.Second}}, nil
-}
-
-// get reads an object, or only whether there is one.
-func (a *client) get(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.url+path, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := a.http.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s: %.300s", path, resp.Status, b)
-	}
-	if into == nil {
-		return nil
-	}
-	return json.Unmarshal(b, into)
-}
 
 // wait tries until there is no error. It gives up with the ends of the logs of the program that it waits for, and of what keeps ending.
 func (c *Cluster) wait(ctx context.Context, name, program string, try func(context.Context) error) error {
@@ -128,18 +74,23 @@ func (c *Cluster) waitNodes(ctx context.Context, api *client) error {
 			Spec     struct{ PodCIDRs []string }
 		}
 	}
-	for _, name := range c.nodes() {
-		if err := c.wait(ctx, name, "kubelet", func(ctx context.Context) error {
+	for _, n := range c.nodes() {
+		if err := c.wait(ctx, n.name, "kubelet", func(ctx context.Context) error {
 			if err := api.get(ctx, "/api/v1/nodes", &list); err != nil {
 				return err
 			}
-			for _, n := range list.Items {
-				if n.Metadata.Name == name {
+			for _, item := range list.Items {
+				if item.Metadata.Name == n.name {
 					return nil
 				}
 			}
-			return fmt.Errorf("node %s is not registered", name)
+			return fmt.Errorf("node %s is not registered", n.name)
 		}); err != nil {
+			return err
+		}
+	}
+	if c.Member { // kubelet must not give itself this label
+		if err := api.patch(ctx, "/api/v1/nodes/"+control, `{"metadata":{"labels":{"`+controlRole+`":""}}}`); err != nil {
 			return err
 		}
 	}
@@ -170,33 +121,4 @@ func (c *Cluster) waitNodes(ctx context.Context, api *client) error {
 		}
 		return conn.Close()
 	})
-}
-
-// importImages gives a node's containerd every archive there is.
-func (c *Cluster) importImages(ctx context.Context, name string) error {
-	socket := filepath.Join(c.path(name), containerdSocket)
-	if err := c.wait(ctx, name, "containerd", func(ctx context.Context) error { return ctr(ctx, socket, "version") }); err != nil {
-		return err
-	}
-	archives, err := filepath.Glob(filepath.Join(c.Images, "*.tar"))
-	if err != nil {
-		return err
-	}
-	slices.Sort(archives)
-	for _, a := range archives {
-		if err := ctr(ctx, socket, "--namespace", "k8s.io", "images", "import", a); err != nil {
-			return fmt.Errorf("give %s to containerd of %s: %w", a, name, err)
-		}
-	}
-	return nil
-}
-
-func ctr(ctx context.Context, socket string, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "ctr", append([]string{"--address", socket, "--connect-timeout", "3s"}, args...)...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("ctr %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
-	}
-	return nil
 }
