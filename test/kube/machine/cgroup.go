@@ -65,6 +65,57 @@ func mounted() ([]hierarchy, error) {
 	return all, nil
 }
 
+// Delegate lets groups have controllers where version 2 is the only one, and returns those that it had to switch on.
+func Delegate() ([]string, error) {
+	all, err := mounted()
+	if err != nil || len(all) > 1 {
+		return nil, err
+	}
+	return all[0].delegate()
+}
+
+// Withdraw switches controllers off again that Delegate has switched on; those that somebody has begun to use stay.
+func Withdraw(controllers []string) error {
+	all, err := mounted()
+	if err != nil {
+		return err
+	}
+	for _, c := range controllers {
+		err := os.WriteFile(filepath.Join(all[0].at, "cgroup.subtree_control"), []byte("-"+c), 0)
+		if err != nil && !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("switch off controller of control groups: %w", err)
+		}
+	}
+	return nil
+}
+
+// delegate gives the groups below the root of version 2 all controllers that it has.
+func (h hierarchy) delegate() ([]string, error) {
+	if h.fs != "cgroup2" {
+		return nil, nil
+	}
+	there, err := os.ReadFile(filepath.Join(h.at, "cgroup.controllers"))
+	if err != nil {
+		return nil, err
+	}
+	file := filepath.Join(h.at, "cgroup.subtree_control")
+	on, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var added []string
+	for c := range strings.FieldsSeq(string(there)) {
+		if slices.Contains(strings.Fields(string(on)), c) {
+			continue
+		}
+		if err := os.WriteFile(file, []byte("+"+c), 0); err != nil {
+			return added, fmt.Errorf("switch on controller of control groups: %w", err)
+		}
+		added = append(added, c)
+	}
+	return added, nil
+}
+
 // MakeGroups makes a control group of this name in every hierarchy and returns their directories.
 func MakeGroups(name string) ([]string, error) {
 	all, err := mounted()
@@ -74,7 +125,7 @@ func MakeGroups(name string) ([]string, error) {
 	var dirs []string
 	for _, h := range all {
 		dir := filepath.Join(h.at, name)
-		if err := h.make(dir, len(all) == 1); err != nil {
+		if err := h.make(dir); err != nil {
 			return nil, fmt.Errorf("make control group: %w", err)
 		}
 		dirs = append(dirs, dir)
@@ -82,12 +133,7 @@ func MakeGroups(name string) ([]string, error) {
 	return dirs, nil
 }
 
-func (h hierarchy) make(dir string, only bool) error {
-	if h.fs == "cgroup2" && only {
-		if err := delegate(h.at); err != nil {
-			return err
-		}
-	}
+func (h hierarchy) make(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -100,20 +146,6 @@ func (h hierarchy) make(dir string, only bool) error {
 			err = os.WriteFile(filepath.Join(dir, f), b, 0)
 		}
 		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// delegate gives the groups below a group of version 2 all controllers that it has.
-func delegate(dir string) error {
-	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-	if err != nil {
-		return err
-	}
-	for c := range strings.FieldsSeq(string(b)) {
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0); err != nil {
 			return err
 		}
 	}
@@ -231,7 +263,7 @@ func leaveRoot() error {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("1"), 0); err != nil {
 			return err
 		}
-		if err := delegate(h.at); err != nil {
+		if _, err := h.delegate(); err != nil {
 			return err
 		}
 	}

@@ -66,6 +66,15 @@ func TestMachine(t *testing.T) {
 	if err := Furnish(root, "thing"); err != nil {
 		t.Fatal(err)
 	}
+	on, err := Delegate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := Withdraw(on); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Cleanup(func() {
 		if err := RemoveGroups(name); err != nil {
 			t.Error(err)
