@@ -7,7 +7,8 @@ VERSION ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null 
 LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSION)
 export CGO_ENABLED := 0
 
-.PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale bench-services build sbom vuln soak fuzz clean
+.PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale bench-services build sbom vuln soak fuzz clean \
+        kube-up kube-down kube-images images
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,13 +76,25 @@ soak: build tools-test tools-sbom ## the reliability cases in full sizes; writes
 test-kernels: tools-kernels ## the datapath on Linux 5.10, 6.1, 6.12, 7.2 (QEMU) and this one; root; writes docs/kernels.md
 	$(GO) run ./test/kernel -write docs/kernels.md
 
+kube-up: kube-images ## a real Kubernetes cluster on this machine, without a CNI plugin (KUBE="--nodes 3 --dual-stack"); root
+	$(GO) run ./test/kube up $(KUBE)
+
+kube-down: ## remove that cluster without a trace
+	$(GO) run ./test/kube down $(KUBE)
+
+kube-images: build tools-kube ## all images that tests on Kubernetes need, in bin/images/
+	$(GO) run ./test/kube images --version '$(VERSION)'
+
+images: build ## container images of the project, in bin/images/; the same commit and Go version make the same bytes
+	$(GO) run ./test/kube images --version '$(VERSION)' hypha-agent
+
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	./tools/fuzz.sh $(or $(FUZZTIME),30s)
 
 clean: ## remove what was built
 	rm -rf $(BIN)
 
-.PHONY: tools-test tools-kernels tools-lint tools-generate tools-bench tools-sbom tools-vuln race
+.PHONY: tools-test tools-kernels tools-lint tools-generate tools-bench tools-sbom tools-vuln tools-kube race
 # apt-get only when something is missing, so that a second run needs no network. Pairs of what must be there (a command, or a
 # file by its full path) and the package that brings it.
 define need
@@ -107,6 +120,12 @@ tools-lint:
 
 tools-bench:
 	$(call need,ip:iproute2 iperf3:iperf3 iptables:iptables nft:nftables)
+
+# Kubernetes' programs are built from source: long the first time, kept under bin/kube/.
+tools-kube: tools-test
+	$(call need,containerd:containerd runc:runc nice:coreutils ldd:libc-bin /usr/bin/busybox:busybox-static curl:curl dig:bind9-dnsutils \
+	  /usr/bin/nc.openbsd:netcat-openbsd iperf:iperf bash:bash)
+	$(GO) run ./test/kube build
 
 tools-sbom:
 	@[ -x $(BIN)/cyclonedx-gomod ] || GOBIN=$(CURDIR)/$(BIN) $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0

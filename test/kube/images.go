@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hypha-net/hypha/test/kube/catalog"
+	"github.com/hypha-net/hypha/test/kube/cluster"
+	"github.com/hypha-net/hypha/test/kube/image"
+)
+
+// made says how each image is made.
+var made = map[string]func(ctx context.Context, version string) (*image.Image, error){
+	"hypha-agent": func(_ context.Context, version string) (*image.Image, error) { return catalog.Agent(bin, version) },
+	"workload":    func(context.Context, string) (*image.Image, error) { return catalog.Workload(bin), nil },
+	"pause": func(ctx context.Context, _ string) (*image.Image, error) {
+		file := filepath.Join(programs, "pause")
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "./test/kube/pause")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("build pause: %w: %s", err, out)
+		}
+		return catalog.Pause(file, cluster.PauseImage), nil
+	},
+	"agnhost": func(ctx context.Context, _ string) (*image.Image, error) {
+		folder, err := builder().Folder(ctx)
+		if err != nil {
+			return nil, err
+		}
+		applets, err := catalog.Applets(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return catalog.Agnhost(ctx, filepath.Join(programs, "agnhost"), folder, applets)
+	},
+}
+
+func imagesCommand() *cobra.Command {
+	var version string
+	cmd := &cobra.Command{
+		Use: "images [hypha-agent | workload | pause | agnhost]...", Short: "Make images, as archives in bin/images (default: all)",
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if len(names) == 0 {
+				for name := range made {
+					names = append(names, name)
+				}
+				slices.Sort(names)
+			}
+			for _, name := range names {
+				fn, ok := made[name]
+				if !ok {
+					return fmt.Errorf("there is no image %q", name)
+				}
+				i, err := fn(cmd.Context(), version)
+				if err != nil {
+					return err
+				}
+				file := filepath.Join(archives, name+".tar")
+				if err := i.WriteFile(file); err != nil {
+					return err
+				}
+				fmt.Println(file, i.Names[0])
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&version, "version", "devel", "version of the project's images")
+	return cmd
+}
