@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -97,7 +98,22 @@ func (a *Agent) check() error {
 		bad("pprof-address", "%q is not a loopback address", a.PprofAddress)
 	}
 	a.checkTLS(bad)
+	a.checkCNI(bad)
 	return errs
+}
+
+func (a *Agent) checkCNI(bad func(string, string, ...any)) {
+	for option, path := range map[string]string{"write-cni-conf-when-ready": a.CNIConf, "cni-log-file": a.CNILog} {
+		if path != "" && !filepath.IsAbs(path) {
+			bad(option, "%q is no absolute path", path)
+		}
+	}
+	if ext := filepath.Ext(a.CNIConf); a.CNIConf != "" && ext != ".conflist" {
+		bad("write-cni-conf-when-ready", "%q does not end in .conflist: runtimes would not read it", a.CNIConf)
+	}
+	if a.CNIChaining != "none" {
+		bad("cni-chaining-mode", "%s is not supported yet: only none is", a.CNIChaining)
+	}
 }
 
 func (a *Agent) checkTimes(bad func(string, string, ...any)) {
