@@ -195,7 +195,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Duration("monitor-aggregation-interval", 5*time.Second, "time between trace events of one direction of a connection")
 
 	f.String("services-file", "", "YAML or JSON list of services that this node tells the cluster; followed while the agent runs")
-	f.String("cgroup-root", "", "control group whose processes reach services, a directory (default: where cgroup2 is mounted)")
+	f.String("cgroup-root", "", "control group whose processes reach services, a directory of cgroup2 or one with it as unified (default: where cgroup2 is mounted)")
 	f.Bool("kube-proxy-replacement", true, "serve the cluster's services on this node; off: it leaves them to others")
 	f.StringSlice("node-port-range", []string{"30000", "32767"}, "ports of NodePort services, first and last")
 	f.String("bpf-lb-mode", "snat", "the way back from a backend on another node to a client outside: snat (by this node), dsr (directly) or hybrid (dsr for TCP)")
