@@ -17,7 +17,8 @@ import (
 
 const about = `hypha-agent connects, polices and observes the workloads of one node.
 
-Every option is a flag, a key of the YAML file given by --config, and a HYPHA_* variable (HYPHA_NODE_NAME is --node-name).
+Every option is a flag, a key of the YAML file given by --config, a file in the directory given by --config-dir, and a HYPHA_*
+variable (HYPHA_NODE_NAME is --node-name).
 
 Usage: hypha-agent [flags]
 
@@ -49,6 +50,9 @@ func run() int {
 		return 1
 	}
 	defer done()
+	for _, w := range l.Warnings {
+		log.Warn("part of the configuration passed over", "reason", w)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	agent, err := app.New(ctx, l, log, level)

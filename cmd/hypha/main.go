@@ -12,6 +12,7 @@ import (
 
 	"github.com/hypha-net/hypha/internal/cli"
 	"github.com/hypha-net/hypha/internal/cli/observe"
+	"github.com/hypha-net/hypha/internal/datapath/bpffs"
 )
 
 func main() {
@@ -30,6 +31,7 @@ func main() {
 		Probe:       probe,
 		ParsePolicy: parsePolicy,
 		Cleanup:     removeDatapath,
+		MountBPF:    bpffs.Mount,
 		Commands:    commands,
 		Hubble:      observe.NewHubbleCommand,
 	}))

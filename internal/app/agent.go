@@ -128,6 +128,9 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 	if err := a.kernel.Err(); err != nil {
 		return nil, err
 	}
+	if err := host.OpenSysctls(); err != nil {
+		return nil, err
+	}
 	a.step("kernel probed")
 	if a.gid, err = socketGroup(a.cfg.SocketGroup); err != nil {
 		return nil, err
@@ -270,7 +273,11 @@ func (a *Agent) controlGroup() (string, error) {
 		return "", nil
 	}
 	if a.cfg.CgroupRoot != "" {
-		return a.cfg.CgroupRoot, nil
+		root, err := cgroup.Under(a.cfg.CgroupRoot)
+		if err != nil {
+			return "", fmt.Errorf("option cgroup-root: %w", err)
+		}
+		return root, nil
 	}
 	root, err := cgroup.Root()
 	if errors.Is(err, cgroup.ErrNone) {

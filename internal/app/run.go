@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"path/filepath"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hypha-net/hypha/api/agent/v1/agentv1connect"
+	"github.com/hypha-net/hypha/internal/cniconf"
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/endpoint"
 	"github.com/hypha-net/hypha/internal/fault"
@@ -104,8 +106,11 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 			a.observer.Lost(cpu, n)
 		})
 	})
-	if err := a.listen(run); err != nil {
+	if err := errors.Join(a.listen(run), a.listenHealth(run)); err != nil {
 		return errors.Join(err, stop(g))
+	}
+	if a.cfg.CNIConf != "" {
+		run("CNI configuration", a.announce)
 	}
 	a.log.Info("agent runs", "node", a.cfg.NodeName, "addresses", a.self.Addrs, "workloads", a.self.PodCIDRs, "endpoints", len(found))
 	return g.Wait()
@@ -155,6 +160,15 @@ func (a *Agent) listen(run func(string, func(context.Context) error)) error {
 		return a.listenFlows(run)
 	}
 	return nil
+}
+
+// announce tells the container runtime of this network once workloads can be attached: before, it would only hear refusals.
+func (a *Agent) announce(ctx context.Context) error {
+	if !waitFor(ctx, a.policies.hasStarted) {
+		return nil
+	}
+	return cniconf.Run(ctx, cniconf.Config{Path: a.cfg.CNIConf, Exclusive: a.cfg.CNIExclusive, StateDir: filepath.Dir(a.paths.State), NodeName: a.cfg.NodeName,
+		LogFile: a.cfg.CNILog}, a.cfg.CNIUninstall, a.log.With("part", "cni"))
 }
 
 // profiles serves what `go tool pprof` asks for.

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrNone says that the machine has mounted no cgroup2 file system.
@@ -29,6 +32,18 @@ func Root() (string, error) {
 		return "", fmt.Errorf("look for control groups: %w", err)
 	}
 	return "", ErrNone
+}
+
+// Under is where a cgroup2 file system is at a directory: the directory itself, or "unified" in it, where a machine has both
+// versions of control groups.
+func Under(dir string) (string, error) {
+	for _, at := range []string{dir, filepath.Join(dir, "unified")} {
+		var st unix.Statfs_t
+		if err := unix.Statfs(at, &st); err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
+			return at, nil
+		}
+	}
+	return "", fmt.Errorf("%s is no directory of a cgroup2 file system", dir)
 }
 
 // mount reads a line of mountinfo (proc(5)): where a cgroup2 file system is mounted from its root.

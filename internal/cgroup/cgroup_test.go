@@ -1,6 +1,10 @@
 package cgroup
 
-import "testing"
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+)
 
 func TestMount(t *testing.T) {
 	for line, want := range map[string]string{
@@ -14,6 +18,28 @@ func TestMount(t *testing.T) {
 	} {
 		if got, ok := mount(line); got != want || ok != (want != "") {
 			t.Errorf("%q: %q, %v; want %q", line, got, ok, want)
+		}
+	}
+}
+
+func TestUnder(t *testing.T) {
+	if _, err := Under(t.TempDir()); err == nil {
+		t.Error("found control groups in a directory without")
+	}
+	root, err := Root()
+	if errors.Is(err, ErrNone) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := []string{root}
+	if filepath.Base(root) == "unified" {
+		dirs = append(dirs, filepath.Dir(root))
+	}
+	for _, d := range dirs {
+		if got, err := Under(d); got != root || err != nil {
+			t.Errorf("under %s: %q, %v; want %q", d, got, err, root)
 		}
 	}
 }

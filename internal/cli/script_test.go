@@ -51,6 +51,7 @@ func testDeps() Deps {
 			}
 			return nil
 		},
+		MountBPF: func() error { return nil },
 		Commands: func() []*cobra.Command {
 			g := &cobra.Command{Use: "demo", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 			g.AddCommand(&cobra.Command{Use: "exec", RunE: func(*cobra.Command, []string) error { return codeError{} }})

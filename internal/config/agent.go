@@ -117,6 +117,13 @@ type Agent struct {
 	Pprof          bool     `koanf:"pprof"`
 	PprofAddress   string   `koanf:"pprof-address"`
 	PprofPort      uint16   `koanf:"pprof-port"`
+
+	HealthPort   uint16 `koanf:"agent-health-port"`
+	CNIConf      string `koanf:"write-cni-conf-when-ready"`
+	CNIExclusive bool   `koanf:"cni-exclusive"`
+	CNIUninstall bool   `koanf:"cni-uninstall"`
+	CNIChaining  string `koanf:"cni-chaining-mode"`
+	CNILog       string `koanf:"cni-log-file"`
 }
 
 // Paths are the agent's places.
@@ -159,6 +166,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f := pflag.NewFlagSet("hypha-agent", pflag.ContinueOnError)
 	f.SortFlags = false
 	f.String("config", "", "YAML file with options under these same names; flags and HYPHA_* variables win over it")
+	f.String("config-dir", "", "directory with a file for each option, its name the option's, its content the value; the file, flags and HYPHA_* variables win over it")
 	f.String("state-dir", paths.StateDir, "directory for the state, sockets and certificates of the agents of this machine")
 	f.String("node-name", hostname, "name of this node in the cluster")
 	f.String("cluster-name", "default", "name of the cluster")
@@ -224,7 +232,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Duration("monitor-aggregation-interval", 5*time.Second, "time between trace events of one direction of a connection")
 
 	f.String("services-file", "", "YAML or JSON list of services that this node tells the cluster; followed while the agent runs")
-	f.String("cgroup-root", "", "control group whose processes reach services, a directory (default: where cgroup2 is mounted)")
+	f.String("cgroup-root", "", "control group whose processes reach services, a directory of cgroup2 or one with it as unified (default: where cgroup2 is mounted)")
 	f.Bool("kube-proxy-replacement", true, "serve the cluster's services on this node; off: it leaves them to others")
 	f.StringSlice("node-port-range", []string{"30000", "32767"}, "ports of NodePort services, first and last")
 	f.String("bpf-lb-mode", "snat", "the way back from a backend on another node to a client outside: snat (by this node), dsr (directly) or hybrid (dsr for TCP)")
@@ -251,5 +259,12 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Bool("pprof", false, "serve Go profiles of the agent (/debug/pprof) on pprof-address")
 	f.String("pprof-address", "127.0.0.1", "loopback address of the profiles")
 	f.Uint16("pprof-port", 6060, "port of the profiles")
+
+	f.Uint16("agent-health-port", 0, "loopback port of /healthz (200 while no part has failed) and /livez (200 while the agent answers); 0: none")
+	f.String("write-cni-conf-when-ready", "", "CNI network configuration to write once workloads can be attached; empty: none")
+	f.Bool("cni-exclusive", true, "set other networks' configurations in that directory aside (*.cilium_bak)")
+	f.Bool("cni-uninstall", false, "take the configuration away when the agent ends, and give the others back")
+	f.String("cni-chaining-mode", "none", "how workloads share with another CNI plugin: none")
+	f.String("cni-log-file", "", "file that the CNI plugin logs to; empty: none")
 	return f
 }

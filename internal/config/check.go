@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -98,6 +99,7 @@ func (a *Agent) check() error {
 		bad("pprof-address", "%q is not a loopback address", a.PprofAddress)
 	}
 	a.checkTLS(bad)
+	a.checkCNI(bad)
 	return errs
 }
 
@@ -126,6 +128,20 @@ func (a *Agent) checkKubernetes(bad func(string, string, ...any), oneOf func(str
 		bad("etcd-endpoints", "there is no etcd with identity-allocation-mode crd: the API server keeps the state")
 	case a.IdentityMode == ModeCRD && a.ServicesFile != "":
 		bad("services-file", "services are the API server's with identity-allocation-mode crd")
+	}
+}
+
+func (a *Agent) checkCNI(bad func(string, string, ...any)) {
+	for option, path := range map[string]string{"write-cni-conf-when-ready": a.CNIConf, "cni-log-file": a.CNILog} {
+		if path != "" && !filepath.IsAbs(path) {
+			bad(option, "%q is no absolute path", path)
+		}
+	}
+	if ext := filepath.Ext(a.CNIConf); a.CNIConf != "" && ext != ".conflist" {
+		bad("write-cni-conf-when-ready", "%q does not end in .conflist: runtimes would not read it", a.CNIConf)
+	}
+	if a.CNIChaining != "none" {
+		bad("cni-chaining-mode", "%s is not supported yet: only none is", a.CNIChaining)
 	}
 }
 

@@ -28,15 +28,17 @@ type Option struct {
 
 // Loaded is what Load found.
 type Loaded struct {
-	Agent   Agent
-	Options []Option // by name
+	Agent    Agent
+	Options  []Option // by name
+	Warnings []string // of what was passed over, one sentence each
 }
 
 // Usage is the flags' help text.
 func Usage() string { return flags("this host's name").FlagUsages() }
 
-// LoadAgent reads the options: defaults, then the YAML file, then the environment (as of os.Environ), then args (as of
-// os.Args[1:]). A name that is not an option, in args or the file, is an error, as is a value that makes no sense.
+// LoadAgent reads the options: defaults, then the directory, then the YAML file, then the environment (as of os.Environ),
+// then args (as of os.Args[1:]). A name that is not an option, in args or the file, is an error, as is a value that makes no
+// sense. In the directory, which may serve several programs, such a name is a warning.
 func LoadAgent(args []string, environ func() []string) (*Loaded, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -73,10 +75,31 @@ func LoadAgent(args []string, environ func() []string) (*Loaded, error) {
 		return nil, fmt.Errorf("read environment: %w", err)
 	}
 
-	path, _ := fs.GetString("config")
-	if path == "" {
-		path = envs.String("config")
+	l := &Loaded{}
+	place := func(option string) string {
+		if path, _ := fs.GetString(option); path != "" {
+			return path
+		}
+		return envs.String(option)
 	}
+	if dir := place("config-dir"); dir != "" {
+		values, err := readDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		for name, v := range values {
+			if err := mark(dir, []string{name}); err != nil {
+				l.Warnings = append(l.Warnings, err.Error())
+				continue
+			}
+			if err := k.Set(name, v); err != nil {
+				return nil, fmt.Errorf("read configuration directory %s: option %s: %w", dir, name, err)
+			}
+			source[name] = "directory"
+		}
+		sort.Strings(l.Warnings)
+	}
+	path := place("config")
 	if path != "" {
 		f := koanf.New(".")
 		if err := f.Load(file.Provider(path), yaml.Parser()); err != nil {
@@ -103,7 +126,6 @@ func LoadAgent(args []string, environ func() []string) (*Loaded, error) {
 	}
 	fs.Visit(func(f *pflag.Flag) { source[f.Name] = "flag" })
 
-	l := &Loaded{}
 	if err := typed(fs, k); err != nil {
 		return nil, err
 	}

@@ -115,6 +115,10 @@ func TestRefused(t *testing.T) {
 		"node ports":       {args: []string{"--node-port-range=30000"}, want: "want LOW,HIGH"},
 		"port overlap":     {args: []string{"--node-port-range=29000-32767"}, want: "overlaps masquerade-port-range"},
 		"few services":     {args: []string{"--bpf-lb-map-max=5"}, want: "not between 1024"},
+		"relative place":   {args: []string{"--write-cni-conf-when-ready=net.d/05-cilium.conflist"}, want: "no absolute path"},
+		"kind of network":  {args: []string{"--write-cni-conf-when-ready=/etc/cni/net.d/05-cilium.conf"}, want: "does not end in .conflist"},
+		"chaining":         {args: []string{"--cni-chaining-mode=aws-cni"}, want: "option cni-chaining-mode: aws-cni is not supported yet"},
+		"no directory":     {args: []string{"--config-dir=/nowhere"}, want: "read configuration directory"},
 		"broken YAML":      {file: "node-name: [", want: "read configuration file"},
 	} {
 		t.Run(name, func(t *testing.T) {
