@@ -257,6 +257,50 @@ func TestDispatchTakes(t *testing.T) {
 	}
 }
 
+// TestDispatchCollision: nodes that are asked for two services each send the same client's datagrams to one backend. The later flow
+// comes from another port, and answers find their way. The node that is asked for both sends the second under its own address.
+func TestDispatchCollision(t *testing.T) {
+	for _, d := range []dispatch{geneve, ipip} {
+		base := newDispatchCity(t, d)
+		for v, name := range versions {
+			t.Run(d.name+" "+name, func(t *testing.T) {
+				c := base.as(t, v, true)
+				own, node := c.Pod1.Addr(v), bpftest.Node2[v]
+				var ports [2]uint16
+				for range 2 {
+					for i, at := range []netip.AddrPort{ap(vip[v], front), ap(vip2[v], front)} {
+						c.serve(at, maps.LBExternal, []netip.AddrPort{ap(own, back)}, nil)
+						f := c.client(5000, at.Addr(), at.Port())
+						if d == geneve {
+							f.Dst, f.DstPort = own, back
+						}
+						got := c.passesIn(host.FromNetdev, d.wrap(node, own, at, f.UDP(1, 2, 3)))
+						if ports[i] == 0 {
+							ports[i] = got.SrcPort
+						}
+						c.same("delivered", got, f.Src, ports[i], own, back)
+						answer := c.passes(pod.FromPod, c.Pod1.Dev, nil, c.Pod1.Flow(f.Src, back, ports[i]).UDP(1, 2, 3))
+						c.same("answer", answer, at.Addr(), at.Port(), f.Src, 5000)
+					}
+				}
+				if ports[0] != 5000 || ports[1] == 5000 {
+					t.Errorf("known by the ports %v", ports)
+				}
+				for _, at := range []netip.AddrPort{ap(vip[v], front), ap(vip2[v], front)} {
+					c.serve(at, maps.LBExternal, []netip.AddrPort{ap(bpftest.FarPod[v], back)}, nil)
+				}
+				if verdict, _ := drops(t, c.World, host.FromNetdev, c.dev, c.client(7000, vip[v], front).UDP(1, 2, 3)); verdict != bpftest.Redirect {
+					t.Errorf("verdict %d", verdict)
+				}
+				sent := c.passesIn(host.FromNetdev, c.client(7000, vip2[v], front).UDP(1, 2, 3))
+				if sent.Src != bpftest.Node1[v] || sent.Dst != bpftest.FarPod[v] || sent.DstPort != back {
+					t.Errorf("the second flow leaves as %+v", sent)
+				}
+			})
+		}
+	}
+}
+
 // TestDispatchPort: IPIP names a backend by its address alone. Its port is found wherever in the set it is; of several, both nodes take
 // the one that the hash leads to; and a backend that only keeps its clients has the port of the others.
 func TestDispatchPort(t *testing.T) {

@@ -523,7 +523,8 @@ func TestCase17HalfEvicted(t *testing.T) {
 	sc.Say("%d answers delivered meanwhile, %d pairs mended by the client's next packet", wrong, mended)
 }
 
-// One client port, two services, one backend: the backend could not tell the two apart.
+// One client port, two services, one backend: the backend could not tell the two apart. Who opens a connection has given up the one
+// before it; of datagrams the later flow comes from another port, both ways, its errors too.
 func serviceCollision(t *testing.T, base *city) {
 	eachOf(t, base, func(c *city) {
 		own := ap(c.Pod1.Addr(c.v), back)
@@ -531,14 +532,45 @@ func serviceCollision(t *testing.T, base *city) {
 		c.serve(ap(vip2[c.v], front), maps.LBExternal, []netip.AddrPort{own}, nil)
 		f, g := c.client(5000, vip[c.v], front), c.client(5000, vip2[c.v], front)
 		c.passesIn(host.FromNetdev, c.build(f, "S"))
-		c.refuses(host.FromNetdev, c.dev, c.build(g, "A"), maps.DropNATNoMapping)
-		if c.udp {
+		if !c.udp {
+			c.refuses(host.FromNetdev, c.dev, c.build(g, "A"), maps.DropNATNoMapping)
+			c.passesIn(host.FromNetdev, c.build(g, "S"))
+			c.same("answer", c.passes(pod.FromPod, c.Pod1.Dev, nil, c.build(c.Pod1.Flow(g.Src, back, 5000), "SA")), vip2[c.v], front, g.Src, 5000)
+			c.refuses(host.FromNetdev, c.dev, c.build(f, "A"), maps.DropNATNoMapping)
 			return
 		}
-		// Who opens a connection has given up the one before it: that one's packets go nowhere then.
-		c.passesIn(host.FromNetdev, c.build(g, "S"))
-		c.same("answer", c.passes(pod.FromPod, c.Pod1.Dev, nil, c.build(c.Pod1.Flow(g.Src, back, 5000), "SA")), vip2[c.v], front, g.Src, 5000)
-		c.refuses(host.FromNetdev, c.dev, c.build(f, "A"), maps.DropNATNoMapping)
+		head := []int{20, 40}[c.v]
+		first := c.passesIn(host.FromNetdev, c.build(g, "A"))
+		if first.Src != g.Src || first.SrcPort == 5000 || first.SrcPort < 20000 || first.SrcPort > 29999 || first.Dst != own.Addr() {
+			t.Fatalf("the second flow comes as %+v", first)
+		}
+		for range 2 {
+			c.same("first flow", c.passesIn(host.FromNetdev, c.build(f, "A")), f.Src, 5000, own.Addr(), back)
+			c.same("its answer", c.passes(pod.FromPod, c.Pod1.Dev, nil, c.build(c.Pod1.Flow(f.Src, back, 5000), "A")), vip[c.v], front, f.Src, 5000)
+			c.same("second flow", c.passesIn(host.FromNetdev, c.build(g, "A")), g.Src, first.SrcPort, own.Addr(), back)
+			c.same("its answer", c.passes(pod.FromPod, c.Pod1.Dev, nil, c.build(c.Pod1.Flow(g.Src, back, first.SrcPort), "A")), vip2[c.v], front, g.Src, 5000)
+		}
+		// The client's error about an answer, and the backend's about a request.
+		_, out := drops(t, c.World, host.FromNetdev, c.dev, c.client(0, vip2[c.v], 0).Unreachable(c.build(g.Reverse(), "A")))
+		c.same("quote of the client's error", flowOf(out[head+8:], c.v), own.Addr(), back, g.Src, first.SrcPort)
+		if err := packet.Check(out); err != nil {
+			t.Error(err)
+		}
+		_, out = drops(t, c.World, pod.FromPod, c.Pod1.Dev, c.Pod1.Flow(g.Src, 0, 0).Unreachable(c.build(first, "A")))
+		c.same("quote of the backend's error", flowOf(out[head+8:], c.v), g.Src, 5000, vip2[c.v], front)
+		if err := packet.Check(out); err != nil {
+			t.Error(err)
+		}
+
+		// A workload that asks both.
+		c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(c.Pod2.Addr(c.v), back)}, nil)
+		c.serve(ap(vip2[c.v], front), maps.LBExternal, []netip.AddrPort{ap(c.Pod2.Addr(c.v), back)}, nil)
+		c.passes(pod.FromPod, c.Pod1.Dev, nil, c.build(c.Pod1.Flow(vip[c.v], 6000, front), ""))
+		sent := c.passes(pod.FromPod, c.Pod1.Dev, nil, c.build(c.Pod1.Flow(vip2[c.v], 6000, front), ""))
+		if sent.SrcPort == 6000 || sent.Src != c.Pod1.Addr(c.v) {
+			t.Fatalf("a workload's second flow comes as %+v", sent)
+		}
+		c.same("answer", c.passes(pod.FromPod, c.Pod2.Dev, nil, c.build(c.Pod2.Flow(sent.Src, back, sent.SrcPort), "")), vip2[c.v], front, sent.Src, 6000)
 	})
 }
 

@@ -159,6 +159,8 @@ static __noinline int refuse(struct __sk_buff *skb, struct pkt *p, int err)
 	/* The sender knows it as it was. */
 	if (p->service && !(p->flags & PKT_F_REPLY) && nat_to(skb, p, &p->front, p->front_port))
 		return verdict;
+	if (p->own_port && rewrite_port(skb, p, p->own_port, REWRITE_SRC))
+		return verdict;
 	if (pkt_v6(p) ? icmp_answer6(skb, p) : icmp_answer4(skb, p))
 		return verdict;
 	if (icmp_swap_macs(skb))

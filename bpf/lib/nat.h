@@ -18,6 +18,14 @@ static __noinline int nat_to(struct __sk_buff *skb, struct pkt *p, const struct 
 	return err ? err : rewrite_addr(skb, p, to, REWRITE_DST);
 }
 
+/* To the port that a service's client has; an ICMP error quotes what came from there. */
+static __always_inline int nat_own_port(struct __sk_buff *skb, struct pkt *p)
+{
+	if (p->flags & PKT_F_ERROR)
+		return rewrite_quote(skb, p, &p->t.dst, p->own_port, REWRITE_SRC);
+	return rewrite_port(skb, p, p->own_port, REWRITE_DST);
+}
+
 /* Sends the packet under p->xlated; an ICMP error quotes what went there. Events name who it is really from: p->t stays. */
 static __noinline int nat_as(struct __sk_buff *skb, struct pkt *p)
 {
@@ -29,6 +37,8 @@ static __noinline int nat_as(struct __sk_buff *skb, struct pkt *p)
 		err = rewrite_quote(skb, p, &p->xlated, p->xlated_port, REWRITE_DST);
 	else
 		err = rewrite_port(skb, p, p->xlated_port, REWRITE_SRC);
+	if (!err && p->own_port)
+		err = nat_own_port(skb, p);
 	if (!err)
 		err = rewrite_addr(skb, p, &p->xlated, REWRITE_SRC);
 	p->t.src = own;

@@ -108,6 +108,7 @@ struct pkt {
 	__u32 why; /* enum source_file << 16 | line of the last failure */
 	__be16 xlated_port;
 	__be16 front_port;
+	__be16 own_port; /* the client's, where the backend knows it by another; 0: by its own */
 	__u32 l4_len; /* bytes from `l4` to the end of the IP packet */
 	__u16 l4; /* offset of the L4 header */
 	__u16 quote_l3; /* offsets of the quoted headers */

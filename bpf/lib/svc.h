@@ -13,6 +13,11 @@ enum svc_answer {
 	SVC_SENT = 1, /* has its backend's address now */
 };
 
+enum svc_paired {
+	SVC_PAIRED = 0,
+	SVC_TAKEN = 1, /* another flow is between the same ends */
+};
+
 /* The client is not a workload of this node. */
 static __always_inline bool svc_outside(const struct pkt *p)
 {
@@ -77,7 +82,8 @@ static __always_inline bool svc_taken(const struct nat_key *k, const struct nat_
 	return svc_alive(k, new);
 }
 
-/* Makes a pair that leaves the client its own address. Who opens a connection has given up the one before it. */
+/* Makes a pair that leaves the client its own address and port. Who opens a connection has given up the one before it. Returns enum
+ * svc_paired, or a negative drop reason. */
 static __noinline int svc_pair(struct pkt *p, const struct nat_key *k, struct nat_value *new)
 {
 	struct nat_value back;
@@ -87,10 +93,10 @@ static __noinline int svc_pair(struct pkt *p, const struct nat_key *k, struct na
 	nat_partner(k, new, &r);
 	nat_back(k, new->created, &back);
 	if (!ct_opens(p) && svc_taken(k, &r, new))
-		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
+		return p->t.proto == PROTO_UDP ? SVC_TAKEN : fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
 	if (bpf_map_update_elem(&nat_v2, &r, &back, BPF_ANY) || bpf_map_update_elem(&nat_v2, k, new, BPF_ANY))
 		return fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__);
-	return 0;
+	return SVC_PAIRED;
 }
 
 /* The address of the node that a client's packets to a backend elsewhere leave under, so that its answers come back here. */
@@ -131,32 +137,43 @@ static __always_inline bool svc_direct(const struct pkt *p, const struct addr *b
 	return v && identity_of_workload(v->identity);
 }
 
-/* A workload that is its own backend would not believe a packet from itself: it comes from its gateway. */
-static __always_inline int svc_hairpin(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new)
+/* Puts a new flow on record. The packet has its backend's address already; `new` is without the source it leaves under: its own, the
+ * gateway's for a workload that is its own backend and would not believe a packet from itself, or this node's. Of datagrams whose
+ * place is taken, the port alone. */
+static __always_inline int svc_record(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new)
 {
+	bool hairpin = !svc_outside(p) && addr_eq(&new->dst, &k->src), here = false;
+	int err;
+
+	if (!hairpin) {
+		here = !svc_outside(p) || svc_here(&new->dst);
+		if (here || svc_direct(p, &new->dst)) {
+			err = svc_pair(p, k, new);
+			if (err <= 0)
+				return err;
+		}
+	}
 	if (!nat_speaks(&p->t))
 		return fail(p, DROP_NAT_PROTOCOL, FILE_SERVICE, __LINE__);
-	router(&new->src, pkt_v6(p));
+	if (hairpin) {
+		router(&new->src, pkt_v6(p));
+	} else if (!here) {
+		err = svc_leave_as(skb, p, &new->src);
+		if (err)
+			return err;
+	}
 	return nat_lease(skb, k, new) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
 }
 
-/* Puts a new flow on record. The packet has its backend's address already; `new` is without the source it leaves under. */
-static __always_inline int svc_record(struct __sk_buff *skb, struct pkt *p, struct nat_key *k, struct nat_value *new)
+/* Gives the packet the port by which the backend knows its client. */
+static __noinline int svc_port(struct __sk_buff *skb, struct pkt *p, const struct nat_value *to)
 {
-	int err;
-
-	if (!svc_outside(p) && addr_eq(&new->dst, &k->src))
-		return svc_hairpin(skb, p, k, new);
-	if (!svc_outside(p) || svc_here(&new->dst))
-		return svc_pair(p, k, new);
-	if (svc_direct(p, &new->dst))
-		return svc_pair(p, k, new);
-	if (!nat_speaks(&p->t))
-		return fail(p, DROP_NAT_PROTOCOL, FILE_SERVICE, __LINE__);
-	err = svc_leave_as(skb, p, &new->src);
-	if (err)
-		return err;
-	return nat_lease(skb, k, new) ? fail(p, DROP_NAT_NO_MAPPING, FILE_SERVICE, __LINE__) : 0;
+	if (to->sport == svc_tuple(p)->sport)
+		return 0;
+	p->own_port = svc_tuple(p)->sport;
+	if (p->flags & PKT_F_ERROR)
+		return rewrite_quote(skb, p, &to->src, to->sport, REWRITE_DST);
+	return rewrite_port(skb, p, to->sport, REWRITE_SRC);
 }
 
 /* Whether a flow on record stays with its backend, though the service may have changed. Who opens a connection, and
@@ -250,10 +267,12 @@ static __always_inline int svc_translate(struct __sk_buff *skb, struct pkt *p)
 		err = svc_record(skb, p, k, to);
 	if (err)
 		return err;
-	if (!addr_eq(&to->src, &k->src)) {
-		p->xlated = to->src;
-		p->xlated_port = to->sport;
+	if (addr_eq(&to->src, &k->src)) {
+		err = svc_port(skb, p, to);
+		return err ? err : SVC_SENT;
 	}
+	p->xlated = to->src;
+	p->xlated_port = to->sport;
 	return SVC_SENT;
 }
 

@@ -86,10 +86,11 @@ static __always_inline int dsr_pop6(struct __sk_buff *skb, struct pkt *p)
 }
 
 /* Notes for which service the packet is: p->front. It has its backend's address. */
-static __always_inline int dsr_note(struct pkt *p)
+static __always_inline int dsr_note(struct __sk_buff *skb, struct pkt *p)
 {
 	struct nat_value *new = &p->nat_to;
 	struct nat_key *k = &p->nat;
+	int err;
 
 	nat_key_from(&p->t, k, NAT_FORWARD);
 	k->dst = p->front;
@@ -97,13 +98,14 @@ static __always_inline int dsr_note(struct pkt *p)
 	p->service = true;
 	p->told = true;
 	if (nat_find(k, new) && addr_eq(&new->dst, &p->t.dst) && new->dport == p->t.dport)
-		return 0;
+		return svc_port(skb, p, new);
 	new->src = p->t.src;
 	new->dst = p->t.dst;
 	new->sport = p->t.sport;
 	new->dport = p->t.dport;
 	new->slots = 0;
-	return svc_pair(p, k, new);
+	err = svc_record(skb, p, k, new);
+	return err ? err : svc_port(skb, p, new);
 }
 
 static __always_inline int dsr_take(struct __sk_buff *skb, struct pkt *p)
@@ -119,7 +121,7 @@ static __always_inline int dsr_take(struct __sk_buff *skb, struct pkt *p)
 	p->plain_header = p->l4 == p->l3 + (pkt_v6(p) ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));
 	p->front = front;
 	p->front_port = port;
-	return dsr_note(p);
+	return dsr_note(skb, p);
 }
 
 /* A packet of a client for a workload of this node: takes out what another node said of it, and notes it. Returns 0, or a

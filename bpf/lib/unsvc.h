@@ -18,6 +18,8 @@ static __noinline bool svc_served(struct pkt *p)
 	p->front_port = v.sport;
 	p->xlated = p->front;
 	p->xlated_port = p->front_port;
+	if (v.dport != k.dport)
+		p->own_port = v.dport;
 	return true;
 }
 

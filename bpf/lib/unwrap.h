@@ -180,7 +180,9 @@ static __always_inline int unwrap_land(struct __sk_buff *skb, struct pkt *p)
 	p->front = k->dst;
 	p->front_port = k->dport;
 	err = nat_to(skb, p, &to->dst, to->dport);
-	return err || to->created ? err : svc_pair(p, k, to);
+	if (!err && !to->created)
+		err = svc_record(skb, p, k, to);
+	return err ? err : svc_port(skb, p, to);
 }
 
 /* Notes for which service a packet is that another node has sent on so. It comes from who may speak. */
@@ -190,7 +192,7 @@ static __always_inline int unwrap_note(struct __sk_buff *skb, struct pkt *p)
 		return unwrap_land(skb, p);
 	if (!proto_has_ports(p->t.proto) || !dsr_front(&p->front, p->front_port, p->t.proto))
 		return fail(p, DROP_NO_SERVICE, FILE_DSR, __LINE__);
-	return dsr_note(p);
+	return dsr_note(skb, p);
 }
 
 __noinline int unwrapped(struct __sk_buff *skb)

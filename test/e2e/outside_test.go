@@ -92,9 +92,9 @@ func TestServicesFromOutside(t *testing.T) {
 								}
 							}
 							if err := transfer(c.World, netip.AddrPortFrom(node, port), 1<<20); err != nil {
-							t.Errorf("%s: bulk data: %v", what, err)
-						}
-						if got, err := fetch(c.World, lb, port, yes); err != nil || !strings.HasPrefix(got, name+" on ") {
+								t.Errorf("%s: bulk data: %v", what, err)
+							}
+							if got, err := fetch(c.World, lb, port, yes); err != nil || !strings.HasPrefix(got, name+" on ") {
 								t.Errorf("%s: load balancer: %q %v", what, got, err)
 							}
 						}

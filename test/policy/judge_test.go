@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
+	netdev "github.com/hypha-net/hypha/bpf/host"
 	layout "github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/pod"
 	"github.com/hypha-net/hypha/internal/control/policy"
@@ -19,10 +20,11 @@ type question struct {
 	from, to *somebody
 	v        int
 	pkt      oracle.Packet
+	by       *by // the service that the client asks, nil: none
 }
 
 func (q question) String() string {
-	return fmt.Sprintf("IPv%d protocol %d port %d from %s to %s", 4+2*q.v, q.pkt.Proto, q.pkt.Port, q.from.name, q.to.name)
+	return fmt.Sprintf("IPv%d protocol %d port %d from %s to %s %v", 4+2*q.v, q.pkt.Proto, q.pkt.Port, q.from.name, q.to.name, q.by)
 }
 
 // genQuestion draws a question with a workload of this node at one end or both.
@@ -166,6 +168,9 @@ func (w *world) send(q question, sport uint16, flags string, answer bool) outcom
 	f := packet.Flow{SrcMAC: packet.MAC(1), DstMAC: packet.MAC(2), Src: from.addr[q.v], Dst: to.addr[q.v], SrcPort: sport, DstPort: q.pkt.Port}
 	if answer {
 		f, from, to = f.Reverse(), to, from
+	} else if q.by != nil {
+		w.serve(q)
+		f.Dst, f.DstPort = q.by.front.Addr(), q.by.front.Port()
 	}
 	if from.place == local {
 		f.SrcMAC, f.DstMAC = from.mac(), from.hostMAC()
@@ -176,6 +181,9 @@ func (w *world) send(q question, sport uint16, flags string, answer bool) outcom
 		return w.k.run(pod.FromPod, w.k.dev[from.ep-1], frame)
 	case through:
 		return w.k.runTunneled(node2.Addrs[0], uint32(w.identity(from)), frame)
+	}
+	if q.by != nil && !answer {
+		return w.k.run(netdev.FromNetdev, w.k.dev[devices-1], frame)
 	}
 	return w.k.run(pod.ToPod, w.k.dev[to.ep-1], frame)
 }
@@ -238,6 +246,15 @@ func (w *world) ask(q question) {
 	sides := w.sides(q)
 	sport := w.nextPort()
 	got := w.send(q, sport, "S", false)
+	if q.by != nil {
+		w.k.services++
+		if !q.by.admits {
+			if got.passed() || got.drop != layout.DropSourceRange || len(got.judged) > 0 {
+				w.t.Fatalf("%v: not of the source ranges, but %+v", q, got)
+			}
+			return
+		}
+	}
 	for i, s := range sides {
 		if i >= len(got.judged) {
 			w.t.Fatalf("%v: %d verdicts, want %v: %+v", q, len(got.judged), sides, got)
@@ -353,7 +370,9 @@ func (w *world) check(n int) {
 	w.established()
 	for range n {
 		if q, ok := w.genQuestion(w.rand); ok {
+			q.by = w.byService(q)
 			w.ask(q)
+			w.askSelf(q)
 		}
 	}
 }

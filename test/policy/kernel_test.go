@@ -18,6 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	netdev "github.com/hypha-net/hypha/bpf/host"
 	layout "github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/bpf/overlay"
 	"github.com/hypha-net/hypha/bpf/pod"
@@ -45,6 +46,12 @@ type kernel struct {
 	dev   []int
 
 	judged int // questions on which all judges agreed
+	// Of them, packets that went by a service; and workloads that reached themselves by one.
+	services, hairpins int
+
+	sets    uint32 // slot sets so far
+	served  *by    // the service that is there
+	backend netip.AddrPort
 }
 
 // newKernel loads the datapath. The test's goroutine stays on one CPU in the namespace of the devices until it ends, so
@@ -80,7 +87,7 @@ func (k *kernel) open() {
 	if k.maps != nil {
 		k.must(k.maps.Close())
 	}
-	m, err := maps.Open(maps.Config{Dir: k.dir, CT: 1 << 16, NAT: 1024, Ring: 1 << 18}, maps.Deps{Log: discard})
+	m, err := maps.Open(maps.Config{Dir: k.dir, CT: 1 << 16, NAT: 1 << 16, Ring: 1 << 18}, maps.Deps{Log: discard})
 	k.must(err)
 	k.maps = m
 }
@@ -119,11 +126,12 @@ func (k *kernel) makeDevices(ns *netns.NS) {
 
 func (k *kernel) load() {
 	cfg := layout.Config{
-		Flags:         layout.ConfigIPv4 | layout.ConfigIPv6 | layout.ConfigOverlay | layout.ConfigEvents | layout.ConfigRedirectPeer,
+		Flags:       layout.ConfigIPv4 | layout.ConfigIPv6 | layout.ConfigOverlay | layout.ConfigEvents | layout.ConfigRedirectPeer | layout.ConfigServices,
+		MasqPortMin: 20000, MasqPortMax: 29999,
 		TunnelIfindex: 4242, TunnelPort: 8472, // no such device: BPF_PROG_RUN redirects nowhere
 		Router4: layout.AddrFrom(router[0]), Router6: layout.AddrFrom(router[1]),
 	}
-	for _, open := range []func() (*ebpf.CollectionSpec, error){pod.Spec, overlay.Spec} {
+	for _, open := range []func() (*ebpf.CollectionSpec, error){pod.Spec, overlay.Spec, netdev.Spec} {
 		spec, err := open()
 		k.must(err)
 		k.must(spec.Variables[layout.ConfigVariable].Set(cfg))
@@ -136,7 +144,7 @@ func (k *kernel) load() {
 		}
 		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: use})
 		k.must(err)
-		for _, n := range []string{pod.FromPod, pod.ToPod, overlay.FromOverlay} {
+		for _, n := range []string{pod.FromPod, pod.ToPod, overlay.FromOverlay, netdev.FromNetdev} {
 			if p := coll.DetachProgram(n); p != nil {
 				k.progs[n] = p
 				k.t.Cleanup(func() { _ = p.Close() })

@@ -38,7 +38,10 @@ func TestCase38PolicyPackets(t *testing.T) {
 	want := score.Size(60_000, 1_000_000)
 	policygen.Repeat(t, c.Rand(), 175*time.Second, func() bool { return k.judged >= want }, func(t *rapid.T) { checkAgree(t, k) })
 	c.Count(k.judged, "judged questions")
-	c.Say("evaluator, trace and kernel agree on verdict, rule and drop reason; both families")
+	c.Say("evaluator, trace and kernel agree on verdict, rule and drop reason; both families; %d packets by services, %d workloads reached themselves", k.services, k.hairpins)
+	if k.services == 0 || k.hairpins == 0 {
+		t.Errorf("%d packets by services, %d to themselves", k.services, k.hairpins)
+	}
 	if k.judged < want {
 		c.Say("evaluator, trace and kernel agree; stopped after 175 s, short of %d", want)
 	}

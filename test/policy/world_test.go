@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -108,6 +109,9 @@ func (k *kernel) clear() error {
 		}
 	}
 	if err := k.maps.SetAudit(false); err != nil {
+		return err
+	}
+	if err := errors.Join(k.unserve(), k.announce()); err != nil {
 		return err
 	}
 	_, err = k.maps.FlushConnections()

@@ -222,6 +222,25 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// There is room for as many VIPs as frontends, beside the node's own addresses; one more is refused for want of a frontend.
+func TestFullOfVIPs(t *testing.T) {
+	const most = 64
+	r := newRig(t, maps.Config{Services: most}, 0)
+	at := vip[0]
+	for i := range most + 1 {
+		at = at.Next()
+		b := balance(front(at, 80, tcp), model.ServiceID(i+1), 1)
+		if err := r.Update(t.Context(), b.Frontend, b); (err == nil) != (i < most) || err != nil && !errors.Is(err, maps.ErrFull) {
+			t.Fatalf("frontend %d of %d, each with a VIP of its own: %v", i+1, most, err)
+		}
+	}
+	got, err := r.m.Frontends()
+	must(t, err)
+	if len(got) != most {
+		t.Errorf("%d frontends", len(got))
+	}
+}
+
 // What the datapath cannot do is refused with the reason, and changes nothing.
 func TestBadBalance(t *testing.T) {
 	r := newRig(t, maps.Config{}, 0)
