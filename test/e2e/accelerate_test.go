@@ -139,7 +139,7 @@ func TestAcceleration(t *testing.T) {
 				for k, proto := range []string{"tcp", "udp"} {
 					on("service", "update", "--id", fmt.Sprint(300+10*i+k), "--frontend", netip.AddrPortFrom(netip.MustParseAddr(every), front.Port()).String(),
 						"--backends", netip.AddrPortFrom(far.Addr(v6), workload.EchoPort).String(), "--protocol", proto, "--k8s-node-port")
-					eventually(t, yes, family(v6)+": the node port to serve "+proto, func() error { return askAt(c.World, proto, front) })
+					eventually(t, yes, family(v6)+": the node port to serve "+proto, func() error { return askSoon(c.World, proto, front) })
 				}
 				streams[v6] = startStreamAt(t, c.World, front)
 				carried(t, family(v6), node, streams[v6])
@@ -200,7 +200,7 @@ func TestAcceleration(t *testing.T) {
 					on("service", "delete", fmt.Sprint(300+10*i+k))
 				}
 				eventually(t, yes, family(v6)+": nobody to serve the port", func() error {
-					if askAt(c.World, "udp", netip.AddrPortFrom(own, 30300)) == nil {
+					if askSoon(c.World, "udp", netip.AddrPortFrom(own, 30300)) == nil {
 						return errors.New("somebody answers")
 					}
 					return nil
@@ -208,6 +208,14 @@ func TestAcceleration(t *testing.T) {
 			}
 		})
 	}
+}
+
+// askSoon is askAt for who asks again: nodes hear of a service one after the other.
+func askSoon(ns *netns.NS, network string, at netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(context.Background(), no)
+	defer cancel()
+	_, err := workload.Client{Dial: ns.DialContext}.Echo(ctx, network, at.String())
+	return err
 }
 
 // datagramsCarried sends datagrams of one flow to a service: all but the first few go by way of XDP.

@@ -26,6 +26,7 @@ import (
 // rig is a node with two outside devices.
 type rig struct {
 	t       *testing.T
+	fast    loader.Fast
 	maps    *maps.Maps
 	loader  *loader.Loader
 	devices []device.Device
@@ -33,16 +34,23 @@ type rig struct {
 
 // inside runs a test with a rig in a network namespace of its own.
 func inside(t *testing.T, fn func(*rig)) {
+	t.Helper()
+	accelerated(t, loader.FastOff, fn)
+}
+
+// accelerated does so with services accelerated.
+func accelerated(t *testing.T, fast loader.Fast, fn func(*rig)) {
+	t.Helper()
 	dir := pintest.Dir(t)
 	log := slog.New(slog.DiscardHandler)
 	netns.New(t, "node").In(func() error {
-		r := &rig{t: t}
+		r := &rig{t: t, fast: fast}
 		var err error
 		if r.maps, err = maps.Open(maps.Config{Dir: filepath.Join(dir, "maps"), CT: 4096, NAT: 4096, Ring: 4096}, maps.Deps{Log: log}); err != nil {
 			return err
 		}
 		t.Cleanup(func() { _ = r.maps.Close() })
-		cfg := loader.Config{Links: filepath.Join(dir, "links"), Options: loader.Options{IPv4: true, IPv6: true}}
+		cfg := loader.Config{Links: filepath.Join(dir, "links"), Options: loader.Options{IPv4: true, IPv6: true, Services: true}, Fast: fast}
 		if r.loader, err = loader.New(cfg, loader.Deps{Log: log, Kernel: loader.Probe(), Maps: r.maps.Replacements()}); err != nil {
 			return err
 		}
@@ -65,7 +73,7 @@ func inside(t *testing.T, fn func(*rig)) {
 }
 
 func (r *rig) target() *prefilter.Target {
-	return prefilter.New(prefilter.Config{}, prefilter.Deps{Maps: r.maps, Loader: r.loader})
+	return prefilter.New(prefilter.Config{Fast: r.fast}, prefilter.Deps{Maps: r.maps, Loader: r.loader})
 }
 
 // writes is how many rows of the prefilter's maps were written or deleted so far.
@@ -239,6 +247,53 @@ func TestFits(t *testing.T) {
 		many[7] = netip.MustParsePrefix("192.0.2.0/24")
 		if err := r.target().Fits(many); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// Services are accelerated on every device that can, whether anything is denied or not, and XDP sends by no other; where one cannot,
+// it is said why, and denied sources are denied all the same.
+func TestSyncAccelerates(t *testing.T) {
+	accelerated(t, loader.FastGeneric, func(r *rig) {
+		target := r.target()
+		all := r.devices
+		tagged, headless := all[1], all[1]
+		tagged.Tagged, headless.L3 = true, true
+		for _, x := range []struct {
+			what    string
+			deny    []netip.Prefix
+			devices []device.Device
+			on      []string // with a program
+			sends   []string // accelerated
+			slow    string   // of eth1
+		}{
+			{"nothing denied", nil, all, []string{"eth0", "eth1"}, []string{"eth0", "eth1"}, ""},
+			{"denied", list("203.0.113.0/24"), all, []string{"eth0", "eth1"}, []string{"eth0", "eth1"}, ""},
+			{"VLANs on it", list("203.0.113.0/24"), []device.Device{all[0], tagged}, []string{"eth0", "eth1"}, []string{"eth0"}, "VLANs"},
+			{"VLANs, nothing denied", nil, []device.Device{all[0], tagged}, []string{"eth0"}, []string{"eth0"}, "VLANs"},
+			{"no link layer", nil, []device.Device{all[0], headless}, []string{"eth0"}, []string{"eth0"}, "link layer"},
+			{"a device less", nil, all[:1], []string{"eth0"}, []string{"eth0"}, ""},
+			{"none", nil, nil, nil, nil, ""},
+			{"all again", nil, all, []string{"eth0", "eth1"}, []string{"eth0", "eth1"}, ""},
+		} {
+			for range 2 { // the second time nothing changes
+				if err := target.Sync(2, x.deny, x.devices); err != nil {
+					t.Fatalf("%s: %v", x.what, err)
+				}
+			}
+			r.check(x.deny, maps.DeniedState{Revision: 2, Prefix4: len(x.deny) > 0}, x.on...)
+			sends, err := r.maps.XDPDevices()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range r.devices {
+				if slices.Contains(sends, uint32(d.Index)) != slices.Contains(x.sends, d.Name) {
+					t.Errorf("%s: XDP sends by %v, want %v", x.what, sends, x.sends)
+				}
+			}
+			if got := target.Slow()["eth1"]; (got == nil) != (x.slow == "") || got != nil && !strings.Contains(got.Error(), x.slow) {
+				t.Errorf("%s: eth1 is slow for %v", x.what, got)
+			}
 		}
 	})
 }
