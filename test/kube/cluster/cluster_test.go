@@ -63,7 +63,7 @@ func broken(t *testing.T, said *strings.Builder) *Cluster {
 	programs := t.TempDir()
 	for name, script := range map[string]string{
 		"etcd": "exec sleep 1000", "kube-apiserver": "echo it is out of order; exit 7", "kube-controller-manager": "exec sleep 1000",
-		"kube-scheduler": "exec sleep 1000", "kubelet": "exec sleep 1000", "loopback": "",
+		"kube-scheduler": "exec sleep 1000", "kubelet": "exec sleep 1000", "loopback": "", "kubectl": "",
 	} {
 		if err := os.WriteFile(filepath.Join(programs, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 			t.Fatal(err)

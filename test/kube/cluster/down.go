@@ -55,7 +55,7 @@ func (c *Cluster) Down(context.Context) error {
 			return err
 		}
 	}
-	errs := errors.Join(c.unplugSelf(), machine.RemoveGroups(c.prefix()+"-*"))
+	errs := errors.Join(c.unplugSelf(), machine.RemoveGroups(c.prefix()+"-*"), machine.Withdraw(s.Controllers))
 	for _, name := range names {
 		errs = errors.Join(errs, netns.Delete(name))
 	}
