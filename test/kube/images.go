@@ -19,6 +19,9 @@ import (
 var made = map[string]func(ctx context.Context, version string) (*image.Image, error){
 	"hypha-agent": func(_ context.Context, version string) (*image.Image, error) { return catalog.Agent(bin, version) },
 	"workload":    func(context.Context, string) (*image.Image, error) { return catalog.Workload(bin), nil },
+	"coredns": func(context.Context, string) (*image.Image, error) {
+		return catalog.DNS(filepath.Join(programs, "coredns"), cluster.DNSImage), nil
+	},
 	"pause": func(ctx context.Context, _ string) (*image.Image, error) {
 		file := filepath.Join(programs, "pause")
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "./test/kube/pause")
@@ -44,7 +47,7 @@ var made = map[string]func(ctx context.Context, version string) (*image.Image, e
 func imagesCommand() *cobra.Command {
 	var version string
 	cmd := &cobra.Command{
-		Use: "images [hypha-agent | workload | pause | agnhost]...", Short: "Make images, as archives in bin/images (default: all)",
+		Use: "images [hypha-agent | workload | pause | coredns | agnhost]...", Short: "Make images, as archives in bin/images (default: all)",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if len(names) == 0 {
 				for name := range made {

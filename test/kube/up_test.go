@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/hypha-net/hypha/internal/netns"
 	"github.com/hypha-net/hypha/test/kube/cluster"
 	"github.com/hypha-net/hypha/test/kube/machine"
@@ -49,25 +47,18 @@ func traces(t *testing.T) []string {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(string(b)) {
-			if strings.Contains(line, "kubetest") || strings.Contains(line, "kubelet") || strings.Contains(line, "containerd") {
+			if strings.Contains(line, "kubetest") {
 				out = append(out, file+": "+line)
 			}
 		}
 	}
-	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	members, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range commands {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue
-		}
-		line := string(bytes.ReplaceAll(b, []byte{0}, []byte{' '}))
-		for _, name := range []string{"hypha-machine ", "kubelet ", "kube-apiserver ", "etcd --name=control", "containerd", "agnhost"} {
-			if strings.Contains(line, name) {
-				out = append(out, f+": "+line)
-			}
+	for _, f := range members {
+		if b, err := os.ReadFile(f); err == nil && strings.Contains(string(b), "kubetest") {
+			out = append(out, f)
 		}
 	}
 	return out
@@ -86,7 +77,7 @@ func TestUp(t *testing.T) {
 		*dir = abs
 	}
 	var said bytes.Buffer
-	k, err := cluster.New(cluster.Config{Name: "kubetest", Dir: filepath.Join(t.TempDir(), "k"), Nodes: 2, DualStack: true, Member: true,
+	k, err := cluster.New(cluster.Config{Name: "kubetest", Dir: filepath.Join(t.TempDir(), "kubetest"), Nodes: 2, DualStack: true, Member: true,
 		Programs: programs, Images: archives, Out: &said})
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +85,9 @@ func TestUp(t *testing.T) {
 	if err := k.Down(t.Context()); err != nil { // of a run that was killed
 		t.Fatal(err)
 	}
-	before := traces(t)
+	if left := traces(t); len(left) > 0 {
+		t.Fatalf("there are traces of a cluster: %v", left)
+	}
 	t.Cleanup(func() {
 		if err := k.Down(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
@@ -106,6 +99,9 @@ func TestUp(t *testing.T) {
 	}
 	t.Logf("up after %s", time.Since(start).Round(time.Second))
 	said.Reset()
+	if len(traces(t)) < 20 {
+		t.Errorf("a cluster that runs has few traces, so they would not be found later: %v", traces(t))
+	}
 	if err := k.Up(t.Context()); err != nil || !strings.Contains(said.String(), "runs already") {
 		t.Errorf("the second up: %v, %s", err, said.String())
 	}
@@ -140,8 +136,8 @@ func TestUp(t *testing.T) {
 	if err := k.Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(before, traces(t)); diff != "" {
-		t.Errorf("left behind (-before +after):\n%s", diff)
+	if left := traces(t); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 	if err := k.Down(t.Context()); err != nil {
 		t.Errorf("the second down: %v", err)

@@ -71,6 +71,13 @@ func Workload(bin string) *image.Image {
 	return i
 }
 
+// DNS is the image that answers for the names of services.
+func DNS(program, name string) *image.Image {
+	i := &image.Image{Names: []string{name}, Arch: runtime.GOARCH, Entrypoint: []string{"/coredns"}}
+	i.Tree.Copy("coredns", 0o755, program)
+	return i
+}
+
 // Pause is the image that holds the namespaces of pods, under the name that both containerd and Kubernetes' own tests are told.
 func Pause(program, name string) *image.Image {
 	i := &image.Image{Names: []string{name}, Arch: runtime.GOARCH, Entrypoint: []string{"/pause"}}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,7 +64,7 @@ func broken(t *testing.T, said *strings.Builder) *Cluster {
 	programs := t.TempDir()
 	for name, script := range map[string]string{
 		"etcd": "exec sleep 1000", "kube-apiserver": "echo it is out of order; exit 7", "kube-controller-manager": "exec sleep 1000",
-		"kube-scheduler": "exec sleep 1000", "kubelet": "exec sleep 1000", "loopback": "",
+		"kube-scheduler": "exec sleep 1000", "kubelet": "exec sleep 1000", "loopback": "", "kubectl": "",
 	} {
 		if err := os.WriteFile(filepath.Join(programs, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
 			t.Fatal(err)
@@ -106,8 +107,26 @@ func TestUpFails(t *testing.T) {
 	if err != nil || !alive {
 		t.Fatalf("the control plane: %v %v", alive, err)
 	}
+	ns, err := k.open(control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	guest := exec.Command("sleep", "1000") // somebody's, in the network of a machine that is to go
+	if err := ns.Start(guest); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- guest.Wait() }()
 	if err := k.Down(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	select {
+	case <-ended:
+	case <-time.After(5 * time.Second):
+		t.Error("a process runs on in a namespace that is gone")
+	}
+	if !strings.Contains(said.String(), "ended sleep") || strings.Contains(said.String(), "ended etcd") {
+		t.Errorf("down said %s", said.String())
 	}
 	gone(t, k, id)
 }

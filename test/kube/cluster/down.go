@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hypha-net/hypha/internal/netns"
 	"github.com/hypha-net/hypha/internal/process"
@@ -55,7 +56,7 @@ func (c *Cluster) Down(context.Context) error {
 			return err
 		}
 	}
-	errs := errors.Join(c.unplugSelf(), machine.RemoveGroups(c.prefix()+"-*"))
+	errs := errors.Join(c.unplugSelf(), machine.RemoveGroups(c.prefix()+"-*"), machine.Withdraw(s.Controllers))
 	for _, name := range names {
 		errs = errors.Join(errs, netns.Delete(name))
 	}
@@ -96,7 +97,8 @@ func (c *Cluster) endMachines() error {
 	return errors.Join(errs...)
 }
 
-// endLeftover kills what still runs in a network namespace of the cluster, but not us and those who called us.
+// endLeftover waits for what the kernel is ending in a network namespace of the cluster, and kills what still runs there then: somebody's
+// shell.
 func (c *Cluster) endLeftover(name string) error {
 	ns, err := netns.Open(name)
 	if errors.Is(err, netns.ErrNotExist) {
@@ -105,28 +107,42 @@ func (c *Cluster) endLeftover(name string) error {
 	if err != nil {
 		return err
 	}
-	pids, err := ns.Processes()
-	if err != nil {
-		return err
-	}
-	spare := map[int]bool{}
-	for pid := os.Getpid(); pid > 0; pid = process.Parent(pid) {
-		spare[pid] = true
-	}
-	for _, pid := range pids {
-		id, err := process.Of(pid)
-		if err != nil || spare[pid] {
-			continue
+	var left []process.ID
+	for range 100 {
+		if left, err = others(ns); err != nil || len(left) == 0 {
+			return err
 		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	for _, id := range left {
 		what := id.Name()
 		if err := id.Stop(0); err != nil {
 			return fmt.Errorf("end what runs in %s: %w", name, err)
 		}
 		if what != "" {
-			c.say("ended %s (process %d), which still ran in %s", what, pid, strings.TrimPrefix(name, c.prefix()+"-"))
+			c.say("ended %s (process %d), which still ran in %s", what, id.PID, strings.TrimPrefix(name, c.prefix()+"-"))
 		}
 	}
 	return nil
+}
+
+// others are the processes in a namespace, but not we and those who called us.
+func others(ns *netns.NS) ([]process.ID, error) {
+	pids, err := ns.Processes()
+	if err != nil {
+		return nil, err
+	}
+	spare := map[int]bool{}
+	for pid := os.Getpid(); pid > 0; pid = process.Parent(pid) {
+		spare[pid] = true
+	}
+	var out []process.ID
+	for _, pid := range pids {
+		if id, err := process.Of(pid); err == nil && !spare[pid] {
+			out = append(out, id)
+		}
+	}
+	return out, nil
 }
 
 // ours is an error where the cluster's directory is not that of a cluster, but of something else.

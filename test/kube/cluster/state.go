@@ -13,12 +13,13 @@ import (
 
 // state is what a cluster remembers of itself, in cluster.json.
 type state struct {
-	BootID       string `json:"bootID"` // processes of another boot are gone
-	Nodes        int    `json:"nodes"`
-	DualStack    bool   `json:"dualStack"`
-	Member       bool   `json:"member"`
-	MountedNetNS bool   `json:"mountedNetns"` // /run/netns is our mount
-	Ready        bool   `json:"ready"`        // Up has come to its end
+	BootID       string   `json:"bootID"` // processes of another boot are gone
+	Nodes        int      `json:"nodes"`
+	DualStack    bool     `json:"dualStack"`
+	Member       bool     `json:"member"`
+	MountedNetNS bool     `json:"mountedNetns"` // /run/netns is our mount
+	Controllers  []string `json:"controllers"`  // of control groups, that groups may have because of us
+	Ready        bool     `json:"ready"`        // Up has come to its end
 }
 
 // load reads the state. The error is fs.ErrNotExist where there is no cluster.

@@ -77,6 +77,11 @@ func (c *Cluster) make(ctx context.Context) error {
 	if err := c.store(s); err != nil {
 		return err
 	}
+	var err error
+	s.Controllers, err = machine.Delegate()
+	if err := errors.Join(err, c.store(s)); err != nil {
+		return err
+	}
 	if err := c.wire(); err != nil {
 		return err
 	}
@@ -103,6 +108,9 @@ func (c *Cluster) make(ctx context.Context) error {
 		return err
 	}
 	if err := c.waitAPI(ctx, api); err != nil {
+		return err
+	}
+	if err := c.addDNS(ctx); err != nil {
 		return err
 	}
 	c.say("starting %d nodes", c.Nodes)
@@ -146,7 +154,7 @@ func (c *Cluster) start(ctx context.Context, name string, programs []machine.Pro
 
 // checkPrograms says early what is missing.
 func (c *Cluster) checkPrograms() error {
-	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "loopback"} {
+	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "kubelet", "loopback"} {
 		if _, err := os.Stat(filepath.Join(c.Programs, name)); err != nil {
 			return fmt.Errorf("%s is not built (make tools-kube): %w", name, err)
 		}

@@ -40,6 +40,7 @@ var modules = []module{
 	},
 	{name: "cni", folder: "cni", path: "github.com/containernetworking/plugins",
 		programs: map[string]string{"loopback": "github.com/containernetworking/plugins/plugins/main/loopback"}},
+	{name: "coredns", folder: "coredns", path: "github.com/coredns/coredns", programs: map[string]string{"coredns": "github.com/coredns/coredns"}},
 	{name: "helm", folder: "helm", path: "helm.sh/helm/v4", version: "-X helm.sh/helm/v4/internal/version.version=%v",
 		programs: map[string]string{"helm": "helm.sh/helm/v4/cmd/helm"}},
 }
