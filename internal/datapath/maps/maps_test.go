@@ -243,6 +243,7 @@ func TestDumpEveryMap(t *testing.T) {
 	must(t, m.PutWas(netip.MustParseAddr("10.0.0.1"), 6))
 	must(t, m.PutClasses(map[model.IdentityID]model.ClassID{5: 6}))
 	must(t, m.PutDevice(1, Device{}))
+	must(t, m.PutXDPDevice(1)) // the loopback
 	must(t, m.PutXDPDevice(1))
 	must(t, m.PutLists(map[model.PolicyKey]model.PolicyList{{Set: 1, Class: 2, Dir: model.Egress}: {
 		Entries:        []model.PolicyEntry{{Proto: 6, PortLo: 80, PortHi: 90, Verdict: layout.VerdictAllow, Rule: 300}},
