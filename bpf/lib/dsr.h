@@ -61,7 +61,7 @@ static __always_inline int dsr_push4(struct __sk_buff *skb, struct pkt *p)
 	is[0] = was[0] + bpf_htons(sizeof(o) / 4 << 8);
 	is[1] = bpf_htons(bpf_ntohs(was[1]) + sizeof(o));
 	if ((bpf_ntohs(was[0]) >> 8 & 15) + sizeof(o) / 4 > 15 ||
-	    bpf_skb_adjust_room(skb, sizeof(o), BPF_ADJ_ROOM_NET, 0) ||
+	    bpf_skb_adjust_room(skb, sizeof(o), BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO) ||
 	    bpf_skb_store_bytes(skb, l3, is, sizeof(is), 0) ||
 	    bpf_skb_store_bytes(skb, l3 + sizeof(struct iphdr), &o, sizeof(o), 0))
 		return -1;
@@ -82,7 +82,7 @@ static __always_inline int dsr_push6(struct __sk_buff *skb, struct pkt *p)
 	    bpf_skb_load_bytes(skb, l3 + offsetof(struct ipv6hdr, nexthdr), &o.nexthdr, sizeof(o.nexthdr)))
 		return -1;
 	len = bpf_htons(bpf_ntohs(len) + sizeof(o));
-	if (bpf_skb_adjust_room(skb, sizeof(o), BPF_ADJ_ROOM_NET, 0) ||
+	if (bpf_skb_adjust_room(skb, sizeof(o), BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO) ||
 	    bpf_skb_store_bytes(skb, l3 + offsetof(struct ipv6hdr, payload_len), &len, sizeof(len),
 				BPF_F_RECOMPUTE_CSUM) ||
 	    bpf_skb_store_bytes(skb, l3 + offsetof(struct ipv6hdr, nexthdr), &next, sizeof(next), BPF_F_RECOMPUTE_CSUM))

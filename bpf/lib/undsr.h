@@ -60,7 +60,7 @@ static __always_inline int dsr_pop4(struct __sk_buff *skb, struct pkt *p)
 	is[1] = bpf_htons(bpf_ntohs(was[1]) - sizeof(o));
 	sum = bpf_csum_diff((__be32 *)was, sizeof(was), (__be32 *)is, sizeof(is), 0);
 	sum = bpf_csum_diff((__be32 *)&o, sizeof(o), NULL, 0, sum);
-	if (bpf_skb_adjust_room(skb, -(__s32)sizeof(o), BPF_ADJ_ROOM_NET, 0) ||
+	if (bpf_skb_adjust_room(skb, -(__s32)sizeof(o), BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO) ||
 	    bpf_skb_store_bytes(skb, p->l3, is, sizeof(is), 0))
 		return -1;
 	return bpf_l3_csum_replace(skb, p->l3 + offsetof(struct iphdr, check), 0, sum, 0) ? -1 : 0;
@@ -73,7 +73,7 @@ static __always_inline int dsr_pop6(struct __sk_buff *skb, struct pkt *p)
 
 	if (bpf_skb_load_bytes(skb, p->l3 + offsetof(struct ipv6hdr, payload_len), &len, sizeof(len)) ||
 	    bpf_skb_load_bytes(skb, p->l3 + sizeof(struct ipv6hdr), &next, sizeof(next)) ||
-	    bpf_skb_adjust_room(skb, -(__s32)sizeof(struct dsr6), BPF_ADJ_ROOM_NET, 0))
+	    bpf_skb_adjust_room(skb, -(__s32)sizeof(struct dsr6), BPF_ADJ_ROOM_NET, BPF_F_ADJ_ROOM_FIXED_GSO))
 		return -1;
 	len = bpf_htons(bpf_ntohs(len) - sizeof(struct dsr6));
 	if (bpf_skb_store_bytes(skb, p->l3 + offsetof(struct ipv6hdr, payload_len), &len, sizeof(len),
