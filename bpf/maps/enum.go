@@ -21,8 +21,8 @@ const (
 
 // Rows of xdp_count_v1.
 const (
-	FastSent   = uint32(rawFastCountFAST_SENT)
-	FastLeft   = uint32(rawFastCountFAST_LEFT)
+	FastSent = uint32(rawFastCountFAST_SENT)
+	FastLeft = uint32(rawFastCountFAST_LEFT)
 )
 
 // Flags of CTValue.

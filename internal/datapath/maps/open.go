@@ -46,9 +46,9 @@ type Maps struct {
 	lbAddress, lbAffinity, lbFrontend, lbMaglev, lbMember, lbReverse, lbSlot, lbSource *handle
 
 	deniedExact, deniedLPM, prefilterCount, prefilterState *handle
-	xdpCount, xdpDevices *handle
+	xdpCount, xdpDevices                                   *handle
 
-	deniedSpec                                             *ebpf.MapSpec // of a map in deniedExact
+	deniedSpec *ebpf.MapSpec // of a map in deniedExact
 
 	stateMu    sync.Mutex                             // one change of state_v1 at a time
 	endpointMu sync.Mutex                             // one writer of endpoints_v1 at a time
