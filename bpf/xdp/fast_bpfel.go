@@ -21,6 +21,7 @@ const (
 	fastMapEndpointsV1      = "endpoints_v1"
 	fastMapEventCountV1     = "event_count_v1"
 	fastMapEventsV1         = "events_v1"
+	fastMapFastFlows        = "fast_flows"
 	fastMapIpcacheExactV1   = "ipcache_exact_v1"
 	fastMapIpcacheV1        = "ipcache_v1"
 	fastMapIpcacheWasV1     = "ipcache_was_v1"
@@ -100,6 +101,7 @@ type fastMapSpecs struct {
 	EndpointsV1      *ebpf.MapSpec `ebpf:"endpoints_v1"`
 	EventCountV1     *ebpf.MapSpec `ebpf:"event_count_v1"`
 	EventsV1         *ebpf.MapSpec `ebpf:"events_v1"`
+	FastFlows        *ebpf.MapSpec `ebpf:"fast_flows"`
 	IpcacheExactV1   *ebpf.MapSpec `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.MapSpec `ebpf:"ipcache_v1"`
 	IpcacheWasV1     *ebpf.MapSpec `ebpf:"ipcache_was_v1"`
@@ -155,6 +157,7 @@ type fastMaps struct {
 	EndpointsV1      *ebpf.Map `ebpf:"endpoints_v1"`
 	EventCountV1     *ebpf.Map `ebpf:"event_count_v1"`
 	EventsV1         *ebpf.Map `ebpf:"events_v1"`
+	FastFlows        *ebpf.Map `ebpf:"fast_flows"`
 	IpcacheExactV1   *ebpf.Map `ebpf:"ipcache_exact_v1"`
 	IpcacheV1        *ebpf.Map `ebpf:"ipcache_v1"`
 	IpcacheWasV1     *ebpf.Map `ebpf:"ipcache_was_v1"`
@@ -185,6 +188,7 @@ func (m *fastMaps) Close() error {
 		m.EndpointsV1,
 		m.EventCountV1,
 		m.EventsV1,
+		m.FastFlows,
 		m.IpcacheExactV1,
 		m.IpcacheV1,
 		m.IpcacheWasV1,

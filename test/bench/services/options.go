@@ -33,7 +33,7 @@ type options struct {
 
 // quick are the flags of a short run.
 var quick = map[string]string{
-	"sizes": "1,1000,5000", "changes": "1000", "rounds": "3", "duration": "200ms", "patience": "10s", "load": "10000", "vips": "1,1000,60000", "passes": "15", "frames": "500000",
+	"sizes": "1,1000,5000", "changes": "1000", "rounds": "3", "duration": "200ms", "patience": "10s", "load": "10000", "vips": "1,1000,60000", "passes": "15", "frames": "100000",
 }
 
 // parse reads the command line.
@@ -51,7 +51,7 @@ func parse(args []string) (o options, err error) {
 	f.IntVar(&o.load, "load", 50000, "services that come from nothing")
 	f.IntVar(&o.passes, "passes", 101, "rounds of the programs")
 	f.IntVar(&o.repeat, "repeat", 5000, "packets of each of these rounds and kind of packets")
-	f.IntVar(&o.frames, "frames", 2000000, "frames of each round and way from the wire to the wire")
+	f.IntVar(&o.frames, "frames", 200000, "frames of each round and way from the wire to the wire")
 	short := f.Bool("quick", false, "a short run: less of everything that no other flag gives")
 	f.StringVar(&o.bin, "bin", "bin", "directory of Hypha's binaries")
 	f.StringVar(&o.out, "out", "docs/performance.md", "document to write the tables into, between its markers; empty: none")
