@@ -66,7 +66,8 @@ func command() *cobra.Command {
 	cmd.PersistentFlags().StringVar(&c.Dir, "dir", "", "where everything of the cluster is kept (default /var/lib/hypha-kube/<name>)")
 	cmd.PersistentFlags().IntVar(&c.Nodes, "nodes", 2, "how many nodes up makes, besides the control plane")
 	cmd.PersistentFlags().BoolVar(&c.DualStack, "dual-stack", false, "up gives them IPv6 beside IPv4")
-	cmd.PersistentFlags().BoolVar(&c.Member, "control-node", false, "up makes the control plane a node, too: its API server reaches pods, as webhooks and proxies need it")
+	cmd.PersistentFlags().BoolVar(&c.Member, "control-node", false,
+		"up makes the control plane a node, too: its API server reaches pods, as webhooks and proxies need it")
 	with := func(fn func(context.Context, *cluster.Cluster) error) func(*cobra.Command, []string) error {
 		return func(cmd *cobra.Command, _ []string) error {
 			c.Out = cmd.OutOrStderr()

@@ -108,7 +108,8 @@ func TestUp(t *testing.T) {
 	if err := k.Status(); err != nil {
 		t.Errorf("status: %v\n%s", err, said.String())
 	}
-	nodes := kubectl(t, k, "get", "nodes", "-o", `jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status} {.spec.podCIDRs}{"\n"}{end}`)
+	nodes := kubectl(t, k, "get", "nodes", "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.status.conditions[?(@.type=="Ready")].status} {.spec.podCIDRs}{"\n"}{end}`)
 	for _, want := range []string{`control False ["10.244.`, `node1 False ["10.244.`, `node2 False ["10.244.`, "fd00:10:244:"} { // not ready: there is no network
 		if !strings.Contains(nodes, want) {
 			t.Errorf("no %q in %s", want, nodes)
@@ -125,7 +126,8 @@ func TestUp(t *testing.T) {
 	}
 	for _, node := range []string{"control", "node1", "node2"} {
 		kubectl(t, k, "wait", "--for=condition=Ready", "--timeout=120s", "pod/on-"+node)
-		if out := kubectl(t, k, "exec", "on-"+node, "--", "/bin/sh", "-c", "hostname; ip -o addr show eth0; curl -s http://127.0.0.1:8080/hostname"); !strings.Contains(out, node+"\n") ||
+		if out := kubectl(t, k, "exec", "on-"+node, "--", "sh", "-c",
+			"hostname; ip -o addr show eth0; curl -s http://127.0.0.1:8080/hostname"); !strings.Contains(out, node+"\n") ||
 			!strings.Contains(out, "172.30.") || !strings.Contains(out, "fd30:") || !strings.HasSuffix(out, node) {
 			t.Errorf("in the pod on %s: %s", node, out)
 		}
@@ -154,7 +156,12 @@ spec:
   hostNetwork: true
   nodeName: %[1]s
   tolerations: [{operator: Exists}]
-  containers: [{name: a, image: "registry.k8s.io/e2e-test-images/agnhost:2.55", imagePullPolicy: Never, args: [netexec], readinessProbe: {httpGet: {path: /hostname, port: 8080}}}]
+  containers:
+  - name: a
+    image: "registry.k8s.io/e2e-test-images/agnhost:2.55"
+    imagePullPolicy: Never
+    args: [netexec]
+    readinessProbe: {httpGet: {path: /hostname, port: 8080}}
 `, node)
 	cmd := exec.Command(filepath.Join(programs, "kubectl"), "--kubeconfig", k.Kubeconfig(), "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)

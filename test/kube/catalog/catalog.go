@@ -65,7 +65,8 @@ func architecture(file string) (string, error) {
 // Workload is the image of pods that serve HTTP and echo what they are sent: `hypha workload`.
 func Workload(bin string) *image.Image {
 	i := &image.Image{
-		Names: []string{"hypha.test/workload:1"}, Arch: runtime.GOARCH, Env: []string{searched}, Entrypoint: []string{"/usr/bin/hypha", "workload"}, Cmd: []string{"serve"},
+		Names: []string{"hypha.test/workload:1"}, Arch: runtime.GOARCH, Env: []string{searched},
+		Entrypoint: []string{"/usr/bin/hypha", "workload"}, Cmd: []string{"serve"},
 	}
 	i.Tree.Copy("usr/bin/hypha", 0o755, filepath.Join(bin, "hypha"))
 	return i

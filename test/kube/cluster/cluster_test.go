@@ -206,3 +206,15 @@ func TestDownSparesOthers(t *testing.T) {
 		t.Errorf("it holds %v %v", left, err)
 	}
 }
+
+// TestVersions: names of images say what they are built of.
+func TestVersions(t *testing.T) {
+	mod, err := os.ReadFile("../../../tools/kubernetes/coredns/go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, version, _ := strings.Cut(DNSImage, ":")
+	if !strings.Contains(string(mod), "github.com/coredns/coredns "+version+" ") {
+		t.Errorf("%s is not what is built", DNSImage)
+	}
+}

@@ -92,11 +92,16 @@ func TestMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const look = `hostname; echo pid $$ of $(ls -d /proc/[0-9]* | wc -l); cat /proc/self/cgroup; ls /sys/class/net; ls / ; echo 77 >/proc/sys/kernel/panic
-cat /proc/sys/kernel/panic; touch /usr/x || echo refused; mkdir /run/m && mount -t tmpfs x /run/m && echo mounted; ls /opt/there; sleep 1000 & echo end; exec sleep 1000`
+	const look = `hostname; echo pid $$ of $(ls -d /proc/[0-9]* | wc -l); cat /proc/self/cgroup; ls /sys/class/net; ls /
+echo 77 >/proc/sys/kernel/panic; cat /proc/sys/kernel/panic; touch /usr/x || echo refused
+mkdir /run/m && mount -t tmpfs x /run/m && echo mounted; ls /opt/there; sleep 1000 & echo end; exec sleep 1000`
 	s := Spec{
-		Name: "thing", Root: root, Groups: groups, Settings: map[string]string{"kernel/panic": "10"}, Binds: []Bind{{From: dir, To: "/opt/there"}},
-		Programs: []Program{{Name: "look", Args: []string{"sh", "-c", look}}, {Name: "short", Args: []string{"sh", "-c", "exit 3"}}, {Name: "none", Args: []string{"no-such-program"}}},
+		Name: "thing", Root: root, Groups: groups,
+		Settings: map[string]string{"kernel/panic": "10"}, Binds: []Bind{{From: dir, To: "/opt/there"}},
+		Programs: []Program{
+			{Name: "look", Args: []string{"sh", "-c", look}}, {Name: "short", Args: []string{"sh", "-c", "exit 3"}},
+			{Name: "none", Args: []string{"no-such-program"}},
+		},
 	}
 	pidFile := filepath.Join(dir, "pid")
 	t.Cleanup(func() { // whatever happens, it ends
