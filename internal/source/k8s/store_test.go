@@ -73,6 +73,7 @@ func TestStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("nodes", func(t *testing.T) { testNodes(t, srv, n1, n2) })
+	t.Run("cluster pool", func(t *testing.T) { testClusterPool(t, srv) })
 	t.Run("identities", func(t *testing.T) { testIdentities(t, srv, n1, n2) })
 	t.Run("endpoints", func(t *testing.T) { testEndpoints(t, srv, n1, n2) })
 	t.Run("policies", func(t *testing.T) { testPolicies(t, srv, n1, n2) })
@@ -125,6 +126,27 @@ func testNodes(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 	if n, ok := n1.Nodes().Table().Get("greedy"); ok {
 		t.Errorf("a node that claims everything: %+v", n)
 	}
+}
+
+// testClusterPool: the operator answers a CiliumNode that the agent has made, and the agent leaves the answer there.
+func testClusterPool(t *testing.T, srv *kubeapi.Server) {
+	n4 := openWith(t, srv.Kubeconfig, "n4", "192.0.2.4")
+	n4.cfg.IPAM = IPAMClusterPool
+	srv.Apply(t, `{apiVersion: v1, kind: Node, metadata: {name: n4}, spec: {podCIDR: 10.4.0.0/24, podCIDRs: [10.4.0.0/24]}}`)
+	if got, err := n4.PodCIDRs(t.Context()); !errors.Is(err, state.ErrUnreachable) {
+		t.Errorf("before the operator has answered: %v %v", got, err)
+	}
+	eventually(t, "the question", func() bool { _, err := srv.Get(t, "cilium.io/v2", "CiliumNode", "", "n4"); return err == nil })
+	srv.Apply(t, `{apiVersion: cilium.io/v2, kind: CiliumNode, metadata: {name: n4}, spec: {ipam: {podCIDRs: [10.44.0.0/24]}}}`)
+	want := []netip.Prefix{netip.MustParsePrefix("10.44.0.0/24")}
+	eventually(t, "the answer", func() bool { got, err := n4.PodCIDRs(t.Context()); return err == nil && slices.Equal(got, want) })
+	if err := n4.Nodes().Publish(model.Node{Name: "n4", Addrs: n4.cfg.Addrs, PodCIDRs: want, Routers: []netip.Addr{netip.MustParseAddr("10.44.0.1")}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "published with what the operator said", func() bool {
+		n, _ := n4.Nodes().Table().Get("n4")
+		return slices.Equal(n.PodCIDRs, want) && len(n.Routers) == 1
+	})
 }
 
 func labels(t *testing.T, ss ...string) model.Labels {
