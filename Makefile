@@ -43,7 +43,7 @@ test-unit: ## the tests that need neither root nor packages
 
 # Packages whose own code runs in several goroutines: their tests run under the race detector in every `make test`.
 CONCURRENT := ./internal/table ./internal/endpoint ./internal/monitor ./internal/observe/... ./internal/app ./internal/client \
-              ./internal/control/ipam ./internal/source/kvstore ./internal/workload \
+              ./internal/control/ipam ./internal/source/kvstore ./internal/source/k8s ./internal/workload \
               ./internal/datapath/device ./internal/datapath/event ./internal/datapath/ipcache ./internal/datapath/maps
 
 race: ## all tests under the race detector, which takes long (needs a C compiler)

@@ -78,7 +78,7 @@ type Agent struct {
 	cluster  *cluster
 	services *services
 	file     *servicefile.File // nil without one
-	listed   *fileServices
+	listed   *fileServices     // nil where services are the API server's
 	names    *resolver
 	registry *prometheus.Registry
 	observer *observe.Observer

@@ -182,8 +182,10 @@ func (a *Agent) serviceStatus(add addFunc) {
 	if a.file != nil && a.file.Err() != nil {
 		wrong = append(wrong, a.file.Err().Error()+"; the services of the last good file stay")
 	}
-	for _, err := range a.listed.Problems() {
-		wrong = append(wrong, "services file: "+err.Error())
+	if a.listed != nil {
+		for _, err := range a.listed.Problems() {
+			wrong = append(wrong, "services file: "+err.Error())
+		}
 	}
 	if err := a.serviceSync.Err(); err != nil {
 		wrong = append(wrong, "not in force: "+err.Error())

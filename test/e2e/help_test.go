@@ -61,13 +61,25 @@ func start(t *testing.T, m mode, nodes int, options map[string]any) *cluster.Clu
 // startPrepared is start with something to be done before the agents start.
 func startPrepared(t *testing.T, m mode, nodes int, options map[string]any, prepare func(*cluster.Cluster) error) *cluster.Cluster {
 	t.Helper()
+	return startConfig(t, cluster.Config{Nodes: nodes, IPv4: m.v4, IPv6: m.v6, Native: m.native, Options: options, Prepare: prepare})
+}
+
+// require skips the test where no cluster can be.
+func require(t *testing.T) {
+	t.Helper()
 	tns.Require(t)
 	if testing.Short() {
 		t.Skip("end-to-end tests take long: not with -short")
 	}
+}
+
+func startConfig(t *testing.T, cfg cluster.Config) *cluster.Cluster {
+	t.Helper()
+	require(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	c, err := cluster.New(ctx, cluster.Config{Bin: bin, Nodes: nodes, IPv4: m.v4, IPv6: m.v6, Native: m.native, Options: options, Prepare: prepare})
+	cfg.Bin = bin
+	c, err := cluster.New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,8 +24,8 @@ type annotations struct {
 
 func (a *annotations) has(t model.ServiceType) bool { return a.types == nil || a.types[t] }
 
-// annotationsOf reads them. One with a value that means nothing is told, and has no effect; an allow-list or deny-list that cannot be
-// told from the other lets nobody in that either would keep out: as a list of who may come it is the narrower one.
+// annotationsOf reads them. One with a value that means nothing is told and has no effect, so that source ranges whose policy cannot
+// be read say who may come, as they do without one.
 func annotationsOf(svc *corev1.Service) (a annotations, errs error) {
 	if v := svc.Annotations[annotationAlgorithm]; v != "" {
 		sel, err := model.ParseSelection(v)

@@ -37,7 +37,7 @@ type Identities struct {
 
 	mu    sync.Mutex
 	held  map[model.IdentityID]*held
-	known map[string]map[model.IdentityID]bool // numbers by labels: in a race of two clusters' operators there may be several
+	known map[string]map[model.IdentityID]bool // numbers by labels: where one was collected while another node asked, there may be several
 }
 
 // held is a number that this node uses.

@@ -26,9 +26,12 @@ func line(s *model.Service) string {
 			fmt.Fprintf(&b, "@%s", e.Node)
 		}
 	}
-	for what, v := range map[string]bool{" external-local": s.ExternalLocal, " internal-local": s.InternalLocal, " deny": s.RangesDeny} {
-		if v {
-			b.WriteString(what)
+	for _, x := range []struct {
+		on   bool
+		text string
+	}{{s.ExternalLocal, " external-local"}, {s.InternalLocal, " internal-local"}, {s.RangesDeny, " deny"}} {
+		if x.on {
+			b.WriteString(x.text)
 		}
 	}
 	if s.Affinity != 0 {

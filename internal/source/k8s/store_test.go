@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,8 +28,13 @@ const limit = 30 * time.Second
 // open makes a node's store.
 func open(t *testing.T, srv *kubeapi.Server, node, addr string) *Store {
 	t.Helper()
+	return openWith(t, srv.Kubeconfig, node, addr)
+}
+
+func openWith(t *testing.T, kubeconfig, node, addr string) *Store {
+	t.Helper()
 	p := paths.For(t.TempDir(), node)
-	s, err := Open(t.Context(), Config{NodeName: node, ClusterName: "default", Kubeconfig: srv.Kubeconfig, IPAM: IPAMKubernetes, Paths: p,
+	s, err := Open(t.Context(), Config{NodeName: node, ClusterName: "default", Kubeconfig: kubeconfig, IPAM: IPAMKubernetes, Paths: p,
 		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, IPv4: true, QPS: 200}, Deps{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
@@ -66,11 +73,13 @@ func TestStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("nodes", func(t *testing.T) { testNodes(t, srv, n1, n2) })
+	t.Run("cluster pool", func(t *testing.T) { testClusterPool(t, srv) })
 	t.Run("identities", func(t *testing.T) { testIdentities(t, srv, n1, n2) })
 	t.Run("endpoints", func(t *testing.T) { testEndpoints(t, srv, n1, n2) })
 	t.Run("policies", func(t *testing.T) { testPolicies(t, srv, n1, n2) })
 	t.Run("services", func(t *testing.T) { testServices(t, srv, n1, n2) })
 	t.Run("pods", func(t *testing.T) { testPods(t, srv, n1) })
+	t.Run("gap", func(t *testing.T) { testGap(t, srv) })
 	t.Run("away", func(t *testing.T) { testAway(t, srv, n1) })
 }
 
@@ -117,6 +126,27 @@ func testNodes(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 	if n, ok := n1.Nodes().Table().Get("greedy"); ok {
 		t.Errorf("a node that claims everything: %+v", n)
 	}
+}
+
+// testClusterPool: the operator answers a CiliumNode that the agent has made, and the agent leaves the answer there.
+func testClusterPool(t *testing.T, srv *kubeapi.Server) {
+	n4 := openWith(t, srv.Kubeconfig, "n4", "192.0.2.4")
+	n4.cfg.IPAM = IPAMClusterPool
+	srv.Apply(t, `{apiVersion: v1, kind: Node, metadata: {name: n4}, spec: {podCIDR: 10.4.0.0/24, podCIDRs: [10.4.0.0/24]}}`)
+	if got, err := n4.PodCIDRs(t.Context()); !errors.Is(err, state.ErrUnreachable) {
+		t.Errorf("before the operator has answered: %v %v", got, err)
+	}
+	eventually(t, "the question", func() bool { _, err := srv.Get(t, "cilium.io/v2", "CiliumNode", "", "n4"); return err == nil })
+	srv.Apply(t, `{apiVersion: cilium.io/v2, kind: CiliumNode, metadata: {name: n4}, spec: {ipam: {podCIDRs: [10.44.0.0/24]}}}`)
+	want := []netip.Prefix{netip.MustParsePrefix("10.44.0.0/24")}
+	eventually(t, "the answer", func() bool { got, err := n4.PodCIDRs(t.Context()); return err == nil && slices.Equal(got, want) })
+	if err := n4.Nodes().Publish(model.Node{Name: "n4", Addrs: n4.cfg.Addrs, PodCIDRs: want, Routers: []netip.Addr{netip.MustParseAddr("10.44.0.1")}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "published with what the operator said", func() bool {
+		n, _ := n4.Nodes().Table().Get("n4")
+		return slices.Equal(n.PodCIDRs, want) && len(n.Routers) == 1
+	})
 }
 
 func labels(t *testing.T, ss ...string) model.Labels {
@@ -493,6 +523,90 @@ func testPods(t *testing.T, srv *kubeapi.Server, n1 *Store) {
 	eventually(t, "pod is gone", func() bool { _, ok := n1.Pods().Table().Get("shop/p"); return !ok && !hostPort() })
 }
 
+// testGap: what was deleted while a node was cut off, for longer than the API server remembers changes, is gone when it is back, and
+// nothing else; until then all is there.
+func testGap(t *testing.T, srv *kubeapi.Server) {
+	listen := func(addr string) net.Listener {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	l := listen("127.0.0.1:0")
+	at, conf := l.Addr().String(), filepath.Join(t.TempDir(), "kubeconfig")
+	front := srv.Front(t, l, conf)
+	for _, name := range []string{"gone", "kept"} {
+		srv.Apply(t, strings.ReplaceAll(`{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: NAME, namespace: default}, spec: {podSelector: {}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: NAME, namespace: default}, spec: {ports: [{port: 80}]}}
+---
+{apiVersion: cilium.io/v2, kind: CiliumNode, metadata: {name: NAME}, spec: {addresses: [{type: InternalIP, ip: 192.0.2.77}]}}`, "NAME", name))
+	}
+	for i, name := range []string{"gone", "kept"} {
+		srv.Apply(t, fmt.Sprintf(`{apiVersion: cilium.io/v2, kind: CiliumIdentity, metadata: {name: "%d"}, security-labels: {"k8s:gap": %s}}
+---
+{apiVersion: cilium.io/v2, kind: CiliumEndpoint, metadata: {name: %s, namespace: default}, status: {identity: {id: 303}, networking: {node: 192.0.2.9, addressing: [{ipv4: 10.9.1.%d}]}}}`, 500+i, name, name, i))
+	}
+	n3 := openWith(t, conf, "n3", "192.0.2.3")
+	if err := n3.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	tell := func() (out []string) {
+		for _, p := range n3.Policies().Snapshot().Policies {
+			if strings.HasSuffix(p.Key, "/gone") || strings.HasSuffix(p.Key, "/kept") {
+				out = append(out, p.Key)
+			}
+		}
+		for _, v := range n3.Services().Table().Snapshot().All() {
+			if v.Name == "gone" || v.Name == "kept" {
+				out = append(out, "service "+v.Name)
+			}
+		}
+		for name := range n3.Nodes().Table().Snapshot().All() {
+			if name == "gone" || name == "kept" {
+				out = append(out, "node "+name)
+			}
+		}
+		for id := range n3.Identities().Table().Snapshot().All() {
+			if id == 500 || id == 501 {
+				out = append(out, fmt.Sprint("identity ", id))
+			}
+		}
+		for p := range n3.Endpoints().Table().Snapshot().All() {
+			if strings.HasPrefix(p.String(), "10.9.1.") {
+				out = append(out, p.String())
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	all := []string{"10.9.1.0/32", "10.9.1.1/32", "NetworkPolicy/default/gone", "NetworkPolicy/default/kept", "identity 500", "identity 501", "node gone", "node kept", "service gone", "service kept"}
+	kubeapi.Eventually(t, limit, "before", func() error { return differ(all, tell()) })
+	front.Close()
+	srv.Delete(t, "networking.k8s.io/v1", "NetworkPolicy", "default", "gone")
+	srv.Delete(t, "v1", "Service", "default", "gone")
+	srv.Delete(t, "cilium.io/v2", "CiliumNode", "", "gone")
+	srv.Delete(t, "cilium.io/v2", "CiliumIdentity", "", "500")
+	srv.Delete(t, "cilium.io/v2", "CiliumEndpoint", "default", "gone")
+	srv.Stop() // it remembers nothing of the time before
+	srv.Again(t)
+	if err := differ(all, tell()); err != nil {
+		t.Errorf("while it is cut off: %v", err)
+	}
+	front.Open(listen(at))
+	kept := []string{"10.9.1.1/32", "NetworkPolicy/default/kept", "identity 501", "node kept", "service kept"}
+	kubeapi.Eventually(t, 90*time.Second, "behind the gap", func() error { return differ(kept, tell()) })
+	eventually(t, "all is well", func() bool { return n3.Status().Connected })
+}
+
+func differ(want, got []string) error {
+	if d := cmp.Diff(want, got); d != "" {
+		return errors.New(d)
+	}
+	return nil
+}
+
 func testAway(t *testing.T, srv *kubeapi.Server, n1 *Store) {
 	id, _, err := n1.Identities().AllocateHint(t.Context(), labels(t, "app=1", "io.kubernetes.pod.namespace=ns"), 0)
 	if err != nil {
@@ -523,5 +637,10 @@ func testAway(t *testing.T, srv *kubeapi.Server, n1 *Store) {
 		}
 		return errors.New(n1.Status().Err)
 	})
-	eventually(t, "all is well", func() bool { return n1.Status().Connected })
+	kubeapi.Eventually(t, 90*time.Second, "all is well", func() error {
+		if st := n1.Status(); !st.Connected {
+			return errors.New(st.Err)
+		}
+		return nil
+	})
 }

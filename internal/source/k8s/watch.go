@@ -9,6 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -56,6 +57,10 @@ func (k *sink[T]) Replace(objs []any, _ string) error {
 	return nil
 }
 
+// longest is the longest pause before a watch that failed is tried again: longer than that no policy should wait for an API server that
+// is back.
+const longest = 10 * time.Second
+
 // absent is how long it takes to look again for a resource that there was not.
 const absent = 30 * time.Second
 
@@ -87,7 +92,8 @@ func follow[T runtime.Object](s *Store, r resource, example T, k *sink[T]) {
 		},
 	}
 	log := logr.Discard() // health says what is wrong, once
-	reflector := cache.NewReflectorWithOptions(lw, example, k, cache.ReflectorOptions{Name: r.name, Logger: &log})
+	reflector := cache.NewReflectorWithOptions(lw, example, k, cache.ReflectorOptions{Name: r.name, Logger: &log, Backoff: &wait.Backoff{
+		Duration: 800 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 5, Cap: longest}})
 	s.run(func(ctx context.Context) { reflector.RunWithContext(klog.NewContext(ctx, log)) })
 }
 

@@ -38,9 +38,11 @@ type Config struct {
 	Nodes   int // 1 or 2
 	IPv4    bool
 	IPv6    bool
-	Native  bool                 // routes between the nodes instead of the overlay
-	Options map[string]any       // of all agents, over the usual ones
-	Prepare func(*Cluster) error // runs when the network is there and before any agent starts; nil: nothing
+	Native  bool           // routes between the nodes instead of the overlay
+	Options map[string]any // of all agents, over the usual ones
+	// Kubeconfig names the API server that keeps the cluster's state, in a file that has to be there by the end of Prepare; "": etcd does.
+	Kubeconfig string
+	Prepare    func(*Cluster) error // runs when the network is there and before any agent starts; nil: nothing
 }
 
 // Cluster is a running cluster. Its methods may be called from several goroutines.
@@ -172,6 +174,11 @@ func (c *Cluster) agentOf(i int, n *Node) lab.Agent {
 	if c.cfg.Native {
 		opts["routing-mode"], opts["auto-direct-node-routes"] = "native", true
 	}
+	if c.cfg.Kubeconfig != "" {
+		opts["k8s-kubeconfig-path"] = c.cfg.Kubeconfig
+		maps.Copy(opts, c.cfg.Options)
+		return c.agent(n, opts)
+	}
 	url := "https://" + netip.AddrPortFrom(c.Nodes[0].IP4, 2379).String()
 	if i == 0 {
 		opts["etcd-listen"] = []string{url}
@@ -183,6 +190,10 @@ func (c *Cluster) agentOf(i int, n *Node) lab.Agent {
 		opts["etcd-key-file"] = filepath.Join(pki, "client.key")
 	}
 	maps.Copy(opts, c.cfg.Options)
+	return c.agent(n, opts)
+}
+
+func (c *Cluster) agent(n *Node, opts map[string]any) lab.Agent {
 	return lab.Agent{
 		Binary: c.cfg.Bin.Agent, NS: n.NS, StateDir: c.Dir, Node: n.Name, Options: opts,
 		Config: filepath.Join(c.Dir, n.Name+".yaml"), Log: filepath.Join(c.Dir, n.Name+".log"),

@@ -1,0 +1,89 @@
+package kubeapi
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+)
+
+// Front is another way to an API server: a listener, perhaps of another network namespace, whose connections are carried on.
+type Front struct {
+	to string
+
+	mu    sync.Mutex
+	l     net.Listener
+	conns map[net.Conn]bool
+}
+
+// Front carries on what comes in at l, and writes a kubeconfig file for who comes that way.
+func (s *Server) Front(t testing.TB, l net.Listener, kubeconfig string) *Front {
+	t.Helper()
+	u, err := url.Parse(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &Front{to: u.Host, conns: map[net.Conn]bool{}}
+	write(t, kubeconfig, fmt.Sprintf(`apiVersion: v1
+kind: Config
+clusters: [{name: test, cluster: {server: "https://%s", tls-server-name: 127.0.0.1, certificate-authority: %q}}]
+users: [{name: admin, user: {token: %s}}]
+contexts: [{name: test, context: {cluster: test, user: admin}}]
+current-context: test
+`, l.Addr(), s.ca(), token))
+	f.Open(l)
+	t.Cleanup(f.Close)
+	return f
+}
+
+// Open lets connections in.
+func (f *Front) Open(l net.Listener) {
+	f.mu.Lock()
+	f.l = l
+	f.mu.Unlock()
+	go func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go f.carry(in)
+		}
+	}()
+}
+
+// Close ends all connections, and lets no new ones in.
+func (f *Front) Close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_ = f.l.Close()
+	for c := range f.conns {
+		_ = c.Close()
+	}
+}
+
+func (f *Front) carry(in net.Conn) {
+	out, err := net.Dial("tcp", f.to)
+	if err != nil {
+		_ = in.Close()
+		return
+	}
+	f.mu.Lock()
+	f.conns[in], f.conns[out] = true, true
+	f.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, d := range [][2]net.Conn{{in, out}, {out, in}} {
+		wg.Go(func() {
+			_, _ = io.Copy(d[0], d[1])
+			_ = errors.Join(d[0].Close(), d[1].Close())
+		})
+	}
+	wg.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.conns, in)
+	delete(f.conns, out)
+}
