@@ -504,6 +504,7 @@ func TestFastLeavesOddPackets(t *testing.T) {
 		l.forget()
 		l.left("whose next hop is not known", plain)
 		l.NS.Run("ip", "neigh", "add", gateway[l.v].String(), "lladdr", nextHop.String(), "dev", "d4", "nud", "permanent")
+		l.goes(plain) // on a slow machine it is time to tell of the flow again
 		l.sent("after all that", plain)
 	})
 }
