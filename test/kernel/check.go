@@ -21,7 +21,7 @@ var checks = []check{
 	{"pod", 15 * time.Minute, "./pod.test" + verbose},
 	{"overlay", 5 * time.Minute, "./overlay.test" + verbose},
 	{"host", 15 * time.Minute, "./host.test" + verbose},
-	{"xdp", 5 * time.Minute, "./xdp.test" + verbose},
+	{"xdp", 15 * time.Minute, "./xdp.test" + verbose},
 	{"loader", 10 * time.Minute, "./loader.test" + verbose},
 	{"service", 10 * time.Minute, "./service.test" + verbose},
 	{"prefilter", 5 * time.Minute, "./prefilter.test" + verbose},
