@@ -54,7 +54,7 @@ func Open(kubeconfig, contextName, namespace string) (*Cluster, error) {
 func (c *Cluster) Config(ctx context.Context) (map[string]string, error) {
 	m, err := c.api.CoreV1().ConfigMaps(c.namespace).Get(ctx, configMap, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return nil, fmt.Errorf("Hypha is not installed in namespace %s: there is no ConfigMap %s", c.namespace, configMap)
+		return nil, fmt.Errorf("not installed in namespace %s: there is no ConfigMap %s", c.namespace, configMap)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read options: %w", err)

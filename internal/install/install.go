@@ -31,7 +31,7 @@ const (
 )
 
 // ErrNone says that there is no release to upgrade or uninstall.
-var ErrNone = errors.New("Hypha is not installed there: install it first, or name its --namespace")
+var ErrNone = errors.New("nothing is installed there: install it first, or name its --namespace")
 
 // Options say how.
 type Options struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"maps"
 	"strings"
 	"testing"
 
@@ -125,9 +126,7 @@ func TestDetect(t *testing.T) {
 		"said to stay": {server: "https://192.0.2.1:6443", values: map[string]any{"kubeProxyReplacement": false}},
 	} {
 		values := map[string]any{}
-		for k, v := range tc.values {
-			values[k] = v
-		}
+		maps.Copy(values, tc.values)
 		got, err := Detect(t.Context(), fake.NewClientset(tc.objects...), tc.server, values)
 		if err != nil {
 			got = "error: " + err.Error()
