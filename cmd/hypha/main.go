@@ -31,6 +31,7 @@ func main() {
 		Probe:       probe,
 		ParsePolicy: parsePolicy,
 		Cleanup:     removeDatapath,
+		Cluster:     openCluster,
 		MountBPF:    bpffs.Mount,
 		Commands:    commands,
 		Hubble:      observe.NewHubbleCommand,

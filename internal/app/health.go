@@ -35,15 +35,21 @@ func healthHandler(status func(context.Context) *agentv1.StatusResponse) http.Ha
 	return mux
 }
 
-// listenHealth serves them on the node's loopback.
+// listenHealth serves them on the node's loopback, and where load balancers ask.
 func (a *Agent) listenHealth(run func(string, func(context.Context) error)) error {
-	if a.cfg.HealthPort == 0 {
-		return nil
+	at := map[string]string{"kube-proxy-replacement-healthz-bind-address": a.cfg.HealthzBind}
+	if a.cfg.HealthPort != 0 {
+		at["agent-health-port"] = net.JoinHostPort("127.0.0.1", strconv.Itoa(int(a.cfg.HealthPort)))
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(int(a.cfg.HealthPort))))
-	if err != nil {
-		return fmt.Errorf("option agent-health-port: %w", err)
+	for option, addr := range at {
+		if addr == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			return fmt.Errorf("option %s: %w", option, err)
+		}
+		run("health", func(ctx context.Context) error { return serveHTTP(ctx, l, healthHandler(a.status)) })
 	}
-	run("health", func(ctx context.Context) error { return serveHTTP(ctx, l, healthHandler(a.status)) })
 	return nil
 }

@@ -11,10 +11,13 @@ import (
 )
 
 func (e *env) config() *cobra.Command {
-	cmd := group("config", "Show or change the agent's options", e.configView(), e.configGet(), e.configSet())
+	cmd := group("config", "Show or change the agent's options", e.configView(), e.configGet(), e.configSet(), e.configDelete())
 	cmd.Use, cmd.Annotations = "config [OPTION=VALUE...]", nil
 	cmd.Long = "Show or change the agent's options. Without a command: show them all, or with OPTION=VALUE change some.\n\n" +
-		"Options have their names of flags (policy-audit-mode) or of the field (PolicyAuditMode, PolicyEnforcement, Debug)."
+		"Options have their names of flags (policy-audit-mode) or of the field (PolicyAuditMode, PolicyEnforcement, Debug).\n\n" +
+		"On a machine without an agent but with a kubeconfig, and with --kubeconfig or --context, they are those in the cluster's\n" +
+		"ConfigMap: a change starts all agents anew."
+	e.clusterFlags(cmd)
 	view := e.configView()
 	cmd.Flags().AddFlagSet(view.Flags())
 	cmd.PreRunE = view.PreRunE
@@ -59,6 +62,12 @@ func (e *env) configView() *cobra.Command {
 	changed := cmd.Flags().Bool("changed", false, "only those that differ from their default")
 	o := e.output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		switch c, err := e.ofCluster(cmd); {
+		case err != nil:
+			return err
+		case c != nil:
+			return e.viewClusterConfig(cmd.Context(), c, o)
+		}
 		all, err := e.options(cmd)
 		if err != nil {
 			return err
@@ -83,6 +92,12 @@ func (e *env) configGet() *cobra.Command {
 		ValidArgsFunction: e.completeOption}
 	o := e.output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch c, err := e.ofCluster(cmd); {
+		case err != nil:
+			return err
+		case c != nil:
+			return e.getClusterConfig(cmd.Context(), c, args[0], o)
+		}
 		all, err := e.options(cmd)
 		if err != nil {
 			return err
@@ -140,6 +155,12 @@ func (e *env) setConfig(cmd *cobra.Command, args []string) error {
 		if name, _, ok := strings.Cut(a, "="); !ok || name == "" {
 			return &usageError{what: fmt.Sprintf("%q is no OPTION=VALUE", a), hint: "hypha config set OPTION=VALUE"}
 		}
+	}
+	switch c, err := e.ofCluster(cmd); {
+	case err != nil:
+		return err
+	case c != nil:
+		return e.setClusterConfig(cmd.Context(), c, args)
 	}
 	all, err := e.options(cmd)
 	if err != nil {

@@ -25,6 +25,8 @@ type Deps struct {
 	ParsePolicy func(filename string, doc []byte) (rules int, err error)
 	// Cleanup removes what a stopped agent left in the kernel; nil where it cannot.
 	Cleanup func(context.Context, paths.Paths) error
+	// Cluster reaches a cluster; nil where none can be reached. It asks nothing yet.
+	Cluster func(ClusterFlags) (Cluster, error)
 	// MountBPF mounts the file system of pinned programs and maps where it is not; nil where it cannot.
 	MountBPF func() error
 	// Commands are further commands of the tree (observe, demo), made anew for each call.

@@ -19,6 +19,7 @@ type env struct {
 	stateDir string
 	nodeName string
 	root     *cobra.Command
+	cluster  ClusterFlags
 }
 
 // flags declares the flags that name the agent. Other packages' commands find them by these names. The environment is

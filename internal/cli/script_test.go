@@ -51,6 +51,12 @@ func testDeps() Deps {
 			}
 			return nil
 		},
+		Cluster: func(f ClusterFlags) (Cluster, error) {
+			if f.Kubeconfig == "broken" {
+				return nil, errors.New("read kubeconfig: it is broken")
+			}
+			return &fakeCluster{ClusterFlags: f, options: map[string]string{"debug": "false", "mtu": "1400"}}, nil
+		},
 		MountBPF: func() error { return nil },
 		Commands: func() []*cobra.Command {
 			g := &cobra.Command{Use: "demo", Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}

@@ -23,6 +23,7 @@ func (e *env) status() *cobra.Command {
 		Use:   "status",
 		Short: "Say whether everything is well, and if not, what is wrong and how to mend it",
 		Long: "Say whether everything is well, and if not, what is wrong and how to mend it.\n\n" +
+			"On a machine without an agent but with a kubeconfig, and with --kubeconfig or --context, it is the cluster's status.\n" +
 			"Exit code 0 when all is well, 1 when something is degraded or failed, or no agent answers.",
 		Args: need(0, 0, ""),
 	}
@@ -31,8 +32,20 @@ func (e *env) status() *cobra.Command {
 	f.BoolVar(&wait, "wait", false, "wait until all is well")
 	f.DurationVar(&patience, "wait-duration", 5*time.Minute, "how long to --wait")
 	f.BoolVarP(&verbose, "verbose", "v", false, "add the kernel maps and where things are")
+	e.clusterFlags(cmd)
 	o := e.output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if c, err := e.ofCluster(cmd); c != nil || err != nil {
+			switch {
+			case err != nil:
+				return err
+			case !o.table():
+				return usagef("the status of a cluster is text only")
+			case !wait:
+				patience = 0
+			}
+			return e.clusterStatus(cmd.Context(), c, patience)
+		}
 		var st *agentv1.StatusResponse
 		var err error
 		if wait {

@@ -119,6 +119,7 @@ type Agent struct {
 	PprofPort      uint16   `koanf:"pprof-port"`
 
 	HealthPort   uint16 `koanf:"agent-health-port"`
+	HealthzBind  string `koanf:"kube-proxy-replacement-healthz-bind-address"`
 	CNIConf      string `koanf:"write-cni-conf-when-ready"`
 	CNIExclusive bool   `koanf:"cni-exclusive"`
 	CNIUninstall bool   `koanf:"cni-uninstall"`
@@ -261,6 +262,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Uint16("pprof-port", 6060, "port of the profiles")
 
 	f.Uint16("agent-health-port", 0, "loopback port of /healthz (200 while no part has failed) and /livez (200 while the agent answers); 0: none")
+	f.String("kube-proxy-replacement-healthz-bind-address", "", "address of /healthz for load balancers outside, as kube-proxy serves it; empty: none")
 	f.String("write-cni-conf-when-ready", "", "CNI network configuration to write once workloads can be attached; empty: none")
 	f.Bool("cni-exclusive", true, "set other networks' configurations in that directory aside (*.cilium_bak)")
 	f.Bool("cni-uninstall", false, "take the configuration away when the agent ends, and give the others back")

@@ -212,7 +212,8 @@ func (a *Agent) checkTLS(bad func(string, string, ...any)) {
 	if (a.HubbleCert == "") != (a.HubbleKey == "") {
 		bad("hubble-tls-cert-file", "certificate and key go together")
 	}
-	for option, s := range map[string]string{"hubble-listen-address": a.HubbleListen, "prometheus-serve-addr": a.Prometheus} {
+	for option, s := range map[string]string{"hubble-listen-address": a.HubbleListen, "prometheus-serve-addr": a.Prometheus,
+		"kube-proxy-replacement-healthz-bind-address": a.HealthzBind} {
 		if _, ok := hostPort(s); s != "" && !ok {
 			bad(option, "%q is no host:port", s)
 		}

@@ -34,7 +34,7 @@ func mount(t *testing.T, values map[string]string) string {
 func TestDirectory(t *testing.T) {
 	dir := mount(t, map[string]string{
 		"cluster-name": "from-dir\n", "tunnel-port": "8473", "devices": "eth0,eth1", "kvstore-lease-ttl": "30s", "enable-ipv6": "false",
-		"mtu": "1400", "node-name": "from-dir", "nodes-gc": "5m", "cluster-nam": "x",
+		"mtu": "1400", "node-name": "from-dir", "nodes-gc": "5m", "nodes-gc-interval": "5m", "cluster-nam": "x",
 	})
 	file := write(t, "node-name: from-file\n")
 	l, err := LoadAgent([]string{"--config-dir", dir, "--config", file, "--mtu=1300"}, func() []string { return []string{"HYPHA_DEVICES=eth2"} })
