@@ -15,6 +15,7 @@ type Pool struct {
 	Disabled bool  // gives nothing new
 	Trim     bool  // the first and the last address of a prefix are not given
 	Blocks   []Block
+	Invalid  string // what else is wrong with it, "" if nothing is
 	// Selects says whether a service may have addresses of the pool; nil: every service.
 	Selects func(*Service) bool
 }
@@ -50,6 +51,9 @@ func read(in []Pool) []*pool {
 	out := make([]*pool, len(in))
 	for i := range in {
 		p := &pool{Pool: &in[i], state: PoolState{Name: in[i].Name, Reason: ReasonResolved}}
+		if in[i].Invalid != "" {
+			p.state.Reason, p.state.Message = ReasonInvalid, in[i].Invalid
+		}
 		for _, b := range in[i].Blocks {
 			all, give, err := b.spans(in[i].Trim)
 			if err != nil {
