@@ -81,7 +81,17 @@ func (d *decision) has(s *Service, v6 bool) bool {
 
 // open says whether a service may have an address beside those that do.
 func (d *decision) open(s *Service, a netip.Addr) bool {
-	return !slices.ContainsFunc(d.used[a], func(o *Service) bool { return o == s || !s.shares(o) })
+	return !slices.Contains(d.used[a], s) && d.against(s, a) == nil
+}
+
+// against is the oldest service that has an address and does not share it with this one.
+func (d *decision) against(s *Service, a netip.Addr) (by *Service) {
+	for _, o := range d.used[a] {
+		if o != s && !s.shares(o) && (by == nil || older(o, by) < 0) {
+			by = o
+		}
+	}
+	return by
 }
 
 func (d *decision) take(s *Service, a netip.Addr) {
@@ -127,6 +137,7 @@ func (d *decision) request(s *Service) (reason, message string) {
 // may says whether a service can be given a certain address, and why not.
 func (d *decision) may(s *Service, a netip.Addr) (reason, message string) {
 	gives := func(p *pool) bool { return p.usable() && p.gives(a) }
+	by := d.against(s, a)
 	switch {
 	case !s.wants(a):
 		return ReasonRequest, fmt.Sprintf("the service has no addresses of the IP version of %s", a)
@@ -134,8 +145,8 @@ func (d *decision) may(s *Service, a netip.Addr) (reason, message string) {
 		return ReasonNoPool, fmt.Sprintf("no pool gives %s: none has it, or the one that has is disabled or in conflict", a)
 	case !slices.ContainsFunc(d.pools, func(p *pool) bool { return gives(p) && p.selects(s) }):
 		return ReasonOutside, fmt.Sprintf("the pool of %s does not select this service", a)
-	case !d.open(s, a):
-		return ReasonTaken, fmt.Sprintf("%s is in use by the service %s, which does not share it with this one", a, d.used[a][0].Key())
+	case by != nil:
+		return ReasonTaken, fmt.Sprintf("%s is in use by the service %s, which does not share it with this one", a, by.Key())
 	}
 	return ReasonSatisfied, ""
 }
