@@ -28,11 +28,11 @@ func TestIdentities(t *testing.T) {
 		{99 * time.Minute, "1 2", "1", "", "", ""}, // another 2
 	} {
 		var all []Identity
-		for _, name := range strings.Fields(c.all) {
+		for name := range strings.FieldsSeq(c.all) {
 			all = append(all, Identity{strings.TrimSuffix(name, "!"), strings.HasSuffix(name, "!")})
 		}
 		used := map[string]bool{}
-		for _, name := range strings.Fields(c.used) {
+		for name := range strings.FieldsSeq(c.used) {
 			used[name] = true
 		}
 		got := g.Look(start.Add(c.after), all, used)

@@ -47,6 +47,11 @@ func Decide(pools []Pool, services []Service) (map[string]Answer, map[string]Poo
 			answers[s.Key()] = d.answer(s, d.choose)
 		}
 	}
+	for _, s := range all { // once more: only now it is known who has what others asked for
+		if answers[s.Key()].Reason == ReasonTaken {
+			answers[s.Key()] = d.answer(s, d.request)
+		}
+	}
 	states := make(map[string]PoolState, len(pools))
 	for _, p := range d.pools {
 		states[p.Name] = p.count(d.used)
