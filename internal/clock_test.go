@@ -27,6 +27,8 @@ var wallClock = map[string]string{
 	"internal/source/k8s/health.go":                "a status, encoded but never read back",
 	"internal/source/k8s/endpoint.go set":          "which of two objects was created later, both by the API server's clock",
 	"internal/source/k8s/servicetable.go before":   "which of two objects was created later, both by the API server's clock",
+	"internal/operator/lb/service.go serviceOf":    "which of two objects was created earlier, both by the API server's clock",
+	"internal/operator/lb/service.go poolOf":       "which of two objects was created earlier, both by the API server's clock",
 	"internal/app/trend.go look":                   "to notice that the clock was moved, for display",
 	"internal/source/file/scan.go Names":           "which temporary files a killed process has left: they stay for longer, or go while their writer, killed or not, has another",
 	"internal/datapath/event/decode.go tick":       "how far the wall clock is from the kernel's monotonic one, taken anew each second, for display",

@@ -1,0 +1,40 @@
+// Package every runs what is done from time to time, on objects as the API server itself has them.
+package every
+
+import (
+	"context"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Run runs f at once and each interval after that, until the context ends.
+func Run(ctx context.Context, interval time.Duration, f func()) error {
+	t := time.NewTicker(interval)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		f()
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+	}
+	return nil
+}
+
+// pageSize is how many objects are asked for at once.
+const pageSize = 500
+
+// Page reads all objects of a kind, page by page, into the list, and calls f for each. They are those of one moment.
+func Page(ctx context.Context, c client.Reader, list client.ObjectList, f func(), opts ...client.ListOption) error {
+	opts = append(opts, client.Limit(pageSize))
+	for next := ""; ; {
+		if err := c.List(ctx, list, append(opts[:len(opts):len(opts)], client.Continue(next))...); err != nil {
+			return err
+		}
+		f()
+		if next = list.GetContinue(); next == "" {
+			return nil
+		}
+	}
+}
