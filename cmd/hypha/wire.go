@@ -7,22 +7,19 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/hypha-net/hypha/internal/cli"
 	"github.com/hypha-net/hypha/internal/cli/observe"
-	"github.com/hypha-net/hypha/internal/cluster"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/datapath/cleanup"
 	"github.com/hypha-net/hypha/internal/datapath/loader"
 	"github.com/hypha-net/hypha/internal/demo"
 	"github.com/hypha-net/hypha/internal/doctor"
-	"github.com/hypha-net/hypha/internal/install"
 	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/workload"
 )
 
 // commands are the parts of the tree that live in packages of their own.
 func commands() []*cobra.Command {
-	return append(install.NewCommands(), observe.NewObserveCommand(), demo.NewCommand(), workload.NewCommand())
+	return append(clusterCommands(), observe.NewObserveCommand(), demo.NewCommand(), workload.NewCommand())
 }
 
 // probe asks the kernel through the datapath's loader.
@@ -51,21 +48,4 @@ func parsePolicy(filename string, doc []byte) (int, error) {
 // removeDatapath takes what a stopped agent left out of the kernel.
 func removeDatapath(ctx context.Context, p paths.Paths) error {
 	return cleanup.Run(ctx, p, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
-}
-
-// ofCluster is a cluster as its API server knows it.
-type ofCluster struct{ *cluster.Cluster }
-
-// Status implements cli.Cluster.
-func (c ofCluster) Status(ctx context.Context) (string, bool, error) {
-	parts, err := c.Cluster.Status(ctx)
-	return cluster.Text(parts), cluster.Well(parts), err
-}
-
-func openCluster(f cli.ClusterFlags) (cli.Cluster, error) {
-	c, err := cluster.Open(f.Kubeconfig, f.Context, f.Namespace)
-	if err != nil {
-		return nil, err
-	}
-	return ofCluster{c}, nil
 }

@@ -1,0 +1,51 @@
+// Command hypha-cluster is the part of Hypha's command line that speaks with an API server: it installs Hypha and asks how a whole
+// cluster does. `hypha` becomes this program when such a command is given; nobody needs to call it by its own name. It is a program
+// of its own because Helm and the API server's client triple the size of a binary and the time it takes to start.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/term"
+
+	"github.com/hypha-net/hypha/internal/cli"
+	"github.com/hypha-net/hypha/internal/cluster"
+	"github.com/hypha-net/hypha/internal/install"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	go func() { // a second signal ends the program at once
+		<-ctx.Done()
+		stop()
+	}()
+	os.Exit(cli.Run(ctx, os.Args, cli.Deps{
+		Stdin:     os.Stdin,
+		Stdout:    os.Stdout,
+		Stderr:    os.Stderr,
+		StdinTTY:  term.IsTerminal(int(os.Stdin.Fd())),
+		StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
+		Getenv:    os.Getenv,
+		Cluster:   openCluster,
+		Commands:  install.NewCommands,
+	}))
+}
+
+// ofCluster tells a cluster's state as text, as the commands want it.
+type ofCluster struct{ *cluster.Cluster }
+
+func (c ofCluster) Status(ctx context.Context) (string, bool, error) {
+	parts, err := c.Cluster.Status(ctx)
+	return cluster.Text(parts), cluster.Well(parts), err
+}
+
+func openCluster(f cli.ClusterFlags) (cli.Cluster, error) {
+	c, err := cluster.Open(f.Kubeconfig, f.Context, f.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	return ofCluster{c}, nil
+}
