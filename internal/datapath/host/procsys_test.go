@@ -53,7 +53,7 @@ func readOnly() error {
 			return err
 		}
 		if got, err := get(path); got != value {
-			return fmt.Errorf("%s is %q, %v", path, got, err)
+			return fmt.Errorf("%s is %q: %w", path, got, err)
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@ package every
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,7 +30,7 @@ const pageSize = 500
 func Page(ctx context.Context, c client.Reader, list client.ObjectList, f func(), opts ...client.ListOption) error {
 	opts = append(opts, client.Limit(pageSize))
 	for next := ""; ; {
-		if err := c.List(ctx, list, append(opts[:len(opts):len(opts)], client.Continue(next))...); err != nil {
+		if err := c.List(ctx, list, append(slices.Clip(opts), client.Continue(next))...); err != nil {
 			return err
 		}
 		f()
