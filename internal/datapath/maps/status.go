@@ -41,7 +41,7 @@ func (m *Maps) List() ([]Status, error) {
 // count counts the rows of a hash or trie; an array always has all of them.
 func (m *Maps) count(h *handle) (uint32, error) {
 	switch h.Type() {
-	case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie:
+	case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie, ebpf.DevMapHash:
 	default:
 		return h.MaxEntries(), nil
 	}
