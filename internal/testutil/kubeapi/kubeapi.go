@@ -46,7 +46,7 @@ func Start(t testing.TB) *Server {
 	s := &Server{bin: binaries(t), dir: t.TempDir()}
 	for _, name := range []string{"etcd", "kube-apiserver"} {
 		if _, err := os.Stat(filepath.Join(s.bin, name)); err != nil {
-			t.Skipf("no %s in %s: make kube-bin builds it", name, s.bin)
+			t.Skipf("no %s in %s: make tools-kube builds it", name, s.bin)
 		}
 	}
 	ports := freePorts(t, 3)
