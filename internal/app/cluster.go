@@ -163,22 +163,7 @@ func equalIP(a, b model.IPEntry) bool { return reflect.DeepEqual(a, b) }
 
 // replaceRows makes a table hold exactly these rows, in one change, and in none when it does already.
 func replaceRows[V any](t *table.Table[netip.Prefix, V], rows map[netip.Prefix]V, equal func(a, b V) bool) {
-	t.Update(func(x *table.Txn[netip.Prefix, V]) {
-		var gone []netip.Prefix
-		for p := range x.All() {
-			if _, ok := rows[p]; !ok {
-				gone = append(gone, p)
-			}
-		}
-		for _, p := range gone {
-			x.Delete(p)
-		}
-		for p, v := range rows {
-			if old, ok := x.Get(p); !ok || !equal(old, v) {
-				x.Set(p, v)
-			}
-		}
-	})
+	t.Update(func(x *table.Txn[netip.Prefix, V]) { table.Replace(x, rows, equal) })
 }
 
 // Run follows nodes and workloads until ctx ends.

@@ -105,6 +105,27 @@ func (x *Txn[K, V]) Get(k K) (V, bool) { e, ok := x.txn.Get(x.t.encode(k)); retu
 // All walks the transaction's own state in key order; rows must not be written meanwhile.
 func (x *Txn[K, V]) All() iter.Seq2[K, V] { return walk(x.txn.Root()) }
 
+// Replace makes these rows all there are, and says whether that changed anything. Rows that are equal stay as they are.
+func Replace[K comparable, V any](x *Txn[K, V], rows map[K]V, equal func(a, b V) bool) (changed bool) {
+	var gone []K
+	for k := range x.All() {
+		if _, ok := rows[k]; !ok {
+			gone = append(gone, k)
+		}
+	}
+	for _, k := range gone {
+		x.Delete(k)
+		changed = true
+	}
+	for k, v := range rows {
+		if old, ok := x.Get(k); !ok || !equal(old, v) {
+			x.Set(k, v)
+			changed = true
+		}
+	}
+	return changed
+}
+
 // SetComplete says that the source has delivered everything it had at start: only now may a reader conclude from an
 // absent row that it does not exist.
 func (t *Table[K, V]) SetComplete() {

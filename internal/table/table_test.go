@@ -26,7 +26,7 @@ func TestTableModel(t *testing.T) {
 		var shots []shot
 		for range rapid.IntRange(0, 50).Draw(t, "ops") {
 			k := rapid.Uint32Range(0, 8).Draw(t, "k")
-			switch rapid.IntRange(0, 3).Draw(t, "op") {
+			switch rapid.IntRange(0, 4).Draw(t, "op") {
 			case 0:
 				v := rapid.Int().Draw(t, "v")
 				old, ok := tab.Set(k, v)
@@ -41,6 +41,14 @@ func TestTableModel(t *testing.T) {
 				tab.Update(func(x *Txn[uint32, int]) { x.Set(k, 1); x.Delete(k + 1) })
 				model[k] = 1
 				delete(model, k+1)
+			case 4:
+				want := rapid.MapOf(rapid.Uint32Range(0, 8), rapid.IntRange(0, 1)).Draw(t, "rows")
+				was, changed := tab.Snapshot().Revision(), false
+				tab.Update(func(x *Txn[uint32, int]) { changed = Replace(x, want, func(a, b int) bool { return a == b }) })
+				if same := maps.Equal(want, model); changed == same || (tab.Snapshot().Revision() == was) != same {
+					t.Fatalf("%v replaced by %v: changed %v", model, want, changed)
+				}
+				model = maps.Clone(want)
 			case 3:
 				shots = append(shots, shot{tab.Snapshot(), maps.Clone(model)})
 			}

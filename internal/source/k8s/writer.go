@@ -187,24 +187,9 @@ func retry(ctx context.Context, try func() error) {
 	}
 }
 
-// replaceAll makes a complete table hold exactly these rows, in one change.
+// replaceAll makes a table hold exactly these rows, in one change, and says that they are complete.
 func replaceAll[K comparable, V any](t *table.Table[K, V], rows map[K]V, equal func(a, b V) bool) {
-	t.Update(func(x *table.Txn[K, V]) {
-		var gone []K
-		for k := range x.All() {
-			if _, ok := rows[k]; !ok {
-				gone = append(gone, k)
-			}
-		}
-		for _, k := range gone {
-			x.Delete(k)
-		}
-		for k, v := range rows {
-			if old, ok := x.Get(k); !ok || !equal(old, v) {
-				x.Set(k, v)
-			}
-		}
-	})
+	t.Update(func(x *table.Txn[K, V]) { table.Replace(x, rows, equal) })
 	t.SetComplete()
 }
 

@@ -136,21 +136,8 @@ func (p *Policies) publish(rev uint64, rules map[string]StoredPolicy, complete b
 	defer p.mu.Unlock()
 	changed := rev != p.cur.Revision || complete != p.cur.Complete
 	p.tab.Update(func(x *table.Txn[string, StoredPolicy]) {
-		var gone []string
-		for k := range x.All() {
-			if _, ok := rules[k]; !ok {
-				gone = append(gone, k)
-			}
-		}
-		for _, k := range gone {
-			x.Delete(k)
+		if table.Replace(x, rules, func(a, b StoredPolicy) bool { return reflect.DeepEqual(a, b) }) {
 			changed = true
-		}
-		for k, v := range rules {
-			if old, ok := x.Get(k); !ok || !reflect.DeepEqual(old, v) {
-				x.Set(k, v)
-				changed = true
-			}
 		}
 	})
 	if complete {
