@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -67,17 +66,7 @@ func (p *Policies) Snapshot() state.PolicySnapshot {
 
 // WaitRevision waits until this agent has seen at least a revision.
 func (p *Policies) WaitRevision(ctx context.Context, rev uint64) error {
-	for {
-		snap := p.Snapshot()
-		if snap.Revision >= rev {
-			return nil
-		}
-		select {
-		case <-snap.Changed():
-		case <-ctx.Done():
-			return fmt.Errorf("wait for policy revision %d (now %d): %w", rev, snap.Revision, ctx.Err())
-		}
-	}
+	return state.WaitRevision(ctx, p.Snapshot, rev)
 }
 
 func (p *Policies) follow() {

@@ -81,17 +81,7 @@ func (p *Policies) Snapshot() PolicySnapshot {
 
 // WaitRevision waits until this agent has seen at least a revision.
 func (p *Policies) WaitRevision(ctx context.Context, rev uint64) error {
-	for {
-		snap := p.Snapshot()
-		if snap.Revision >= rev {
-			return nil
-		}
-		select {
-		case <-snap.Changed():
-		case <-ctx.Done():
-			return fmt.Errorf("wait for policy revision %d (now %d): %w", rev, snap.Revision, ctx.Err())
-		}
-	}
+	return state.WaitRevision(ctx, p.Snapshot, rev)
 }
 
 func (p *Policies) run(ctx context.Context) {

@@ -1,8 +1,10 @@
 package state
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 
@@ -33,6 +35,21 @@ type PolicySnapshot struct {
 
 // Changed is closed once another snapshot is current.
 func (s PolicySnapshot) Changed() <-chan struct{} { return s.Superseded }
+
+// WaitRevision waits until the current snapshot has at least a revision.
+func WaitRevision(ctx context.Context, current func() PolicySnapshot, rev uint64) error {
+	for {
+		snap := current()
+		if snap.Revision >= rev {
+			return nil
+		}
+		select {
+		case <-snap.Changed():
+		case <-ctx.Done():
+			return fmt.Errorf("wait for policy revision %d (now %d): %w", rev, snap.Revision, ctx.Err())
+		}
+	}
+}
 
 // Service is a service as the cluster knows it.
 type Service struct {
