@@ -5,34 +5,13 @@ package main
 
 import (
 	"context"
-	"os"
-	"os/signal"
-	"syscall"
-
-	"golang.org/x/term"
 
 	"github.com/hypha-net/hypha/internal/cli"
 	"github.com/hypha-net/hypha/internal/cluster"
 	"github.com/hypha-net/hypha/internal/install"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	go func() { // a second signal ends the program at once
-		<-ctx.Done()
-		stop()
-	}()
-	os.Exit(cli.Run(ctx, os.Args, cli.Deps{
-		Stdin:     os.Stdin,
-		Stdout:    os.Stdout,
-		Stderr:    os.Stderr,
-		StdinTTY:  term.IsTerminal(int(os.Stdin.Fd())),
-		StdoutTTY: term.IsTerminal(int(os.Stdout.Fd())),
-		Getenv:    os.Getenv,
-		Cluster:   openCluster,
-		Commands:  install.NewCommands,
-	}))
-}
+func main() { cli.Main(cli.Deps{Cluster: openCluster, Commands: install.NewCommands}) }
 
 // ofCluster tells a cluster's state as text, as the commands want it.
 type ofCluster struct{ *cluster.Cluster }

@@ -3,31 +3,13 @@
 package main
 
 import (
-	"context"
-	"os"
-	"os/signal"
-	"syscall"
-
-	"golang.org/x/term"
-
 	"github.com/hypha-net/hypha/internal/cli"
 	"github.com/hypha-net/hypha/internal/cli/observe"
 	"github.com/hypha-net/hypha/internal/datapath/bpffs"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	go func() { // a second signal ends the program at once
-		<-ctx.Done()
-		stop()
-	}()
-	os.Exit(cli.Run(ctx, os.Args, cli.Deps{
-		Stdin:       os.Stdin,
-		Stdout:      os.Stdout,
-		Stderr:      os.Stderr,
-		StdinTTY:    term.IsTerminal(int(os.Stdin.Fd())),
-		StdoutTTY:   term.IsTerminal(int(os.Stdout.Fd())),
-		Getenv:      os.Getenv,
+	cli.Main(cli.Deps{
 		Probe:       probe,
 		ParsePolicy: parsePolicy,
 		Cleanup:     removeDatapath,
@@ -35,5 +17,5 @@ func main() {
 		MountBPF:    bpffs.Mount,
 		Commands:    commands,
 		Hubble:      observe.NewHubbleCommand,
-	}))
+	})
 }
