@@ -65,7 +65,7 @@ bench: build tools-bench ## compare with plain kernel paths and kube-proxy's sha
 bench-scale: build ## policy, identities, footprint and a large cluster (rows 8, 9, 14); writes docs/performance.md
 	$(GO) run ./test/bench/scale
 
-bench-services: build tools-bench ## connecting to one of many services, services that come, the program (rows 4 to 6); writes docs/performance.md
+bench-services: build tools-bench ## connecting to one of many services, services that come, the program, XDP (rows 4 to 7); writes docs/performance.md
 	$(GO) run ./test/bench/services
 
 soak: build tools-test tools-sbom ## the reliability cases in full sizes; writes docs/reliability.md
