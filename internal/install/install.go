@@ -30,6 +30,9 @@ const (
 	Namespace = "kube-system"
 )
 
+// manager owns the fields of what is made here: the `helm` command's name for itself, so that each may upgrade what the other installed.
+const manager = "helm"
+
 // ErrNone says that there is no release to upgrade or uninstall.
 var ErrNone = errors.New("nothing is installed there: install it first, or name its --namespace")
 
@@ -51,6 +54,7 @@ type Installer struct {
 // New is an Installer by a configuration of Helm's.
 func New(cfg *action.Configuration, namespace string) *Installer {
 	cfg.SetLogger(slog.DiscardHandler) // errors are returned
+	kube.ManagedFieldsManager = manager
 	return &Installer{cfg: cfg, namespace: namespace}
 }
 
@@ -111,6 +115,8 @@ func (i *Installer) Upgrade(ctx context.Context, o Options) (*release.Release, e
 	}
 	up := action.NewUpgrade(i.cfg)
 	up.Namespace, up.WaitStrategy, up.Timeout, up.ServerSideApply = i.namespace, o.strategy(), o.Timeout, "auto"
+	// Who changed a field by hand since (`cilium config set`, kubectl edit) does not keep it from what the chart says.
+	up.ForceConflicts = true
 	// New values of a newer chart keep their defaults; what somebody chose for the release stays.
 	up.ResetThenReuseValues, up.ResetValues = o.Reuse, !o.Reuse
 	if o.DryRun {
