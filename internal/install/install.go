@@ -140,7 +140,8 @@ func (i *Installer) Uninstall(ctx context.Context, o Options, keep bool) error {
 		return err
 	}
 	if !keep && !off(r) {
-		o.Values, o.Reuse, o.Wait = map[string]any{"cni": map[string]any{"uninstall": true}}, true, true
+		// Agents read their options when they start.
+		o.Values, o.Reuse, o.Wait = map[string]any{"cni": map[string]any{"uninstall": true}, "rollOutCiliumPods": true}, true, true
 		if _, err := i.Upgrade(ctx, o); err != nil {
 			return fmt.Errorf("have the agents take the CNI configuration away (--keep-cni leaves it there): %w", err)
 		}
@@ -167,5 +168,5 @@ func (i *Installer) release() (*release.Release, error) {
 // off says whether the agents of a release take the CNI configuration away by themselves, or have none.
 func off(r *release.Release) bool {
 	cni, _ := r.Config["cni"].(map[string]any)
-	return cni["uninstall"] == true || cni["install"] == false
+	return cni["install"] == false || cni["uninstall"] == true && r.Config["rollOutCiliumPods"] == true
 }
