@@ -14,7 +14,7 @@ type Balancer struct {
 	Select   model.Selection // for services that do not say; SelectDefault is random
 	Size     uint32          // of Maglev tables, one of TableSizes
 	Seed     Seed
-	Topology bool // new flows go to what is near, as services and their backends say
+	Topology bool // new flows go to what is near, as backends say, also where their service says nothing
 }
 
 // Balance is what this node does with a service's frontend: one row; two where traffic from outside the cluster is confined to
@@ -55,7 +55,7 @@ func (b *Balancer) row(s *model.Service, scope model.Scope, backends []model.Bac
 	r.Frontend.Scope = scope
 	var slots []model.Backend
 	slots, r.Keep = choose(backends)
-	if b.Topology && !local && len(slots) > 0 && slots[0].State == model.BackendActive {
+	if b.nearby(s) && !local && len(slots) > 0 && slots[0].State == model.BackendActive {
 		var far []model.Backend
 		slots, far = b.near(s, slots)
 		r.Keep = append(r.Keep, far...)

@@ -106,9 +106,14 @@ func TestTopology(t *testing.T) {
 		zone       string // of this node
 		prefer     model.Preference
 		local      bool   // internal traffic policy
-		backends   string // address, then its state's first letter, /its zone, :zones it is for
+		backends   string // address, then its state's first letter, /its zone, :zones it is for, @nodes it is for
 		want, keep string
 	}{
+		"off, and a wish":           {off: true, zone: "z1", prefer: model.PreferClose, backends: a + ":z1 " + b + ":z2", want: a, keep: b},
+		"for nodes":                 {backends: a + "@n1+n2 " + b + "@n2", want: a, keep: b},
+		"for nodes, one without":    {backends: a + "@n1 " + b, want: a + " " + b},
+		"for other nodes":           {backends: a + "@n3 " + b + "@n2", want: a + " " + b},
+		"a node before a zone":      {zone: "z1", backends: a + ":z1@n2 " + b + ":z2@n1", want: b, keep: a},
 		"off":                       {off: true, zone: "z1", backends: a + ":z1 " + b + ":z2", want: a + " " + b},
 		"hinted":                    {zone: "z1", backends: a + ":z1 " + b + ":z2", want: a, keep: b},
 		"for several zones":         {zone: "z2", backends: a + ":z1+z2 " + b + ":z2 " + c + ":z1", want: a + " " + b, keep: c},
@@ -134,11 +139,13 @@ func TestTopology(t *testing.T) {
 			s := web(t, "10.96.0.1:80")
 			s.Prefer, s.InternalLocal = tc.prefer, tc.local
 			for f := range strings.FieldsSeq(tc.backends) {
+				f, nodes, _ := strings.Cut(f, "@")
 				f, zones, _ := strings.Cut(f, ":")
 				f, zone, _ := strings.Cut(f, "/")
 				f, state, _ := strings.Cut(f, ",")
 				x := backend(t, f+":80")
 				x.Zone, x.Hints = zone, model.NewZones(strings.Split(zones, "+")...)
+				x.NodeHints = model.NewZones(strings.Split(nodes, "+")...)
 				x.State = map[string]model.BackendState{"": 0, "t": model.BackendTerminating, "q": model.BackendQuarantined, "m": model.BackendMaintenance}[state]
 				s.Backends = append(s.Backends, x)
 			}

@@ -16,7 +16,7 @@ const (
 	MaxRanges   = 4096
 	maxAffinity = 24 * time.Hour
 	maxName     = 253
-	maxHints    = 8 // as in EndpointSlices
+	maxHints    = 8 // of zones, and of nodes, as in EndpointSlices
 )
 
 // Validate refuses a service that must not be served, with every reason. What it says holds for the facts it was given: a
@@ -179,17 +179,17 @@ func checkBackend(s *model.Service, b *model.Backend) error {
 	case len(b.Node) > maxName || len(b.Zone) > maxName:
 		return fmt.Errorf("node and zone: at most %d bytes each", maxName)
 	}
-	return checkHints(b.Hints)
+	return errors.Join(checkHints(b.Hints), checkHints(b.NodeHints))
 }
 
 func checkHints(z model.Zones) error {
 	names := z.List()
 	if len(names) > maxHints {
-		return fmt.Errorf("hints for %d zones: at most %d", len(names), maxHints)
+		return fmt.Errorf("hints for %d places: at most %d", len(names), maxHints)
 	}
 	for _, n := range names {
 		if n == "" || len(n) > maxName {
-			return fmt.Errorf("hint %q is no zone: want up to %d bytes", n, maxName)
+			return fmt.Errorf("hint %q is no name: want up to %d bytes", n, maxName)
 		}
 	}
 	return nil

@@ -28,6 +28,9 @@ func Frontends(svc *corev1.Service, slices []*discoveryv1.EndpointSlice) ([]mode
 	ann, err := annotationsOf(svc)
 	c := converter{svc: svc, ann: ann, ends: endsOf(slices), errs: err}
 	c.families()
+	if c.prefer, err = model.ParsePreference(value(svc.Spec.TrafficDistribution, "")); err != nil {
+		c.errs = joinf(c.errs, "%w", err)
+	}
 	for i := range svc.Spec.Ports {
 		c.port(&svc.Spec.Ports[i])
 	}
@@ -40,6 +43,7 @@ type converter struct {
 	ann    annotations
 	ends   map[endKey][]model.Backend
 	v4, v6 bool
+	prefer model.Preference
 	out    []model.Service
 	errs   error
 }
@@ -123,6 +127,7 @@ func (c *converter) add(t model.ServiceType, ip netip.Addr, port int32, proto ui
 		Frontend: model.Frontend{Addr: ip, Port: uint16(port), Proto: proto}}
 	s.Backends = c.ends[endKey{p.Name, proto, ip.Is6()}]
 	spec := &c.svc.Spec
+	s.Prefer = c.prefer
 	if spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		s.Affinity = defaultAffinity
 		if conf := spec.SessionAffinityConfig; conf != nil && conf.ClientIP != nil && conf.ClientIP.TimeoutSeconds != nil {
@@ -219,6 +224,7 @@ func backend(e *discoveryv1.Endpoint, port uint16, proto uint8) (b model.Backend
 		return b, false
 	}
 	b = model.Backend{Addr: ip.Unmap(), Port: port, Proto: proto, Node: value(e.NodeName, ""), Zone: value(e.Zone, "")}
+	b.Hints, b.NodeHints = hintsOf(e.Hints)
 	ready := value(e.Conditions.Ready, true)
 	switch ending := value(e.Conditions.Terminating, false); {
 	case ready:
@@ -230,6 +236,22 @@ func backend(e *discoveryv1.Endpoint, port uint16, proto uint8) (b model.Backend
 		return b, false
 	}
 	return b, true
+}
+
+// hintsOf are the zones and the nodes that an endpoint is for.
+func hintsOf(h *discoveryv1.EndpointHints) (zones, nodes model.Zones) {
+	if h == nil {
+		return "", ""
+	}
+	names := make([]string, 0, max(len(h.ForZones), len(h.ForNodes)))
+	for _, z := range h.ForZones {
+		names = append(names, z.Name)
+	}
+	zones, names = model.NewZones(names...), names[:0]
+	for _, n := range h.ForNodes {
+		names = append(names, n.Name)
+	}
+	return zones, model.NewZones(names...)
 }
 
 // value is what a pointer points to, or what nil means.

@@ -28,7 +28,7 @@ func trimSlice(o *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	out.Name = o.Name
 	for i := range out.Endpoints {
 		e := &out.Endpoints[i]
-		e.Hostname, e.TargetRef, e.DeprecatedTopology, e.Hints = nil, nil, nil, nil
+		e.Hostname, e.TargetRef, e.DeprecatedTopology = nil, nil, nil
 	}
 	return out
 }
