@@ -440,6 +440,30 @@ func testServices(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 			return nil
 		})
 	}
+	servers := func(want ...string) {
+		t.Helper()
+		kubeapi.Eventually(t, limit, "API servers", func() error {
+			var got []string
+			for a := range n1.Services().APIServers().Snapshot().All() {
+				got = append(got, a.String())
+			}
+			slices.Sort(got)
+			return differ(want, got)
+		})
+	}
+	if !n1.Services().APIServers().Snapshot().Complete() {
+		t.Error("it is not known that there is no API server")
+	}
+	for _, addrs := range [][]string{{"192.0.2.100", "192.0.2.101"}, {"192.0.2.101"}} {
+		ends := ""
+		for _, a := range addrs {
+			ends += "{addresses: [" + a + "], conditions: {ready: false}}, "
+		}
+		srv.Apply(t, `{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}, addressType: IPv4, ports: [{name: https, port: 6443}], endpoints: [`+ends+`]}`)
+		servers(addrs...)
+	}
+	srv.Delete(t, "discovery.k8s.io/v1", "EndpointSlice", "default", "kubernetes")
+	servers()
 	srv.Apply(t, `{apiVersion: v1, kind: Service, metadata: {name: web, namespace: default}, spec: {clusterIP: 10.96.1.1, ports: [{name: http, port: 80}]}}
 ---
 {apiVersion: v1, kind: Service, metadata: {name: not-ours, namespace: default, labels: {service.kubernetes.io/service-proxy-name: x}}, spec: {clusterIP: 10.96.1.2, ports: [{port: 80}]}}
