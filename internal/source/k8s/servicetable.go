@@ -42,7 +42,7 @@ type Services struct {
 
 func newServices(s *Store) *Services {
 	return &Services{s: s, tab: table.New[model.ServiceID, state.Service]("services", table.Uint[model.ServiceID]),
-		api: table.New[netip.Addr, struct{}]("API servers", table.Addr),
+		api:  table.New[netip.Addr, struct{}]("API servers", table.Addr),
 		svcs: map[name]*corev1.Service{}, slices: map[name]map[string]*discoveryv1.EndpointSlice{}, pods: map[name]*corev1.Pod{},
 		fronts: map[model.Frontend]map[origin]model.Service{}, of: map[origin][]model.Frontend{}, ids: newServiceIDs(),
 		at: map[model.Frontend]model.ServiceID{}, told: map[origin]string{}}
