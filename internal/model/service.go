@@ -111,6 +111,7 @@ type Service struct {
 	RangesDeny    bool           `json:"rangesDeny,omitempty"`
 	Select        Selection      `json:"select,omitempty"`
 	Prefer        Preference     `json:"prefer,omitempty"`
+	Elsewhere     bool           `json:"elsewhere,omitempty"` // other nodes serve it, and not this one
 }
 
 // Balance is what the kernel is to do with one frontend: the service as this node sees it, after traffic policy, states and

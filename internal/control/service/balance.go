@@ -19,8 +19,11 @@ type Balancer struct {
 
 // Balance is what this node does with a service's frontend: one row; two where traffic from outside the cluster is confined to
 // this node's backends and traffic from inside is not; none where the service is for the nodes of its backends only and this is
-// none of them. The service must be valid. Of old rows, if there are, Maglev tables are taken over where they still hold.
+// none of them, or for other nodes. The service must be valid. Of old rows, if there are, Maglev tables are taken over where they still hold.
 func (b *Balancer) Balance(s *model.Service, old []model.Balance) []model.Balance {
+	if s.Elsewhere {
+		return nil
+	}
 	backends := slices.Clone(s.Backends)
 	slices.SortFunc(backends, func(x, y model.Backend) int {
 		return cmp.Or(x.Addr.Compare(y.Addr), cmp.Compare(x.Port, y.Port), cmp.Compare(x.Proto, y.Proto))

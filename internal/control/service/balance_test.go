@@ -98,6 +98,17 @@ func TestBalance(t *testing.T) {
 	}
 }
 
+// What other nodes serve has no row here, whatever kind it is.
+func TestElsewhere(t *testing.T) {
+	for _, typ := range []model.ServiceType{model.ServiceNodePort, model.ServiceLoadBalancer, model.ServiceExternalIPs} {
+		s := web(t, "10.96.0.1:80", "10.0.0.5:80")
+		s.Type, s.Elsewhere, s.ExternalLocal = typ, true, true
+		if rows := (&Balancer{Self: self()}).Balance(&s, nil); len(rows) != 0 {
+			t.Errorf("%s: %+v", typ, rows)
+		}
+	}
+}
+
 // Which backends are near, by kube-proxy's rules.
 func TestTopology(t *testing.T) {
 	const a, b, c = "10.1.0.1", "10.1.0.2", "10.0.0.3" // the last lives here

@@ -20,12 +20,12 @@ const notOurs = "!" + "service.kubernetes.io/service-proxy-name" + ",!" + corev1
 const defaultAffinity = time.Duration(corev1.DefaultClientIPServiceAffinitySeconds) * time.Second
 
 // Frontends are the services of ours that a Service means, one for each frontend, without numbers. What of it cannot be served as
-// it is written is left out and told; the rest is good.
-func Frontends(svc *corev1.Service, slices []*discoveryv1.EndpointSlice) ([]model.Service, error) {
+// it is written is left out and told; the rest is good. node is the labels of this node.
+func Frontends(svc *corev1.Service, slices []*discoveryv1.EndpointSlice, node map[string]string) ([]model.Service, error) {
 	if svc.Spec.Type == corev1.ServiceTypeExternalName || len(svc.Spec.ClusterIP) == 0 || svc.Spec.ClusterIP == corev1.ClusterIPNone {
 		return nil, nil
 	}
-	ann, err := annotationsOf(svc)
+	ann, err := annotationsOf(svc, node)
 	c := converter{svc: svc, ann: ann, ends: endsOf(slices), errs: err}
 	c.families()
 	if c.prefer, err = model.ParsePreference(value(svc.Spec.TrafficDistribution, "")); err != nil {
@@ -139,7 +139,7 @@ func (c *converter) add(t model.ServiceType, ip netip.Addr, port int32, proto ui
 	case model.ServiceClusterIP:
 		s.InternalLocal = spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	default:
-		s.ExternalLocal = local
+		s.ExternalLocal, s.Elsewhere = local, c.ann.elsewhere
 		if local && spec.HealthCheckNodePort > 0 && spec.HealthCheckNodePort <= 65535 && spec.Type == corev1.ServiceTypeLoadBalancer {
 			s.HealthPort = uint16(spec.HealthCheckNodePort)
 		}

@@ -29,7 +29,7 @@ func line(s *model.Service) string {
 	for _, x := range []struct {
 		on   bool
 		text string
-	}{{s.ExternalLocal, " external-local"}, {s.InternalLocal, " internal-local"}, {s.RangesDeny, " deny"}} {
+	}{{s.ExternalLocal, " external-local"}, {s.InternalLocal, " internal-local"}, {s.RangesDeny, " deny"}, {s.Elsewhere, " elsewhere"}} {
 		if x.on {
 			b.WriteString(x.text)
 		}
@@ -111,6 +111,18 @@ func TestFrontends(t *testing.T) {
 		"annotations": {svc: `{type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}], loadBalancerSourceRanges: [192.0.2.0/24]}|{loadBalancer: {ingress: [{ip: 203.0.113.1}]}}`,
 			ann: `{service.cilium.io/type: "LoadBalancer", service.cilium.io/lb-algorithm: maglev, service.cilium.io/src-ranges-policy: deny}`, slices: []string{slice4},
 			want: []string{"LoadBalancer 203.0.113.1:80/TCP" + ends + " deny ranges [192.0.2.0/24] maglev"}},
+		"on this node": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node: beefy, service.cilium.io/global: "true", service.cilium.io/affinity: local}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends}},
+		"on another node": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node: small}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends + " elsewhere"}},
+		"on selected nodes": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node: small, service.cilium.io/node-selector: "role in (edge, core)"}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends}},
+		"on other nodes": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node-selector: "role!=edge"}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends + " elsewhere"}},
+		"on nodes unknown": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node-selector: "role in edge"}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends + " elsewhere"}, err: "node-selector"},
+		"not done": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/forwarding-mode: dsr, service.cilium.io/proxy-delegation: delegate-if-local, other: x}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends}, err: "service.cilium.io/forwarding-mode is not supported; annotation service.cilium.io/proxy-delegation"},
 		"annotations that mean nothing": {svc: `{clusterIP: 10.96.0.1, ports: [{name: web, port: 80}]}`, ann: `{service.cilium.io/lb-algorithm: best, service.cilium.io/src-ranges-policy: maybe}`,
 			slices: []string{slice4}, want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends}, err: "lb-algorithm"},
 	} {
@@ -127,7 +139,7 @@ func TestFrontends(t *testing.T) {
 				read(t, text, s)
 				all = append(all, s)
 			}
-			got, err := Frontends(svc, all)
+			got, err := Frontends(svc, all, map[string]string{"role": "edge", "service.cilium.io/node": "beefy"})
 			if d := cmp.Diff(c.want, lines(got)); d != "" {
 				t.Error(d)
 			}

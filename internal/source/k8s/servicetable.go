@@ -38,6 +38,7 @@ type Services struct {
 	ids    *serviceIDs
 	at     map[model.Frontend]model.ServiceID // rows of the table
 	told   map[origin]string                  // what is wrong, as logged
+	node   map[string]string                  // labels of this node
 }
 
 func newServices(s *Store) *Services {
@@ -182,6 +183,22 @@ func (v *Services) setPod(n name, o *corev1.Pod) {
 	})
 }
 
+// setNode tells the labels of this node.
+func (v *Services) setNode(labels map[string]string) {
+	v.change(-1, func() (touched []origin) {
+		if maps.Equal(v.node, labels) {
+			return nil
+		}
+		v.node = labels
+		for n, svc := range v.svcs {
+			if aboutNodes(svc) {
+				touched = append(touched, origin{n, false})
+			}
+		}
+		return touched
+	})
+}
+
 // origins are those of both.
 func origins(pod bool, a, b func(func(name) bool)) (out []origin) {
 	seen := map[name]bool{}
@@ -297,7 +314,7 @@ func (v *Services) make(o origin) (out []model.Service) {
 	case o.pod && v.pods[o.name] != nil:
 		out, err = HostPorts(v.pods[o.name])
 	case !o.pod && v.svcs[o.name] != nil:
-		out, err = Frontends(v.svcs[o.name], slices.Collect(maps.Values(v.slices[o.name])))
+		out, err = Frontends(v.svcs[o.name], slices.Collect(maps.Values(v.slices[o.name])), v.node)
 	}
 	text := ""
 	if err != nil {
