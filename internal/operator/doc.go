@@ -9,5 +9,7 @@
 //	lb           Service.status.loadBalancer, and the status of CiliumLoadBalancerIPPools
 //	identity     CiliumIdentities that no workload has
 //	endpoint     CiliumEndpoints whose pod is gone
+//	node         CiliumNodes whose Node is gone
+//	unmanaged    restarts pods of the cluster's DNS that have no endpoint
 //	taint        node.cilium.io/agent-not-ready, and the condition NetworkUnavailable
 package operator

@@ -41,14 +41,17 @@ type Options struct {
 	IdentityLimit    int
 	IdentityRate     time.Duration
 	EndpointInterval time.Duration
+	NodeInterval     time.Duration
+	RestartInterval  seconds
+	RestartLabel     string
 
 	LBIPAM    bool
 	DefaultLB string
 
-	RemoveTaints, SetUp    bool
-	TaintKey               string
-	TaintWorkers           int
-	PodNamespace, PodLabel string
+	RemoveTaints, SetTaints, SetUp bool
+	TaintKey                       string
+	TaintWorkers                   int
+	PodNamespace, PodLabel         string
 }
 
 // Values of options.
@@ -91,10 +94,16 @@ func (o *Options) flags() *pflag.FlagSet {
 	fs.DurationVar(&o.IdentityRate, "identity-gc-rate-interval", time.Minute, "What identity-gc-rate-limit is about")
 	fs.DurationVar(&o.EndpointInterval, "cilium-endpoint-gc-interval", 5*time.Minute, "How often to look for endpoints whose pod is gone; 0: never")
 
+	fs.DurationVar(&o.NodeInterval, "nodes-gc-interval", 5*time.Minute, "How often to look for CiliumNodes whose Node is gone; 0: never")
+	o.RestartInterval = seconds(15 * time.Second)
+	fs.Var(&o.RestartInterval, "unmanaged-pod-watcher-interval", "How often to look for pods of pod-restart-selector that have no endpoint, to restart them, in seconds; 0: never")
+	fs.StringVar(&o.RestartLabel, "pod-restart-selector", "k8s-app=kube-dns", "Labels of the pods that are restarted when they have no endpoint")
+
 	fs.BoolVar(&o.LBIPAM, "enable-lb-ipam", true, "Give services of type LoadBalancer addresses of CiliumLoadBalancerIPPools")
 	fs.StringVar(&o.DefaultLB, "default-lb-service-ipam", LBIPAM, "Who serves services without a class: lbipam or none")
 
 	fs.BoolVar(&o.RemoveTaints, "remove-cilium-node-taints", true, "Remove the taint of nodes whose agent is ready")
+	fs.BoolVar(&o.SetTaints, "set-cilium-node-taints", false, "Set the taint on nodes that have an agent that is not ready")
 	fs.BoolVar(&o.SetUp, "set-cilium-is-up-condition", true, "Set the condition NetworkUnavailable of nodes whose agent is ready")
 	fs.StringVar(&o.TaintKey, "agent-not-ready-taint-key", "node.cilium.io/agent-not-ready", "Key of the taint")
 	fs.IntVar(&o.TaintWorkers, "taint-sync-workers", 10, "How many nodes are looked at at once")
@@ -182,10 +191,13 @@ func (o *Options) check() error {
 	if o.IdentityLimit <= 0 || o.IdentityRate <= 0 {
 		return errors.New("options identity-gc-rate-*: want more than nothing")
 	}
-	if o.IdentityTimeout < 0 || o.IdentityInterval < 0 || o.EndpointInterval < 0 || o.TaintWorkers <= 0 {
+	if o.IdentityTimeout < 0 || o.IdentityInterval < 0 || o.EndpointInterval < 0 || o.NodeInterval < 0 || o.RestartInterval < 0 || o.TaintWorkers <= 0 {
 		return errors.New("intervals are not less than nothing, and one node at least is looked at")
 	}
 	if _, err := o.PodLabels(); err != nil {
+		return err
+	}
+	if _, err := o.RestartLabels(); err != nil {
 		return err
 	}
 	if o.IPAM != IPAMClusterPool {
@@ -200,6 +212,15 @@ func (o *Options) PodLabels() (labels.Selector, error) {
 	s, err := labels.Parse(o.PodLabel)
 	if err != nil {
 		return nil, fmt.Errorf("option cilium-pod-labels: %w", err)
+	}
+	return s, nil
+}
+
+// RestartLabels is what the pods are selected by that are restarted when they have no endpoint.
+func (o *Options) RestartLabels() (labels.Selector, error) {
+	s, err := labels.Parse(o.RestartLabel)
+	if err != nil {
+		return nil, fmt.Errorf("option pod-restart-selector: %w", err)
 	}
 	return s, nil
 }
