@@ -6,6 +6,7 @@
 //
 //	crd          definitions, before anything else
 //	clusterpool  CiliumNode.spec.ipam.podCIDRs
+//	multipool    CiliumNode.spec.ipam.pools, out of CiliumPodIPPools
 //	lb           Service.status.loadBalancer, and the status of CiliumLoadBalancerIPPools
 //	identity     CiliumIdentities that no workload has
 //	endpoint     CiliumEndpoints whose pod is gone

@@ -31,6 +31,7 @@ import (
 	"github.com/hypha-net/hypha/internal/operator/endpoint"
 	"github.com/hypha-net/hypha/internal/operator/identity"
 	"github.com/hypha-net/hypha/internal/operator/lb"
+	"github.com/hypha-net/hypha/internal/operator/multipool"
 	"github.com/hypha-net/hypha/internal/operator/node"
 	"github.com/hypha-net/hypha/internal/operator/option"
 	"github.com/hypha-net/hypha/internal/operator/taint"
@@ -168,6 +169,15 @@ func add(ctx context.Context, mgr ctrl.Manager, o *option.Options, log *slog.Log
 			return err
 		}
 		if err := clusterpool.Add(mgr, pools); err != nil {
+			return err
+		}
+	}
+	if o.IPAM == option.IPAMMultiPool {
+		pools, err := o.PodPools()
+		if err != nil {
+			return err
+		}
+		if err := multipool.Add(mgr, multipool.Config{IPv4: o.IPv4, IPv6: o.IPv6, Pools: pools}); err != nil {
 			return err
 		}
 	}

@@ -33,6 +33,7 @@ type Options struct {
 
 	IPv4, IPv6       bool
 	IPAM             string
+	AutoPools        string
 	CIDRs4, CIDRs6   []string
 	Mask4, Mask6     int
 	IdentityMode     string
@@ -57,6 +58,7 @@ type Options struct {
 // Values of options.
 const (
 	IPAMClusterPool = "cluster-pool"
+	IPAMMultiPool   = "multi-pool"
 	LBIPAM          = "lbipam"
 )
 
@@ -81,11 +83,13 @@ func (o *Options) flags() *pflag.FlagSet {
 
 	fs.BoolVar(&o.IPv4, "enable-ipv4", true, "Workloads have IPv4 addresses")
 	fs.BoolVar(&o.IPv6, "enable-ipv6", false, "Workloads have IPv6 addresses")
-	fs.StringVar(&o.IPAM, "ipam", IPAMClusterPool, "Where pod ranges are from; with cluster-pool nodes get them here")
+	fs.StringVar(&o.IPAM, "ipam", IPAMClusterPool, "Where pod ranges are from; with cluster-pool and multi-pool nodes get them here")
 	fs.StringSliceVar(&o.CIDRs4, "cluster-pool-ipv4-cidr", nil, "IPv4 prefixes that nodes get their pod ranges of")
 	fs.IntVar(&o.Mask4, "cluster-pool-ipv4-mask-size", 24, "Prefix length of a node's IPv4 pod range")
 	fs.StringSliceVar(&o.CIDRs6, "cluster-pool-ipv6-cidr", nil, "IPv6 prefixes that nodes get their pod ranges of")
 	fs.IntVar(&o.Mask6, "cluster-pool-ipv6-mask-size", 112, "Prefix length of a node's IPv6 pod range")
+
+	fs.StringVar(&o.AutoPools, "auto-create-cilium-pod-ip-pools", "", "With multi-pool, CiliumPodIPPools to make where there are none of the name: name=ipv4-cidrs:10.0.0.0/8;ipv4-mask-size:24")
 
 	fs.StringVar(&o.IdentityMode, "identity-allocation-mode", "crd", "Who keeps identities; with crd those that nobody uses are removed here")
 	fs.DurationVar(&o.IdentityInterval, "identity-gc-interval", 15*time.Minute, "How often to look for identities that nobody uses; 0: never")
@@ -198,6 +202,9 @@ func (o *Options) check() error {
 		return err
 	}
 	if _, err := o.RestartLabels(); err != nil {
+		return err
+	}
+	if _, err := o.PodPools(); err != nil {
 		return err
 	}
 	if o.IPAM != IPAMClusterPool {
