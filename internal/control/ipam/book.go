@@ -138,7 +138,7 @@ func (b *Book) free(name string, v6 bool) (netip.Prefix, error) {
 		if part.Prefix.Addr().Is6() != v6 {
 			continue
 		}
-		p, err := part.choose(taken, nil)
+		p, err := part.choose(slices.DeleteFunc(slices.Clone(taken), func(q netip.Prefix) bool { return !q.Overlaps(part.Prefix) }), nil)
 		if err == nil {
 			return p, nil
 		}
