@@ -86,7 +86,7 @@ kube-images: build tools-kube ## all images that tests on Kubernetes need, in bi
 	$(GO) run ./test/kube images --version '$(VERSION)'
 
 images: build ## container images of the project, in bin/images/; the same commit and Go version make the same bytes
-	$(GO) run ./test/kube images --version '$(VERSION)' hypha-agent
+	$(GO) run ./test/kube images --version '$(VERSION)' hypha-agent hypha-operator
 
 fuzz: ## every fuzz target for FUZZTIME (default 30s)
 	./tools/fuzz.sh $(or $(FUZZTIME),30s)

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -17,8 +18,9 @@ import (
 
 // made says how each image is made.
 var made = map[string]func(ctx context.Context, version string) (*image.Image, error){
-	"hypha-agent": func(_ context.Context, version string) (*image.Image, error) { return catalog.Agent(bin, version) },
-	"workload":    func(context.Context, string) (*image.Image, error) { return catalog.Workload(bin), nil },
+	"hypha-agent":    func(_ context.Context, version string) (*image.Image, error) { return catalog.Agent(bin, version) },
+	"hypha-operator": func(_ context.Context, version string) (*image.Image, error) { return catalog.Operator(bin, version) },
+	"workload":       func(context.Context, string) (*image.Image, error) { return catalog.Workload(bin), nil },
 	"coredns": func(context.Context, string) (*image.Image, error) {
 		return catalog.DNS(filepath.Join(programs, "coredns"), cluster.DNSImage), nil
 	},
@@ -47,7 +49,7 @@ var made = map[string]func(ctx context.Context, version string) (*image.Image, e
 func imagesCommand() *cobra.Command {
 	var version string
 	cmd := &cobra.Command{
-		Use: "images [hypha-agent | workload | pause | coredns | agnhost]...", Short: "Make images, as archives in bin/images (default: all)",
+		Use: "images [hypha-agent | hypha-operator | workload | pause | coredns | agnhost]...", Short: "Make images, as archives in bin/images (default: all)",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if len(names) == 0 {
 				for name := range made {
@@ -68,7 +70,7 @@ func imagesCommand() *cobra.Command {
 				if err := i.WriteFile(file); err != nil {
 					return err
 				}
-				fmt.Println(file, i.Names[0])
+				fmt.Println(file, strings.Join(i.Names, " "))
 			}
 			return nil
 		},

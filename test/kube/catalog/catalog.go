@@ -17,20 +17,45 @@ import (
 // Registry begins the names of the project's images.
 const Registry = "ghcr.io/hypha-net/"
 
+// unreleased is the version of the chart between releases (appVersion).
+const unreleased = "devel"
+
 // searched is where images have their programs.
 const searched = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Agent is the image of a node: the agent, the CLI under all its names, and the CNI plugin, from a directory of `make build`.
 func Agent(bin, version string) (*image.Image, error) {
+	i, err := own("hypha-agent", version, bin, map[string]string{"hypha-agent": "usr/bin", "hypha": "usr/bin", "hypha-cni": "opt/cni/bin"})
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"cilium", "cilium-dbg", "hubble"} {
+		i.Tree.Link("usr/bin/"+name, "hypha")
+	}
+	i.Tree.Dir("tmp", fs.ModeSticky|0o777)
+	return i, nil
+}
+
+// Operator is the image of what works once for a cluster.
+func Operator(bin, version string) (*image.Image, error) {
+	return own("hypha-operator", version, bin, map[string]string{"hypha-operator": "usr/bin"})
+}
+
+// own is an image of the project's own programs, each with its folder in it. It has two tags: the version, which `hypha install`
+// asks for, and the one that the chart asks for where nobody set another.
+func own(name, version, bin string, programs map[string]string) (*image.Image, error) {
 	i := &image.Image{
-		Names: []string{Registry + "hypha-agent:" + version}, Entrypoint: []string{"/usr/bin/hypha-agent"}, Env: []string{searched},
+		Names: []string{Registry + name + ":" + version}, Entrypoint: []string{"/usr/bin/" + name}, Env: []string{searched},
 		Labels: map[string]string{
-			"org.opencontainers.image.title": "hypha-agent", "org.opencontainers.image.version": version,
+			"org.opencontainers.image.title": name, "org.opencontainers.image.version": version,
 			"org.opencontainers.image.source": "https://github.com/hypha-net/hypha", "org.opencontainers.image.licenses": "Apache-2.0",
 		},
 	}
-	for name, to := range map[string]string{"hypha-agent": "usr/bin", "hypha": "usr/bin", "hypha-cni": "opt/cni/bin"} {
-		file := filepath.Join(bin, name)
+	if version != unreleased {
+		i.Names = append(i.Names, Registry+name+":"+unreleased)
+	}
+	for program, to := range programs {
+		file := filepath.Join(bin, program)
 		arch, err := architecture(file)
 		if err != nil {
 			return nil, err
@@ -39,12 +64,8 @@ func Agent(bin, version string) (*image.Image, error) {
 			return nil, fmt.Errorf("%s is for %s, others are for %s", file, arch, i.Arch)
 		}
 		i.Arch = arch
-		i.Tree.Copy(to+"/"+name, 0o755, file)
+		i.Tree.Copy(to+"/"+program, 0o755, file)
 	}
-	for _, name := range []string{"cilium", "cilium-dbg", "hubble"} {
-		i.Tree.Link("usr/bin/"+name, "hypha")
-	}
-	i.Tree.Dir("tmp", fs.ModeSticky|0o777)
 	return i, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,44 +61,65 @@ func TestAgentReproducible(t *testing.T) {
 	}
 }
 
-// TestDockerfile: who builds with Docker gets the same files, the same first program and the same environment.
-func TestDockerfile(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(top, "deploy", "image", "Dockerfile"))
-	if err != nil {
-		t.Fatal(err)
-	}
+// TestDockerfiles: who builds with Docker gets the same files, the same first program and the same environment.
+func TestDockerfiles(t *testing.T) {
 	bin := t.TempDir()
 	self, err := os.Executable() // any Go program will do
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"hypha", "hypha-agent", "hypha-cni"} {
+	for _, name := range []string{"hypha", "hypha-agent", "hypha-cni", "hypha-operator"} {
 		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	i, err := Agent(bin, "v1")
+	for _, c := range []struct {
+		file  string
+		make  func(bin, version string) (*image.Image, error)
+		files int
+	}{{"agent.Dockerfile", Agent, 7}, {"operator.Dockerfile", Operator, 1}} {
+		i, err := c.make(bin, "v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(top, "deploy", "image", c.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		copies := regexp.MustCompile(`(?m)^COPY --from=build \S+ /(\S+)$`).FindAllStringSubmatch(string(text), -1)
+		if len(copies) != c.files {
+			t.Errorf("%d files in %s", len(copies), c.file)
+		}
+		for _, f := range copies {
+			if !i.Tree.Has(f[1]) {
+				t.Errorf("%s is in %s only", f[1], c.file)
+			}
+		}
+		for _, line := range []string{`ENTRYPOINT ["` + i.Entrypoint[0] + `"]`, "ENV " + i.Env[0]} {
+			if !strings.Contains(string(text), line+"\n") {
+				t.Errorf("%s has no %s", c.file, line)
+			}
+		}
+		for key, value := range i.Labels {
+			if value != "v1" && !strings.Contains(string(text), key+"="+value) {
+				t.Errorf("%s has no label %s=%s", c.file, key, value)
+			}
+		}
+	}
+}
+
+// TestTags: the image has the name that the chart asks for, and that of its version.
+func TestTags(t *testing.T) {
+	chart, err := os.ReadFile(filepath.Join(top, "deploy", "chart", "Chart.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	copies := regexp.MustCompile(`(?m)^COPY --from=build \S+ /(\S+)$`).FindAllStringSubmatch(string(text), -1)
-	if len(copies) != 7 {
-		t.Errorf("%d files in the Dockerfile", len(copies))
+	if !strings.Contains(string(chart), "\nappVersion: "+unreleased+"\n") {
+		t.Errorf("the chart's appVersion is not %s", unreleased)
 	}
-	for _, c := range copies {
-		if !i.Tree.Has(c[1]) {
-			t.Errorf("%s is in the Dockerfile only", c[1])
-		}
-	}
-	for _, line := range []string{`ENTRYPOINT ["` + i.Entrypoint[0] + `"]`, "ENV " + i.Env[0]} {
-		if !strings.Contains(string(text), line+"\n") {
-			t.Errorf("the Dockerfile has no %s", line)
-		}
-	}
-	for key, value := range i.Labels {
-		if value != "v1" && !strings.Contains(string(text), key+"="+value) {
-			t.Errorf("the Dockerfile has no label %s=%s", key, value)
-		}
+	i, err := own("x", "v1", t.TempDir(), nil)
+	if err != nil || !slices.Equal(i.Names, []string{Registry + "x:v1", Registry + "x:devel"}) {
+		t.Errorf("names %q, %v", i.Names, err)
 	}
 }
 

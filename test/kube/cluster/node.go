@@ -16,6 +16,7 @@ import (
 const (
 	containerdSocket = "/run/containerd/containerd.sock"
 	containerdConfig = "/etc/containerd/config.toml"
+	runtimeProgram   = "/etc/containerd/runtime" // which /usr is not: it is the real machine's
 	pluginDir        = "/opt/cni/bin"
 	kubeletConfig    = "/etc/kubernetes/kubelet.yaml"
 	kubeletClient    = "/etc/kubernetes/kubelet.conf"
@@ -64,6 +65,7 @@ func (c *Cluster) furnishNode(s secrets, n node) error {
 		os.WriteFile(filepath.Join(root, pluginDir, "loopback"), loopback, 0o755),
 		os.WriteFile(filepath.Join(root, kubeletConfig), kubelet, 0o644),
 		os.WriteFile(filepath.Join(root, containerdConfig), []byte(containerd(snapshotter(root))), 0o644),
+		os.WriteFile(filepath.Join(root, runtimeProgram), []byte(runtime()), 0o755),
 		os.WriteFile(filepath.Join(root, "etc", "resolv.conf"), []byte("nameserver "+c.addrs(routerHost)[0].String()+"\n"), 0o644),
 	)
 }
@@ -125,7 +127,28 @@ runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 SystemdCgroup = false
-`, containerdSocket, PauseImage, snapshotter)
+BinaryName = %q
+`, containerdSocket, PauseImage, snapshotter, runtimeProgram)
+}
+
+// runtime starts containers. A machine may withhold CAP_SYS_RESOURCE, which no container can be given then; a node of a real
+// cluster has it, so that workloads ask for it.
+func runtime() string {
+	if held, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, unix.CAP_SYS_RESOURCE, 0, 0, 0); err != nil || held == 1 {
+		return "#!/bin/sh\nexec runc \"$@\"\n"
+	}
+	return `#!/bin/sh
+for arg; do
+	case $before in
+	--bundle) file=$arg/config.json ;;
+	--process) file=$arg ;; # of kubectl exec
+	*) file= ;;
+	esac
+	[ -z "$file" ] || sed -i 's/,"CAP_SYS_RESOURCE"//g; s/"CAP_SYS_RESOURCE",\{0,1\}//g' "$file"
+	before=$arg
+done
+exec runc "$@"
+`
 }
 
 // snapshotter is how containers get their files: layers over each other, or copies where the file system takes no layers.

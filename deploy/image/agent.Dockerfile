@@ -1,6 +1,6 @@
 # The image of a node, as `make images` makes it without Docker. For several architectures at once, from the top directory:
 #
-#   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=$(git describe --tags --always) -f deploy/image/Dockerfile .
+#   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=$(git describe --tags --always) -f deploy/image/agent.Dockerfile .
 FROM --platform=$BUILDPLATFORM golang:1.26-bookworm AS build
 ARG TARGETARCH
 ARG VERSION
