@@ -45,6 +45,7 @@ const (
 const (
 	DeviceL3         = uint32(rawDeviceFlagsDEV_F_L3)
 	EndpointAudit    = uint16(rawEndpointFlagsEP_F_AUDIT)
+	EndpointNoMasq   = uint16(rawEndpointFlagsEP_F_NO_MASQ)
 	IPCacheNode      = uint32(rawIpcacheFlagsIPC_F_NODE)
 	IPCacheNoMasq    = uint32(rawIpcacheFlagsIPC_F_NO_MASQ)
 	IPCacheLocalCIDR = uint32(rawIpcacheFlagsIPC_F_LOCAL_CIDR)

@@ -169,7 +169,8 @@ type rawEndpoint struct {
 type rawEndpointFlags uint32
 
 const (
-	rawEndpointFlagsEP_F_AUDIT rawEndpointFlags = 1
+	rawEndpointFlagsEP_F_AUDIT   rawEndpointFlags = 1
+	rawEndpointFlagsEP_F_NO_MASQ rawEndpointFlags = 2
 )
 
 type rawEvent struct {

@@ -74,7 +74,8 @@ static __always_inline bool forges_overlay(const struct pkt *p)
 /* What leaves the cluster under the node's address. Replies do not: that is for conn_admit to find out. */
 static __always_inline bool masquerades(const struct pkt *p)
 {
-	return cfg.flags & (pkt_v6(p) ? CFG_MASQ6 : CFG_MASQ4) && !(p->dest.flags & (IPC_F_NO_MASQ | IPC_F_TUNNEL));
+	return cfg.flags & (pkt_v6(p) ? CFG_MASQ6 : CFG_MASQ4) && !(p->from.flags & EP_F_NO_MASQ) &&
+	       !(p->dest.flags & (IPC_F_NO_MASQ | IPC_F_TUNNEL));
 }
 
 static __always_inline int out_of_hops(struct pkt *p)

@@ -113,7 +113,8 @@ func (a *Agent) checkKubernetes(bad func(string, string, ...any), oneOf func(str
 		}
 	}
 	oneOf("identity-allocation-mode", a.IdentityMode, ModeCRD, ModeKVStore)
-	oneOf("ipam", a.IPAM, "kubernetes", "cluster-pool")
+	oneOf("ipam", a.IPAM, IPAMKubernetes, IPAMClusterPool, IPAMMultiPool)
+	a.checkPools(bad)
 	if u, err := url.Parse(a.APIServer); a.APIServer != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		bad("k8s-api-server", "%q is no http(s) URL", a.APIServer)
 	} else if a.APIServer != "" && u.Scheme == "http" {
