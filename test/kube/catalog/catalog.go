@@ -108,7 +108,7 @@ func Pause(program, name string) *image.Image {
 }
 
 // tools are what Kubernetes' own tests call in their image besides its main program.
-var tools = []string{"dash", "bash", "curl", "dig", "nc", "ss", "ip", "iperf"}
+var tools = []string{"dash", "bash", "curl", "dig", "getent", "nc", "ss", "ip", "iperf"}
 
 // Agnhost is the image that Kubernetes' own tests run in their pods, from the program and the sources that it was built of. What
 // the published image takes from its distribution comes from this machine.
