@@ -44,7 +44,7 @@ const (
 // Frontend is an address at which a service is reached. What no frontend of a VIP (the address of a ClusterIP, ExternalIPs or
 // LoadBalancer service) wants, a node refuses rather than routes.
 type Frontend struct {
-	Addr  netip.Addr `json:"addr"` // the zero address of a family: any address of the node (NodePort, HostPort)
+	Addr  netip.Addr `json:"addr"` // the zero address of a family: any address of the node (NodePort, HostPort; a HostPort may name one)
 	Port  uint16     `json:"port"`
 	Proto uint8      `json:"proto"` // IP protocol: TCP 6, UDP 17, SCTP 132
 	Scope Scope      `json:"scope,omitempty"`

@@ -117,7 +117,7 @@ func onNodes(t model.ServiceType) bool {
 
 func checkFrontend(s *model.Service, f *Facts) error {
 	fe := &s.Frontend
-	if err := special(fe.Addr); err != nil {
+	if err := special(fe.Addr); err != nil && !(s.Type == model.ServiceHostPort && fe.Addr.IsLoopback()) {
 		return err
 	}
 	if fe.Port == 0 {
@@ -147,7 +147,9 @@ func checkFrontend(s *model.Service, f *Facts) error {
 func checkNodePort(s *model.Service, f *Facts) error {
 	fe := &s.Frontend
 	if !fe.Addr.IsUnspecified() {
-		return fmt.Errorf("%s is reached at every node's own address: write 0.0.0.0 or [::]", s.Type)
+		if err := checkHostAddr(s, f); err != nil {
+			return err
+		}
 	}
 	in := f.ports.Has(fe.Port)
 	switch {
@@ -155,6 +157,28 @@ func checkNodePort(s *model.Service, f *Facts) error {
 		return fmt.Errorf("port %d is not in node-port-range (%d-%d)", fe.Port, f.ports.Low, f.ports.High)
 	case s.Type == model.ServiceHostPort && in:
 		return fmt.Errorf("port %d is in node-port-range (%d-%d), which is for NodePort services", fe.Port, f.ports.Low, f.ports.High)
+	}
+	return nil
+}
+
+// checkHostAddr says whether a host port may be at one address: of the loopback, which processes of the backends' node alone reach, or of
+// the node itself. Elsewhere it would take away what goes to others.
+func checkHostAddr(s *model.Service, f *Facts) error {
+	fe := &s.Frontend
+	if s.Type != model.ServiceHostPort {
+		return fmt.Errorf("%s is reached at every node's own address: write 0.0.0.0 or [::]", s.Type)
+	}
+	if fe.Addr.IsLoopback() {
+		return nil
+	}
+	node, ok := f.node(fe.Addr)
+	if !ok {
+		return errors.New("a host port is at 0.0.0.0, [::], the loopback or an address of its node: this is none")
+	}
+	for i := range s.Backends {
+		if b := &s.Backends[i]; b.Node != node {
+			return fmt.Errorf("it is an address of node %s, and the backend %s is not there", node, b.Addr)
+		}
 	}
 	return nil
 }

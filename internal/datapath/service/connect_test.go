@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -227,6 +228,67 @@ func TestNodePort(t *testing.T) {
 		t.Errorf("another port: %v", err)
 	} else {
 		_ = l.Close()
+	}
+}
+
+// TestHostPortAddress: host ports at one address each, the node's loopback among them, which is nothing to a workload's own, nor to packets.
+func TestHostPortAddress(t *testing.T) {
+	r := newRig(t, maps.Config{}, 0)
+	r.serve(1, 2)
+	const port = 5432
+	lo := [2]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+	var all []model.Balance
+	for v := range 2 {
+		all = append(all, balance(front(lo[v], port, tcp), model.ServiceID(v+1), 1), balance(front(node[v], port, tcp), model.ServiceID(v+3), 2))
+	}
+	for i := range all {
+		all[i].Type = model.ServiceHostPort
+	}
+	for _, how := range []string{"one by one", "again", "together"} {
+		if how == "together" {
+			for i := range all {
+				r.remove(all[i].Frontend)
+			}
+			more := slices.Clone(all)
+			for i := range loadMin { // fewer are written one by one
+				b := balance(front(lo[i%2], port+1+uint16(i), tcp), model.ServiceID(i+5), 1)
+				b.Type = model.ServiceHostPort
+				more = append(more, b)
+			}
+			for f, err := range r.UpdateAll(t.Context(), rowsFor(more)) {
+				t.Fatal(f, err)
+			}
+		} else {
+			r.put(all...)
+		}
+		addrs, err := r.m.FrontendAddrs()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for v := range 2 {
+			if row, ok := addrs[lo[v]]; ok {
+				t.Errorf("%s: %s has a row: %+v", how, lo[v], row)
+			}
+			for to, want := range map[netip.Addr]netip.Addr{lo[v]: place(v, 1), node[v]: place(v, 2)} {
+				if to == lo[v] && !r.host {
+					continue
+				}
+				if got, err := r.call(netip.AddrPortFrom(to, port), tcp); err != nil || got.from != want.String() {
+					t.Errorf("%s: %s: %+v, %v; want %s", how, to, got, err, want)
+				}
+			}
+		}
+	}
+	pod := r.pod("pod", 1)
+	for v := range 2 {
+		at := netip.AddrPortFrom(lo[v], port)
+		serveAt(t, pod, at)
+		must(t, pod.Do(func() error {
+			if got, err := call(at, tcp, false); err != nil || got.from != lo[v].String() {
+				t.Errorf("a pod's own loopback: %+v, %v", got, err)
+			}
+			return nil
+		}))
 	}
 }
 

@@ -8,8 +8,8 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-// HostPorts are the services that a pod's hostPorts mean on its node, without numbers, for each IP version that the pod has. One that
-// asks for a particular address of the node is told and left out: at all of them it would be open to more than it asked for.
+// HostPorts are the services that a pod's hostPorts mean on its node, without numbers, for each IP version that the pod has: at all
+// addresses of the node or at the one that is asked for. Whether that is the node's is judged where services are.
 func HostPorts(pod *corev1.Pod) (out []model.Service, errs error) {
 	if pod.Spec.HostNetwork || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return nil, nil
@@ -26,18 +26,21 @@ func HostPorts(pod *corev1.Pod) (out []model.Service, errs error) {
 		}
 		host := netip.Addr{}
 		if p.HostIP != "" {
-			if host, err = netip.ParseAddr(p.HostIP); err != nil || !host.IsUnspecified() {
-				errs = joinf(errs, "host port %d at %s: only all addresses of the node are possible", p.HostPort, p.HostIP)
+			if host, err = netip.ParseAddr(p.HostIP); err != nil {
+				errs = joinf(errs, "host port %d at %q: no address", p.HostPort, p.HostIP)
 				continue
 			}
+			host = host.Unmap()
 		}
 		for _, ip := range ends {
-			if host.IsValid() && host.Is6() != ip.Is6() {
+			front := host
+			switch {
+			case host.IsValid() && host.Is6() != ip.Is6():
 				continue
-			}
-			front := netip.IPv4Unspecified()
-			if ip.Is6() {
+			case !host.IsValid() && ip.Is6():
 				front = netip.IPv6Unspecified()
+			case !host.IsValid():
+				front = netip.IPv4Unspecified()
 			}
 			out = append(out, model.Service{Name: pod.Name, Namespace: pod.Namespace, Type: model.ServiceHostPort,
 				Frontend: model.Frontend{Addr: front, Port: uint16(p.HostPort), Proto: proto},

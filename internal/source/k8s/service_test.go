@@ -142,8 +142,10 @@ func TestHostPorts(t *testing.T) {
 			[]string{"HostPort 0.0.0.0:8080/TCP 10.1.0.1:80/TCP@n1", "HostPort [::]:8080/TCP [fd00::1]:80/TCP@n1"}, ""},
 		"one family asked for": {`{containers: [{name: c, ports: [{containerPort: 80, hostPort: 8080, hostIP: "0.0.0.0", protocol: UDP}]}]}`, "10.1.0.1,fd00::1",
 			[]string{"HostPort 0.0.0.0:8080/UDP 10.1.0.1:80/UDP@n1"}, ""},
-		"one address asked for": {`{containers: [{name: c, ports: [{containerPort: 80, hostPort: 8080, hostIP: 127.0.0.1}]}]}`, "10.1.0.1", nil, "only all addresses"},
-		"the node's own":        {`{hostNetwork: true, containers: [{name: c, ports: [{containerPort: 80, hostPort: 80}]}]}`, "10.1.0.1", nil, ""},
+		"one address asked for": {`{containers: [{name: c, ports: [{containerPort: 80, hostPort: 8080, hostIP: 127.0.0.1}]}]}`, "10.1.0.1,fd00::1",
+			[]string{"HostPort 127.0.0.1:8080/TCP 10.1.0.1:80/TCP@n1"}, ""},
+		"one that is none": {`{containers: [{name: c, ports: [{containerPort: 80, hostPort: 8080, hostIP: node}]}]}`, "10.1.0.1", nil, "no address"},
+		"the node's own":   {`{hostNetwork: true, containers: [{name: c, ports: [{containerPort: 80, hostPort: 80}]}]}`, "10.1.0.1", nil, ""},
 		"sidecar, init": {`{initContainers: [{name: a, restartPolicy: Always, ports: [{containerPort: 1, hostPort: 11}]}, {name: b, ports: [{containerPort: 2, hostPort: 12}]}], containers: []}`,
 			"10.1.0.1", []string{"HostPort 0.0.0.0:11/TCP 10.1.0.1:1/TCP@n1"}, ""},
 	} {
