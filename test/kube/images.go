@@ -37,21 +37,20 @@ var made = map[string]func(ctx context.Context, version string) (*image.Image, e
 	"agnhost-policy": func(ctx context.Context, _ string) (*image.Image, error) { return agnhost(ctx, catalog.Policy) },
 	"dns-client":     func(ctx context.Context, _ string) (*image.Image, error) { return catalog.DNSClient(ctx) },
 	"nginx": func(ctx context.Context, _ string) (*image.Image, error) {
-		return catalog.WebServer(ctx, filepath.Join(bin, "nginx"))
+		return catalog.WebServer(ctx, packages)
 	},
 }
 
+// packages of Debian that images take programs from.
+var packages = catalog.Debian(filepath.Join(bin, "packages"))
+
 // agnhost makes an image of the program and the sources of Kubernetes.
-func agnhost(ctx context.Context, make func(ctx context.Context, program, kubernetes string, applets []string) (*image.Image, error)) (*image.Image, error) {
+func agnhost(ctx context.Context, make func(ctx context.Context, program, kubernetes string, d catalog.Debian) (*image.Image, error)) (*image.Image, error) {
 	folder, _, err := builder().Source(ctx, "k8s.io/kubernetes")
 	if err != nil {
 		return nil, err
 	}
-	applets, err := catalog.Applets(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return make(ctx, filepath.Join(programs, "agnhost"), folder, applets)
+	return make(ctx, filepath.Join(programs, "agnhost"), folder, packages)
 }
 
 // suites are images that only Kubernetes' own tests need.

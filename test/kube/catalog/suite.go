@@ -3,11 +3,7 @@ package catalog
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 
 	"github.com/hypha-net/hypha/test/kube/image"
@@ -39,9 +35,9 @@ func DNSClient(ctx context.Context) (*image.Image, error) {
 	return i, errs
 }
 
-// WebServer is nginx as Debian builds it. The package is unpacked in a directory, not installed: that would start it.
-func WebServer(ctx context.Context, dir string) (*image.Image, error) {
-	program, err := nginx(ctx, dir)
+// WebServer is nginx as Debian builds it. To install it would start it.
+func WebServer(ctx context.Context, d Debian) (*image.Image, error) {
+	program, err := d.file(ctx, "nginx", "usr/sbin/nginx")
 	if err != nil {
 		return nil, err
 	}
@@ -66,31 +62,10 @@ http {
 	return i, t.Program(ctx, program)
 }
 
-// nginx is the program, fetched if it is not there yet.
-func nginx(ctx context.Context, dir string) (string, error) {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return "", err
-	}
-	program := filepath.Join(dir, "usr", "sbin", "nginx")
-	if _, err := os.Stat(program); err == nil {
-		return program, nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	cmd := exec.CommandContext(ctx, "sh", "-ec", "apt-get -qq -o APT::Sandbox::User=root download nginx; dpkg -x nginx_*.deb .; rm nginx_*.deb")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("fetch nginx: %w: %s", err, out)
-	}
-	return program, nil
-}
-
 // Policy is agnhost under the name that the network policy API's tests ask for. They wait until all of their servers run, those of SCTP
 // as well, before they test anything: where the kernel has no SCTP, such a server stays without serving, and what asks it fails as it should.
-func Policy(ctx context.Context, program, kubernetes string, applets []string) (*image.Image, error) {
-	i, err := Agnhost(ctx, program, kubernetes, applets)
+func Policy(ctx context.Context, program, kubernetes string, d Debian) (*image.Image, error) {
+	i, err := Agnhost(ctx, program, kubernetes, d)
 	if err != nil {
 		return nil, err
 	}
