@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// Debian's packages that images take something from and that this machine need not have installed: unpacked in a directory each.
+// Debian is a directory of its packages, unpacked: those that images take something from and this machine need not have installed.
 type Debian string
 
 // file is a file of a package, which is fetched if it is not there yet.
