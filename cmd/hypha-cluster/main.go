@@ -17,8 +17,8 @@ func main() { cli.Main(cli.Deps{Cluster: openCluster, Commands: install.NewComma
 type ofCluster struct{ *cluster.Cluster }
 
 func (c ofCluster) Status(ctx context.Context) (string, bool, error) {
-	parts, err := c.Cluster.Status(ctx)
-	return cluster.Text(parts), cluster.Well(parts), err
+	s, err := c.Cluster.Status(ctx)
+	return cluster.Text(s), s.Well(), err
 }
 
 func openCluster(f cli.ClusterFlags) (cli.Cluster, error) {

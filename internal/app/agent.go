@@ -356,9 +356,10 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 		return err
 	}
 	a.cluster = newCluster(a.log, a.self, node.Options{Native: !a.cfg.Tunnel(), DirectRoutes: a.cfg.DirectNodes, UnderlayV6: tunnel.Is6(),
-		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.nodes.Table(), a.endpoints.Table())
+		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.nodes.Table(), a.endpoints.Table(), a.store.apiServers)
 	p := a.policies
 	p.stored, p.local = a.store.policies, a.endpoints.Table()
+	p.apiServers = a.cluster.APIServers
 	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.identities.Table(), a.store.addresses, a.cluster.Identities
 	p.inForce = func(sets map[uint16]model.SetID, revision uint64) {
 		a.endpoints.SetPolicies(sets, revision)

@@ -243,7 +243,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Uint32("bpf-lb-maglev-table-size", 16381, "places of a Maglev table: a hundred times the backends of one service, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071")
 	f.String("bpf-lb-maglev-hash-seed", "JLfvgnHc2kaSUFaI", "seed of Maglev tables, base64 of 12 bytes, the same on every node")
 	f.Uint32("bpf-lb-map-max", 65536, "rows of the service maps")
-	f.Bool("enable-service-topology", false, "send new flows to backends that are near, as services (trafficDistribution) and hints of their backends say; the node's zone is its label topology.kubernetes.io/zone")
+	f.Bool("enable-service-topology", false, "send new flows to backends that are near, as hints of the backends say (topology-mode), also where their service does not say that it prefers those (trafficDistribution, which always counts); the node's zone is its label topology.kubernetes.io/zone")
 	f.String("service-no-backend-response", "reject", "what who asks a service without backends gets, packet by packet: reject (ICMP: port unreachable) or drop")
 	f.Bool("bpf-lb-sock-hostns-only", false, "translate at the sockets of the node itself only, not of workloads")
 	f.Bool("bpf-lb-sock-terminate-pod-connections", true, "end workloads' sockets whose backend has left its service, not only the node's own")

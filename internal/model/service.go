@@ -44,7 +44,7 @@ const (
 // Frontend is an address at which a service is reached. What no frontend of a VIP (the address of a ClusterIP, ExternalIPs or
 // LoadBalancer service) wants, a node refuses rather than routes.
 type Frontend struct {
-	Addr  netip.Addr `json:"addr"` // the zero address of a family: any address of the node (NodePort, HostPort; a HostPort may name one)
+	Addr  netip.Addr `json:"addr"` // the zero address of a family: any address of the node (NodePort, HostPort)
 	Port  uint16     `json:"port"`
 	Proto uint8      `json:"proto"` // IP protocol: TCP 6, UDP 17, SCTP 132
 	Scope Scope      `json:"scope,omitempty"`
@@ -81,6 +81,8 @@ type Backend struct {
 	Node   string       `json:"node,omitempty"`   // name of the node it lives on, for Local traffic policies; "" if unknown
 	Zone   string       `json:"zone,omitempty"`
 	Hints  Zones        `json:"hints,omitempty"` // zones that it is for, by who spreads traffic (EndpointSlice hints); "": none said
+	// NodeHints are the nodes that it is for, likewise.
+	NodeHints Zones `json:"nodeHints,omitempty"`
 }
 
 // Selection is how a backend is chosen for a new flow.
@@ -109,6 +111,7 @@ type Service struct {
 	RangesDeny    bool           `json:"rangesDeny,omitempty"`
 	Select        Selection      `json:"select,omitempty"`
 	Prefer        Preference     `json:"prefer,omitempty"`
+	Elsewhere     bool           `json:"elsewhere,omitempty"` // other nodes serve it, and not this one
 }
 
 // Balance is what the kernel is to do with one frontend: the service as this node sees it, after traffic policy, states and

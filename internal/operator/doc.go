@@ -9,5 +9,6 @@
 //	lb           Service.status.loadBalancer, and the status of CiliumLoadBalancerIPPools
 //	identity     CiliumIdentities that no workload has
 //	endpoint     CiliumEndpoints whose pod is gone
+//	policystatus whether policies are understood, in their status
 //	taint        node.cilium.io/agent-not-ready, and the condition NetworkUnavailable
 package operator

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -32,6 +33,7 @@ import (
 	"github.com/hypha-net/hypha/internal/operator/identity"
 	"github.com/hypha-net/hypha/internal/operator/lb"
 	"github.com/hypha-net/hypha/internal/operator/option"
+	"github.com/hypha-net/hypha/internal/operator/policystatus"
 	"github.com/hypha-net/hypha/internal/operator/taint"
 	"github.com/hypha-net/hypha/internal/version"
 )
@@ -122,6 +124,11 @@ func newManager(conf *rest.Config, scheme *runtime.Scheme, o *option.Options, lo
 	if metrics == "" {
 		metrics = "0" // the library's word for nowhere
 	}
+	kept := map[client.Object]ctrlcache.ByObject{
+		&corev1.Pod{}:  {Namespaces: map[string]ctrlcache.Config{o.PodNamespace: {}}, Label: labels},
+		&corev1.Node{}: {Transform: cache.TransformFunc(trimNode)},
+	}
+	maps.Copy(kept, policystatus.ByObject())
 	health := o.APIAddr
 	if health == "" {
 		health = "0"
@@ -136,10 +143,7 @@ func newManager(conf *rest.Config, scheme *runtime.Scheme, o *option.Options, lo
 		LeaseDuration: &o.LeaseDuration, RenewDeadline: &o.RenewDeadline, RetryPeriod: &o.RetryPeriod,
 		Cache: ctrlcache.Options{
 			DefaultTransform: ctrlcache.TransformStripManagedFields(),
-			ByObject: map[client.Object]ctrlcache.ByObject{
-				&corev1.Pod{}:  {Namespaces: map[string]ctrlcache.Config{o.PodNamespace: {}}, Label: labels},
-				&corev1.Node{}: {Transform: cache.TransformFunc(trimNode)},
-			},
+			ByObject:         kept,
 		},
 	})
 	if err != nil {
@@ -182,6 +186,11 @@ func add(ctx context.Context, mgr ctrl.Manager, o *option.Options, log *slog.Log
 	}
 	if o.EndpointInterval > 0 {
 		if err := endpoint.Add(mgr, o.EndpointInterval, log); err != nil {
+			return err
+		}
+	}
+	if o.JudgePolicies {
+		if err := policystatus.Add(mgr); err != nil {
 			return err
 		}
 	}

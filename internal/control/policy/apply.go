@@ -127,6 +127,9 @@ func (e *Engine) take(c Changes, b *batch) {
 		}
 	}
 	e.takeIdentities(c)
+	if c.APIServers != nil {
+		e.takeAPIServers(*c.APIServers)
+	}
 	e.takeSubjects(c)
 	if b.cfg != e.cfg {
 		e.cfg = b.cfg

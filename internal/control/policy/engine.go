@@ -32,6 +32,9 @@ type Changes struct {
 	Identities       []Identity
 	DeleteIdentities []model.IdentityID
 
+	// APIServers are the addresses outside at which there is an API server of the cluster; nil: as they were.
+	APIServers *[]netip.Addr
+
 	// Subjects' identities must be known, from this batch or an earlier one. A deleted subject must be out of the kernel's
 	// endpoint table before the plan is applied.
 	Subjects       []Subject
@@ -51,6 +54,7 @@ type Engine struct {
 	local    map[uint16]*subject
 	prefixes map[netip.Prefix]*prefix
 	nextID   model.IdentityID // of a prefix
+	api      map[netip.Prefix]bool
 
 	sets  map[string]*set
 	live  *live
@@ -86,6 +90,7 @@ type pending struct {
 	dead    []model.SetID // numbers that no set has any more
 	// prefixes whose use changed
 	prefixes map[netip.Prefix]bool
+	served   bool // an API server went: what was judged of its address is to be judged again
 }
 
 func newPending() pending {
@@ -152,7 +157,7 @@ func (e *Engine) reset() {
 		e.pending.prefixes[p] = true
 		byPrefix[x.id.id] = true
 		e.index.remove(x.id)
-		x.id = newIdentity(e.cfg, x.id.id, cidrLabels(e.cfg, p), nil, true)
+		x.id = newIdentity(e.cfg, x.id.id, e.prefixLabels(p), nil, true)
 		e.index.add(x.id)
 		e.pending.ids[x.id.id] = x.id
 	}
@@ -166,10 +171,13 @@ func (e *Engine) reset() {
 		e.index.add(id)
 		e.pending.ids[n] = id
 	}
+	for p := range e.api {
+		e.useAPIServer(p, 1)
+	}
 }
 
 func (e *Engine) addPrefix(p netip.Prefix, id model.IdentityID) *prefix {
-	x := &prefix{id: newIdentity(e.cfg, id, cidrLabels(e.cfg, p), nil, true)}
+	x := &prefix{id: newIdentity(e.cfg, id, e.prefixLabels(p), nil, true)}
 	e.prefixes[p] = x
 	e.index.add(x.id)
 	e.pending.ids[id] = x.id

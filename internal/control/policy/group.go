@@ -115,7 +115,7 @@ func (e *Engine) usePrefixes(p *peers, by int) {
 			continue
 		}
 		for _, pre := range append([]netip.Prefix{t.prefix}, t.except...) {
-			if pre.Bits() == 0 || pre.Addr().Is4() && !e.cfg.IPv4 || pre.Addr().Is6() && !e.cfg.IPv6 {
+			if pre.Bits() == 0 || !e.serves(pre) {
 				continue
 			}
 			x := e.prefixes[pre]

@@ -52,6 +52,9 @@ func (e *Engine) plan() []model.PolicyStep {
 	}
 	p.swap()
 	p.settle()
+	if e.pending.served { // a step of its own: its address has to be without the row before
+		p.step(model.PolicyStep{BumpEpoch: true})
+	}
 	e.pending = newPending()
 	e.adopt = false
 	return p.steps

@@ -122,7 +122,7 @@ func (e *Engine) peer(p Peer) (*identity, *subject, error) {
 		return id, nil, nil
 	case p.Addr.IsValid():
 		a := p.Addr.Unmap()
-		return newIdentity(e.cfg, 0, cidrLabels(e.cfg, netip.PrefixFrom(a, a.BitLen())), nil, true), nil, nil
+		return newIdentity(e.cfg, 0, e.prefixLabels(netip.PrefixFrom(a, a.BitLen())), nil, true), nil, nil
 	}
 	return newIdentity(e.cfg, 0, p.Labels, p.NamedPorts, true), nil, nil
 }

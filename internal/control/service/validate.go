@@ -16,7 +16,7 @@ const (
 	MaxRanges   = 4096
 	maxAffinity = 24 * time.Hour
 	maxName     = 253
-	maxHints    = 8 // as in EndpointSlices
+	maxHints    = 8 // of zones, and of nodes, as in EndpointSlices
 )
 
 // Validate refuses a service that must not be served, with every reason. What it says holds for the facts it was given: a
@@ -147,7 +147,10 @@ func checkFrontend(s *model.Service, f *Facts) error {
 func checkNodePort(s *model.Service, f *Facts) error {
 	fe := &s.Frontend
 	if !fe.Addr.IsUnspecified() {
-		if err := checkHostAddr(s, f); err != nil {
+		if s.Type != model.ServiceHostPort {
+			return fmt.Errorf("%s is reached at every node's own address: write 0.0.0.0 or [::]", s.Type)
+		}
+		if err := checkHostIP(s, f); err != nil {
 			return err
 		}
 	}
@@ -161,23 +164,23 @@ func checkNodePort(s *model.Service, f *Facts) error {
 	return nil
 }
 
-// checkHostAddr says whether a host port may be at one address: of the loopback, which processes of the backends' node alone reach, or of
-// the node itself. Elsewhere it would take away what goes to others.
-func checkHostAddr(s *model.Service, f *Facts) error {
-	fe := &s.Frontend
-	if s.Type != model.ServiceHostPort {
-		return fmt.Errorf("%s is reached at every node's own address: write 0.0.0.0 or [::]", s.Type)
-	}
-	if fe.Addr.IsLoopback() {
+// checkHostIP judges a host port at one address. That has to be the address of the node where the backends live, or its loopback, which
+// other nodes have too, each for itself: who has workloads on one node is not to take what is meant for another one.
+func checkHostIP(s *model.Service, f *Facts) error {
+	if s.Frontend.Addr.IsLoopback() {
 		return nil
 	}
-	node, ok := f.node(fe.Addr)
+	owner, ok := f.node(s.Frontend.Addr)
 	if !ok {
-		return errors.New("a host port is at 0.0.0.0, [::], the loopback or an address of its node: this is none")
+		return errors.New("it is no node's address: a HostPort has that of its node, the unspecified address for all of the node's, or loopback")
 	}
 	for i := range s.Backends {
-		if b := &s.Backends[i]; b.Node != node {
-			return fmt.Errorf("it is an address of node %s, and the backend %s is not there", node, b.Addr)
+		home := s.Backends[i].Node
+		if home == "" {
+			home, _, _ = f.pod(s.Backends[i].Addr)
+		}
+		if home != owner {
+			return fmt.Errorf("it is the address of node %s, and backend %s is not there", owner, s.Backends[i])
 		}
 	}
 	return nil
@@ -203,17 +206,17 @@ func checkBackend(s *model.Service, b *model.Backend) error {
 	case len(b.Node) > maxName || len(b.Zone) > maxName:
 		return fmt.Errorf("node and zone: at most %d bytes each", maxName)
 	}
-	return checkHints(b.Hints)
+	return errors.Join(checkHints(b.Hints), checkHints(b.NodeHints))
 }
 
 func checkHints(z model.Zones) error {
 	names := z.List()
 	if len(names) > maxHints {
-		return fmt.Errorf("hints for %d zones: at most %d", len(names), maxHints)
+		return fmt.Errorf("hints for %d places: at most %d", len(names), maxHints)
 	}
 	for _, n := range names {
 		if n == "" || len(n) > maxName {
-			return fmt.Errorf("hint %q is no zone: want up to %d bytes", n, maxName)
+			return fmt.Errorf("hint %q is no name: want up to %d bytes", n, maxName)
 		}
 	}
 	return nil

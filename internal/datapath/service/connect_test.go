@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -231,64 +230,56 @@ func TestNodePort(t *testing.T) {
 	}
 }
 
-// TestHostPortAddress: host ports at one address each, the node's loopback among them, which is nothing to a workload's own, nor to packets.
-func TestHostPortAddress(t *testing.T) {
+// A frontend of one address of the node, and one of its loopback, are found there and nowhere else, before those of every address.
+func TestHostIP(t *testing.T) {
 	r := newRig(t, maps.Config{}, 0)
-	r.serve(1, 2)
-	const port = 5432
+	r.serve(1, 2, 3)
+	const port = 8081
 	lo := [2]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
-	var all []model.Balance
+	var rows []model.Balance
 	for v := range 2 {
-		all = append(all, balance(front(lo[v], port, tcp), model.ServiceID(v+1), 1), balance(front(node[v], port, tcp), model.ServiceID(v+3), 2))
-	}
-	for i := range all {
-		all[i].Type = model.ServiceHostPort
-	}
-	for _, how := range []string{"one by one", "again", "together"} {
-		if how == "together" {
-			for i := range all {
-				r.remove(all[i].Frontend)
-			}
-			more := slices.Clone(all)
-			for i := range loadMin { // fewer are written one by one
-				b := balance(front(lo[i%2], port+1+uint16(i), tcp), model.ServiceID(i+5), 1)
-				b.Type = model.ServiceHostPort
-				more = append(more, b)
-			}
-			for f, err := range r.UpdateAll(t.Context(), rowsFor(more)) {
-				t.Fatal(f, err)
-			}
-		} else {
-			r.put(all...)
-		}
-		addrs, err := r.m.FrontendAddrs()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for v := range 2 {
-			if row, ok := addrs[lo[v]]; ok {
-				t.Errorf("%s: %s has a row: %+v", how, lo[v], row)
-			}
-			for to, want := range map[netip.Addr]netip.Addr{lo[v]: place(v, 1), node[v]: place(v, 2)} {
-				if to == lo[v] && !r.host {
-					continue
-				}
-				if got, err := r.call(netip.AddrPortFrom(to, port), tcp); err != nil || got.from != want.String() {
-					t.Errorf("%s: %s: %+v, %v; want %s", how, to, got, err, want)
-				}
-			}
+		for i, a := range []netip.Addr{lo[v], node[v], anyAddr[v]} {
+			b := balance(front(a, port, tcp), model.ServiceID(10*v+i+1), i+1)
+			b.Type = model.ServiceHostPort
+			rows = append(rows, b)
 		}
 	}
 	pod := r.pod("pod", 1)
-	for v := range 2 {
-		at := netip.AddrPortFrom(lo[v], port)
-		serveAt(t, pod, at)
-		must(t, pod.Do(func() error {
-			if got, err := call(at, tcp, false); err != nil || got.from != lo[v].String() {
-				t.Errorf("a pod's own loopback: %+v, %v", got, err)
+	for _, how := range []string{"together", "one by one"} {
+		if how == "together" {
+			if errs := r.UpdateAll(t.Context(), rowsFor(rows)); len(errs) != 0 {
+				t.Fatal(errs)
 			}
-			return nil
-		}))
+		} else {
+			for _, b := range rows {
+				r.remove(b.Frontend)
+			}
+			r.put(rows...)
+		}
+		for v := range 2 {
+			for i, to := range []netip.Addr{lo[v], node[v]} {
+				if to == lo[v] && !r.host {
+					continue
+				}
+				if got, err := r.call(netip.AddrPortFrom(to, port), tcp); err != nil || got.from != place(v, i+1).String() {
+					t.Errorf("%s, %s: %+v, %v; want backend %d", how, to, got, err, i+1)
+				}
+			}
+			must(t, pod.Do(func() error {
+				if got, err := call(netip.AddrPortFrom(lo[v], port), tcp, false); err == nil {
+					t.Errorf("%s: a pod's own loopback leads to %+v", how, got)
+				}
+				got, err := call(netip.AddrPortFrom(node[v], port), tcp, false)
+				if err != nil || got.from != place(v, 2).String() {
+					t.Errorf("%s, %s from a pod: %+v, %v", how, node[v], got, err)
+				}
+				return nil
+			}))
+			r.remove(front(node[v], port, tcp))
+			if got, err := r.call(netip.AddrPortFrom(node[v], port), tcp); err != nil || got.from != place(v, 3).String() {
+				t.Errorf("%s: without a frontend of its own, %s: %+v, %v", how, node[v], got, err)
+			}
+		}
 	}
 }
 

@@ -42,6 +42,8 @@ type Options struct {
 	IdentityRate     time.Duration
 	EndpointInterval time.Duration
 
+	JudgePolicies bool
+
 	LBIPAM    bool
 	DefaultLB string
 
@@ -90,6 +92,8 @@ func (o *Options) flags() *pflag.FlagSet {
 	fs.IntVar(&o.IdentityLimit, "identity-gc-rate-limit", 2500, "How many identities are removed in one identity-gc-rate-interval")
 	fs.DurationVar(&o.IdentityRate, "identity-gc-rate-interval", time.Minute, "What identity-gc-rate-limit is about")
 	fs.DurationVar(&o.EndpointInterval, "cilium-endpoint-gc-interval", 5*time.Minute, "How often to look for endpoints whose pod is gone; 0: never")
+
+	fs.BoolVar(&o.JudgePolicies, "validate-network-policy", true, "Say in the status of policies whether they are understood")
 
 	fs.BoolVar(&o.LBIPAM, "enable-lb-ipam", true, "Give services of type LoadBalancer addresses of CiliumLoadBalancerIPPools")
 	fs.StringVar(&o.DefaultLB, "default-lb-service-ipam", LBIPAM, "Who serves services without a class: lbipam or none")

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	ciliumv2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
+	"github.com/hypha-net/hypha/internal/source/document"
 	"github.com/hypha-net/hypha/internal/source/state"
 )
 
@@ -40,7 +41,7 @@ func newClients(conf *rest.Config) (*clients, error) {
 			return nil, err
 		}
 	}
-	addDocuments(unread)
+	document.AddToScheme(unread)
 	c := &clients{}
 	for _, x := range []struct {
 		into   *rest.Interface
@@ -53,7 +54,7 @@ func newClients(conf *rest.Config) (*clients, error) {
 		{&c.networking, networkingv1.SchemeGroupVersion, typed, true},
 		{&c.cilium, ciliumv2.GroupVersion, typed, false},
 		{&c.documents, ciliumv2.GroupVersion, unread, false},
-		{&c.clusterPolicy, clusterPolicyVersion, unread, false},
+		{&c.clusterPolicy, document.ClusterPolicyVersion, unread, false},
 	} {
 		if *x.into, err = newClient(conf, http, x.gv, x.scheme, x.own); err != nil {
 			return nil, err

@@ -8,8 +8,8 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-// HostPorts are the services that a pod's hostPorts mean on its node, without numbers, for each IP version that the pod has: at all
-// addresses of the node or at the one that is asked for. Whether that is the node's is judged where services are.
+// HostPorts are the services that a pod's hostPorts mean on its node, without numbers, for each IP version that the pod has. One that
+// asks for a particular address has that one alone: whether it is the node's is for control to say.
 func HostPorts(pod *corev1.Pod) (out []model.Service, errs error) {
 	if pod.Spec.HostNetwork || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return nil, nil
@@ -26,20 +26,22 @@ func HostPorts(pod *corev1.Pod) (out []model.Service, errs error) {
 		}
 		host := netip.Addr{}
 		if p.HostIP != "" {
-			if host, err = netip.ParseAddr(p.HostIP); err != nil {
-				errs = joinf(errs, "host port %d at %q: no address", p.HostPort, p.HostIP)
+			if host, err = netip.ParseAddr(p.HostIP); err != nil || host.Zone() != "" {
+				errs = joinf(errs, "host port %d: %q is no address", p.HostPort, p.HostIP)
 				continue
 			}
 			host = host.Unmap()
 		}
 		for _, ip := range ends {
+			if host.IsValid() && host.Is6() != ip.Is6() {
+				continue
+			}
 			front := host
 			switch {
-			case host.IsValid() && host.Is6() != ip.Is6():
-				continue
-			case !host.IsValid() && ip.Is6():
+			case host.IsValid():
+			case ip.Is6():
 				front = netip.IPv6Unspecified()
-			case !host.IsValid():
+			default:
 				front = netip.IPv4Unspecified()
 			}
 			out = append(out, model.Service{Name: pod.Name, Namespace: pod.Namespace, Type: model.ServiceHostPort,

@@ -88,6 +88,7 @@ func (n *Nodes) learn(o *corev1.Node) {
 	n.labels = o.Labels
 	last := n.last
 	n.mu.Unlock()
+	n.s.services.setNode(o.Labels)
 	if last == nil {
 		return
 	}
