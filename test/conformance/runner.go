@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +54,10 @@ func (r runner) ginkgo(ctx context.Context, g group, focus string) ([]spec, erro
 			return nil, err
 		}
 	}
+	nodes, err := r.nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
 	lacking := missing()
 	file := filepath.Join(r.reports, g.name+".json")
 	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -64,7 +69,7 @@ func (r runner) ginkgo(ctx context.Context, g group, focus string) ([]spec, erro
 		args = append(args, "--skip", l.spec.String())
 	}
 	args = append(args, filepath.Join(r.programs, "e2e.test"), "--", "--kubeconfig", r.kubeconfig, "--provider", "skeleton", "--dns-domain", "cluster.local",
-		"--report-dir", filepath.Join(r.reports, g.name))
+		"--num-nodes", strconv.Itoa(nodes), "--report-dir", filepath.Join(r.reports, g.name))
 	ended := r.exec(ctx, g, filepath.Join(r.programs, "ginkgo"), args...)
 	f, err := os.Open(file)
 	if err != nil {
@@ -76,6 +81,16 @@ func (r runner) ginkgo(ctx context.Context, g group, focus string) ([]spec, erro
 		return nil, errors.Join(ended, err)
 	}
 	return blame(specs, ended), nil
+}
+
+// nodes counts those that pods run on: some specs want to be told.
+func (r runner) nodes(ctx context.Context) (int, error) {
+	out, err := exec.CommandContext(ctx, filepath.Join(r.programs, "kubectl"), "--kubeconfig", r.kubeconfig, "get", "nodes", "--output", "name",
+		"--selector", "!node-role.kubernetes.io/control-plane").Output()
+	if err != nil {
+		return 0, fmt.Errorf("count the nodes: %w", err)
+	}
+	return strings.Count(string(out), "\n"), nil
 }
 
 // policyTest is the test whose tests are the specs of the network policy API.
