@@ -164,6 +164,10 @@ func TestKeepsAddress(t *testing.T) {
 					t.Errorf("answer: verdict %d, to %+v", verdict, got)
 				}
 			}
+			w.PutIP(bpftest.Node2[v], bpftest.IDRemoteNode, maps.IPCacheNode, netip.Addr{})
+			if _, out := drops(t, w, pod.FromPod, w.Pod1.Dev, w.Pod1.Flow(bpftest.Node2[v], 40000, 443).TCP("S", 1, 2, 3)); flowOf(out, v).Src != bpftest.Node1[v] {
+				t.Errorf("to a node, which would answer by the overlay: left as %+v", flowOf(out, v))
+			}
 		})
 	}
 }

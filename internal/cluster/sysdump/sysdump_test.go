@@ -105,7 +105,7 @@ func TestObjects(t *testing.T) {
 			t.Errorf("%s holds a secret:\n%.2000s", name, text)
 		}
 	}
-	if !strings.Contains(said.String(), "status --verbose]` of n1: ") || strings.Contains(said.String(), "of n2") || !strings.Contains(said.String(), "The dump is in /") {
+	if !strings.Contains(said.String(), "status --verbose` of n1: ") || strings.Contains(said.String(), "of n2") || !strings.Contains(said.String(), "The dump is in /") {
 		t.Errorf("said:\n%s", said.String())
 	}
 }
@@ -127,7 +127,7 @@ func TestNoCluster(t *testing.T) {
 // A program that stands for the command line: it says what it was asked, and of whom.
 func TestNode(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "hypha")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\n[ \"$1\" != doctor ] || { echo half; echo no kernel >&2; exit 1; }\necho \"$HYPHA_STATE_DIR: $*\"\n"), 0o700); err != nil {
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n[ \"$1\" != doctor ] || { echo not well; exit 1; }\n[ \"$1\" != map ] || { echo half; echo no maps >&2; exit 1; }\necho \"$HYPHA_STATE_DIR: $*\"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	a, err := newArchive(filepath.Join(t.TempDir(), "x.zip"))
@@ -138,10 +138,10 @@ func TestNode(t *testing.T) {
 	o := optionsFor(t)
 	o.quick = true
 	failed := runAll(t.Context(), ask(a, "../n:1", onNode(program, []string{"HYPHA_STATE_DIR=/state"}), o), 3, io.Discard)
-	if len(failed) != 1 || !strings.Contains(failed[0].err.Error(), "no kernel") {
+	if len(failed) != 1 || !strings.Contains(failed[0].err.Error(), "no maps") {
 		t.Errorf("failed: %v", failed)
 	}
-	for name, want := range map[string]string{"status.txt": "/state: status --verbose\n", "doctor.txt": "half\n"} {
+	for name, want := range map[string]string{"status.txt": "/state: status --verbose\n", "doctor.txt": "not well\n", "map-list.txt": "half\n"} {
 		if got, err := os.ReadFile(filepath.Join(a.dir, "agents", "-n-1", name)); err != nil || string(got) != want {
 			t.Errorf("%s: %q %v", name, got, err)
 		}
