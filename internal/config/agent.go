@@ -65,6 +65,7 @@ type Agent struct {
 
 	APIServer    string `koanf:"k8s-api-server"`
 	Kubeconfig   string `koanf:"k8s-kubeconfig-path"`
+	Namespace    string `koanf:"k8s-namespace"`
 	IdentityMode string `koanf:"identity-allocation-mode"`
 	IPAM         string `koanf:"ipam"`
 
@@ -211,6 +212,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.StringSlice("labels", nil, "which workload labels make an identity (prefixes, ! excludes; default: all but noise)")
 
 	f.String("k8s-api-server", "", "URL of the API server that keeps the cluster's state (default: as the kubeconfig or the pod says)")
+	f.String("k8s-namespace", "", "namespace of the agents, whose CiliumNodeConfigs set options of nodes (default $CILIUM_K8S_NAMESPACE; without one there are none)")
 	f.String("k8s-kubeconfig-path", "", "kubeconfig file with the credentials for it (default: those of the agent's pod)")
 	f.String("identity-allocation-mode", "", "who keeps the cluster's state: crd (the API server) or kvstore (etcd); default: crd with k8s-api-server or k8s-kubeconfig-path, else kvstore")
 	f.String("ipam", "kubernetes", "with crd, who gives a node its pod ranges: kubernetes (the Node's podCIDRs), cluster-pool (the operator) or multi-pool (the operator, of CiliumPodIPPools as they are needed)")

@@ -110,6 +110,21 @@ kind: CiliumEndpoint
 metadata: {name: here, namespace: default}
 status: {identity: {id: 301}}
 ---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: good, namespace: default}
+spec: {endpointSelector: {}, ingress: [{}]}
+---
+apiVersion: cilium.io/v2
+kind: CiliumClusterwideNetworkPolicy
+metadata: {name: wide}
+specs: [{endpointSelector: {}, ingress: [{icmps: [{fields: [{type: 8}, {type: EchoReply}]}]}]}]
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: typo, namespace: default}
+spec: {endpointSelector: {matchLabel: {a: b}}, ingress: [{}]}
+---
 apiVersion: v1
 kind: Node
 metadata: {name: n1}
@@ -191,8 +206,28 @@ metadata: {name: n0}
 		t.Error("identity in use:", err)
 	}
 
+	valid := func(kind, namespace, name, want string) {
+		t.Helper()
+		kubeapi.Eventually(t, 30*time.Second, "status of "+name, func() error {
+			o, err := api.Get(t, "cilium.io/v2", kind, namespace, name)
+			if err != nil {
+				return err
+			}
+			if got := condition(o, "Valid"); got != want {
+				return fmt.Errorf("%s, want %s", got, want)
+			}
+			return nil
+		})
+	}
+	valid("CiliumNetworkPolicy", "default", "good", "True Understood")
+	valid("CiliumClusterwideNetworkPolicy", "", "wide", "True Understood")
+	valid("CiliumNetworkPolicy", "default", "typo", "False NotUnderstood")
+
 	stop()
+	api.Apply(t, "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: good, namespace: default}\nspec: {endpointSelector: {}, ingress: [{fromCIDR: [nonsense]}]}\n")
+	api.Apply(t, "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: typo, namespace: default}\nspec: {endpointSelector: {matchLabels: {a: b}}, ingress: [{}]}\n")
 	run(t, api)
+	valid("CiliumNetworkPolicy", "default", "good", "False NotUnderstood")
 	api.Apply(t, "apiVersion: v1\nkind: Service\nmetadata: {name: b, namespace: default}\nspec: {type: LoadBalancer, ports: [{port: 80}]}\n")
 	service("b", "True satisfied 192.0.2.1")
 	service("a", "True satisfied 192.0.2.0")

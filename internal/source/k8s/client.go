@@ -28,7 +28,12 @@ type clients struct {
 	core, discovery, networking rest.Interface
 	cilium, ciliumAlpha         rest.Interface
 	documents, clusterPolicy    rest.Interface // policies, unread
+
+	http *http.Client
 }
+
+// close lets go of connections that nobody uses.
+func (c *clients) close() { c.http.CloseIdleConnections() }
 
 // newClients makes them without asking anybody.
 func newClients(conf *rest.Config) (*clients, error) {
@@ -43,7 +48,7 @@ func newClients(conf *rest.Config) (*clients, error) {
 		}
 	}
 	document.AddToScheme(unread)
-	c := &clients{}
+	c := &clients{http: http}
 	for _, x := range []struct {
 		into   *rest.Interface
 		gv     schema.GroupVersion
