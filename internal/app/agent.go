@@ -359,6 +359,7 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.nodes.Table(), a.endpoints.Table())
 	p := a.policies
 	p.stored, p.local = a.store.policies, a.endpoints.Table()
+	p.peers.homes.table = a.cache.Homes()
 	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.identities.Table(), a.store.addresses, a.cluster.Identities
 	p.inForce = func(sets map[uint16]model.SetID, revision uint64) {
 		a.endpoints.SetPolicies(sets, revision)

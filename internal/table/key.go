@@ -24,6 +24,15 @@ func Prefix(p netip.Prefix) []byte {
 	return append(append(b, p.Addr().AsSlice()...), byte(p.Bits()))
 }
 
+// Addr encodes an address: version, address.
+func Addr(a netip.Addr) []byte {
+	b := []byte{4}
+	if a.Is6() {
+		b[0] = 6
+	}
+	return append(b, a.AsSlice()...)
+}
+
 // Frontend encodes a frontend: version, address, port, protocol, scope.
 func Frontend(f model.Frontend) []byte {
 	b := make([]byte, 1, 21)
