@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -319,7 +320,7 @@ func (a *Agent) openPolicy() (err error) {
 	applier := dppolicy.New(dppolicy.Deps{Log: a.log.With("part", "policy"), Maps: a.maps, Prefixes: a.cache})
 	a.policies, err = newPolicies(a.log.With("part", "policy"), applier, policy.Config{Mode: policy.Mode(a.cfg.EnablePolicy),
 		AllowLocalhost: policy.Localhost(a.cfg.AllowLocalhost), Cluster: a.cfg.ClusterName,
-		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6})
+		CIDRMatchNodes: slices.Contains(a.cfg.CIDRMatchMode, config.CIDRMatchNodes), IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6})
 	return err
 }
 
