@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -338,7 +339,7 @@ func (a *Agent) openPolicy() (err error) {
 	applier := dppolicy.New(dppolicy.Deps{Log: a.log.With("part", "policy"), Maps: a.maps, Prefixes: a.cache})
 	a.policies, err = newPolicies(a.log.With("part", "policy"), applier, policy.Config{Mode: policy.Mode(a.cfg.EnablePolicy),
 		AllowLocalhost: policy.Localhost(a.cfg.AllowLocalhost), Cluster: a.cfg.ClusterName,
-		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6})
+		CIDRMatchNodes: slices.Contains(a.cfg.CIDRMatchMode, config.CIDRMatchNodes), IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6})
 	return err
 }
 
@@ -385,6 +386,7 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	p := a.policies
 	p.stored, p.local = a.store.policies, a.endpoints.Table()
 	p.apiServers = a.cluster.APIServers
+	p.peers.homes.table = a.cache.Homes()
 	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.identities.Table(), a.store.addresses, a.cluster.Identities
 	p.inForce = func(sets map[uint16]model.SetID, revision uint64) {
 		a.endpoints.SetPolicies(sets, revision)

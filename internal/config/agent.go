@@ -17,6 +17,9 @@ const (
 	ModeNetkit = "netkit-l2"
 )
 
+// CIDRMatchNodes lets CIDRs of policies match nodes (policy-cidr-match-mode).
+const CIDRMatchNodes = "nodes"
+
 // Values of identity-allocation-mode.
 const (
 	ModeCRD     = "crd"
@@ -208,7 +211,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.String("enable-policy", "default", "default (a policy that selects a workload makes it default-deny), always or never")
 	f.Bool("policy-audit-mode", false, "let pass what policy denies, and report it as AUDIT")
 	f.String("allow-localhost", "always", "always: the node reaches its own workloads; policy: only where a policy says so")
-	f.StringSlice("policy-cidr-match-mode", nil, "not supported yet: CIDR rules never match node addresses")
+	f.StringSlice("policy-cidr-match-mode", nil, "what CIDR rules match besides the outside: nodes, or nothing")
 	f.StringSlice("labels", nil, "which workload labels make an identity (prefixes, ! excludes; default: all but noise)")
 
 	f.String("k8s-api-server", "", "URL of the API server that keeps the cluster's state (default: as the kubeconfig or the pod says)")

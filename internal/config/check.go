@@ -54,8 +54,8 @@ func (a *Agent) check() error {
 	oneOf("enable-policy", a.EnablePolicy, "default", "always", "never")
 	oneOf("allow-localhost", a.AllowLocalhost, "always", "policy")
 	oneOf("log-format", a.LogFormat, "text", "json")
-	if len(a.CIDRMatchMode) > 0 {
-		bad("policy-cidr-match-mode", "%s is not supported yet: name nodes by fromNodes, toNodes or the entity remote-node", strings.Join(a.CIDRMatchMode, ","))
+	for _, mode := range a.CIDRMatchMode {
+		oneOf("policy-cidr-match-mode", mode, CIDRMatchNodes)
 	}
 	seen := map[bool]bool{}
 	for _, s := range a.NodeIP {

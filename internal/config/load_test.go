@@ -122,7 +122,7 @@ func TestRefused(t *testing.T) {
 		"open local store": {args: []string{"--etcd-local-address=0.0.0.0:2379"}, want: "no loopback"},
 		"path in name":     {args: []string{"--node-name=../x"}, want: "node-name"},
 		"bool in env":      {env: []string{"HYPHA_ENABLE_IPV6=perhaps"}, want: "enable-ipv6"},
-		"CIDR match mode":  {args: []string{"--policy-cidr-match-mode=nodes"}, want: "not supported yet"},
+		"CIDR match mode":  {args: []string{"--policy-cidr-match-mode=nodes,pods"}, want: "policy-cidr-match-mode"},
 		"ports":            {args: []string{"--masquerade-port-range=5-1"}, want: "LOW-HIGH"},
 		"flow address":     {args: []string{"--hubble-listen-address=nonsense"}, want: "option hubble-listen-address: \"nonsense\" is no host:port"},
 		"metrics address":  {args: []string{"--prometheus-serve-addr=192.0.2.1"}, want: "option prometheus-serve-addr: \"192.0.2.1\" is no host:port"},
