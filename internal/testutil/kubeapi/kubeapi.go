@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
@@ -38,6 +39,7 @@ type Server struct {
 	port, peer int
 	etcd, api  *process
 	dyn        *dynamic.DynamicClient
+	rest       rest.Interface
 }
 
 // Start runs an API server until the test ends.
@@ -69,8 +71,12 @@ contexts: [{name: test, context: {cluster: test, user: admin}}]
 current-context: test
 `, s.URL, s.ca(), token))
 	var err error
-	s.dyn, err = dynamic.NewForConfig(&rest.Config{Host: s.URL, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAFile: s.ca()}, QPS: 1000, Burst: 1000})
-	if err != nil {
+	conf := &rest.Config{Host: s.URL, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAFile: s.ca()}, QPS: -1}
+	if s.dyn, err = dynamic.NewForConfig(conf); err != nil {
+		t.Fatal(err)
+	}
+	conf.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	if s.rest, err = rest.UnversionedRESTClientFor(conf); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -1,0 +1,62 @@
+package kubeapi
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"regexp"
+	"strconv"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Load creates many objects, several at a time and in no order. The first that is refused ends it.
+func (s *Server) Load(ctx context.Context, objects iter.Seq[*unstructured.Unstructured]) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for o := range objects {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error { return s.Create(ctx, o) })
+	}
+	return g.Wait()
+}
+
+// Create makes one object.
+func (s *Server) Create(ctx context.Context, o *unstructured.Unstructured) error {
+	if _, err := s.of(o).Create(ctx, o, metav1.CreateOptions{}); err != nil {
+		return fmt.Errorf("create %s %s: %w", o.GetKind(), o.GetName(), err)
+	}
+	return nil
+}
+
+// Remove deletes one object at once.
+func (s *Server) Remove(ctx context.Context, o *unstructured.Unstructured) error {
+	now := int64(0)
+	if err := s.of(o).Delete(ctx, o.GetName(), metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+		return fmt.Errorf("delete %s %s: %w", o.GetKind(), o.GetName(), err)
+	}
+	return nil
+}
+
+var watches = regexp.MustCompile(`(?m)^apiserver_longrunning_requests\{.*verb="WATCH".*\} (\S+)$`)
+
+// Watches is how many watches are open at the API server, its own included.
+func (s *Server) Watches(ctx context.Context) (n int, err error) {
+	text, err := s.rest.Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("count watches: %w", err)
+	}
+	for _, m := range watches.FindAllSubmatch(text, -1) {
+		v, err := strconv.ParseFloat(string(m[1]), 64)
+		if err != nil {
+			return 0, fmt.Errorf("count watches: %w", err)
+		}
+		n += int(v)
+	}
+	return n, nil
+}
