@@ -34,6 +34,7 @@ const token = "test"
 type Server struct {
 	URL        string
 	Kubeconfig string // file; who uses it may do everything
+	Etcd       string // URL of its store
 
 	dir, bin   string
 	port, peer int
@@ -54,6 +55,7 @@ func Start(t testing.TB) *Server {
 	ports := freePorts(t, 3)
 	s.port, s.peer = ports[0], ports[1]
 	store := fmt.Sprintf("http://127.0.0.1:%d", ports[2])
+	s.Etcd = store
 	peers := fmt.Sprintf("http://127.0.0.1:%d", s.peer)
 	s.etcd = s.run(t, "etcd", "--data-dir", filepath.Join(s.dir, "etcd"), "--listen-client-urls", store, "--advertise-client-urls", store,
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers, "--unsafe-no-fsync")

@@ -82,12 +82,6 @@ func measureKube(ctx context.Context, t testing.TB, o options) (all []*kubeResul
 
 func note(format string, args ...any) { _, _ = fmt.Fprintf(os.Stderr, "  "+format+"\n", args...) }
 
-// load writes the cluster, but for the pods of the node under test.
-func (f *fleet) load(ctx context.Context, api *kubeapi.Server) error {
-	self := object1("v1", "Node", "", "node1", object{"spec": object{"podCIDR": "10.10.1.0/24", "podCIDRs": []any{"10.10.1.0/24", "fd10::100/120"}}})
-	return errors.Join(api.Create(ctx, self), api.Load(ctx, f.namespaceObjects()), api.Load(ctx, f.objects()), api.Load(ctx, f.policyObjects()))
-}
-
 // measureAgent has an agent of one build go through all of it.
 func measureAgent(ctx context.Context, t testing.TB, o options, b build, api *kubeapi.Server) (r *kubeResult, err error) {
 	r = &kubeResult{site: &site{build: b}, api: api}
@@ -254,7 +248,9 @@ func (r *kubeResult) idleness(ctx context.Context, o options) error {
 	crowd := &crowdResult{site: r.site}
 	r.rows, r.room = map[string]int{}, map[string]int{}
 	for name, count := range map[string]func() (int, error){"class_v1": crowd.classes, "ipcache_exact_v1": crowd.addresses,
-		"policy_v1": func() (int, error) { return meter.Rows[maps.PolicyKey, maps.PolicyValue](r.node.Paths.Maps() + "/policy_v1") }} {
+		"policy_v1": func() (int, error) {
+			return meter.Rows[maps.PolicyKey, maps.PolicyValue](r.node.Paths.Maps() + "/policy_v1")
+		}} {
 		if r.rows[name], err = count(); err != nil {
 			return err
 		}

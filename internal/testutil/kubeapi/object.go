@@ -3,28 +3,12 @@ package kubeapi
 import (
 	"context"
 	"fmt"
-	"iter"
 	"regexp"
 	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
-	"golang.org/x/sync/errgroup"
 )
-
-// Load creates many objects, several at a time and in no order. The first that is refused ends it.
-func (s *Server) Load(ctx context.Context, objects iter.Seq[*unstructured.Unstructured]) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
-	for o := range objects {
-		if ctx.Err() != nil {
-			break
-		}
-		g.Go(func() error { return s.Create(ctx, o) })
-	}
-	return g.Wait()
-}
 
 // Create makes one object.
 func (s *Server) Create(ctx context.Context, o *unstructured.Unstructured) error {
