@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -201,14 +202,28 @@ func (p *policies) collectStored(c *policy.Changes, snap state.PolicySnapshot) e
 	if snap.Changed() == p.seen.Changed() {
 		return nil // the same one
 	}
-	had := make(map[string]json.RawMessage, len(p.seen.Policies))
-	for _, s := range p.seen.Policies {
-		had[s.Key] = s.Raw
+	keys, ok := p.stored.Table().Since(p.seen.Policies.Revision())
+	if !ok {
+		for key := range snap.Policies.All() {
+			keys = append(keys, key)
+		}
+		for key := range p.seen.Policies.All() {
+			keys = append(keys, key)
+		}
 	}
-	for _, s := range snap.Policies {
-		raw, ok := had[s.Key]
-		delete(had, s.Key)
-		if ok && bytes.Equal(raw, s.Raw) {
+	slices.Sort(keys)
+	for _, key := range slices.Compact(keys) {
+		old, had := p.seen.Policies.Get(key)
+		s, ok := snap.Policies.Get(key)
+		switch {
+		case ok && had && bytes.Equal(old.Raw, s.Raw), !ok && !had:
+			continue
+		case !ok:
+			if name, group := groupName(key); group {
+				c.DeleteCIDRGroups = append(c.DeleteCIDRGroups, name)
+			} else {
+				c.DeletePolicies = append(c.DeletePolicies, key)
+			}
 			continue
 		}
 		if s.Kind == state.KindCIDRGroup {
@@ -225,13 +240,6 @@ func (p *policies) collectStored(c *policy.Changes, snap state.PolicySnapshot) e
 		}
 		pol.Ref.Revision = s.Ref.Revision
 		c.Policies = append(c.Policies, pol)
-	}
-	for key := range had {
-		if name, group := groupName(key); group {
-			c.DeleteCIDRGroups = append(c.DeleteCIDRGroups, name)
-		} else {
-			c.DeletePolicies = append(c.DeletePolicies, key)
-		}
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/state"
+	"github.com/hypha-net/hypha/internal/table"
 )
 
 // Policies is what policies there are, of all kinds.
@@ -26,7 +26,8 @@ type Policies struct {
 	judges *judges
 
 	mu      sync.Mutex
-	rows    map[string]state.Policy // by key
+	rows    *table.Table[string, state.Policy] // by key, as published
+	news    map[string]*state.Policy           // what becomes of rows; nil: gone
 	of      map[string]map[name]*judged
 	waiting map[string]bool // kinds that have not been told yet
 	changed bool
@@ -48,7 +49,7 @@ var documents = []struct{ kind, resource string }{
 }
 
 func newPolicies(s *Store) *Policies {
-	p := &Policies{s: s, dirty: make(chan struct{}, 1), rows: map[string]state.Policy{}, of: map[string]map[name]*judged{}, waiting: map[string]bool{},
+	p := &Policies{s: s, dirty: make(chan struct{}, 1), rows: table.New[string, state.Policy]("policies", table.String), news: map[string]*state.Policy{}, of: map[string]map[name]*judged{}, waiting: map[string]bool{},
 		cur: state.PolicySnapshot{Superseded: make(chan struct{})}}
 	p.judges = newJudges(s)
 	for _, kind := range []string{KindNetworkPolicy, v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup, v1alpha2.KindClusterNetworkPolicy} {
@@ -56,6 +57,9 @@ func newPolicies(s *Store) *Policies {
 	}
 	return p
 }
+
+// Table holds the policies by key. Use Snapshot to know their revision.
+func (p *Policies) Table() *table.Table[string, state.Policy] { return p.rows }
 
 // Snapshot is the current state, rows and revision of one moment. Revisions count what this agent has seen, from 1 at each start.
 func (p *Policies) Snapshot() state.PolicySnapshot {
@@ -143,8 +147,7 @@ func (p *Policies) drop(kind string, n name) {
 		return
 	}
 	for _, k := range j.keys {
-		delete(p.rows, k)
-		p.changed = true
+		p.news[k], p.changed = nil, true
 	}
 	delete(p.of[kind], n)
 }
@@ -190,19 +193,28 @@ func (p *Policies) set(kind string, n name, version string, rows ...state.Policy
 	keys := make([]string, len(rows))
 	for i, r := range rows {
 		keys[i] = r.Key
-		if old, ok := p.rows[r.Key]; !ok || string(old.Raw) != string(r.Raw) {
+		if old, ok := p.row(r.Key); !ok || string(old.Raw) != string(r.Raw) {
 			r.Ref.Revision = p.cur.Revision + 1
-			p.rows[r.Key] = r
-			p.changed = true
+			p.news[r.Key], p.changed = &r, true
 		}
 	}
 	for _, k := range j.keys {
 		if !slices.Contains(keys, k) {
-			delete(p.rows, k)
-			p.changed = true
+			p.news[k], p.changed = nil, true
 		}
 	}
 	j.keys, j.version = keys, version
+}
+
+// row is a row as it is to become; mu is held.
+func (p *Policies) row(key string) (state.Policy, bool) {
+	if r, ok := p.news[key]; ok {
+		if r == nil {
+			return state.Policy{}, false
+		}
+		return *r, true
+	}
+	return p.rows.Get(key)
 }
 
 // readDocument reads a policy, or a group of prefixes.
@@ -268,7 +280,7 @@ func (p *Policies) wake() {
 	}
 }
 
-// gather is how long changes that come one after the other are gathered, since each snapshot is a copy of all.
+// gather is how long changes that come one after the other are gathered.
 const gather = 5 * time.Millisecond
 
 // publish makes what has changed current.
@@ -282,12 +294,17 @@ func (p *Policies) publish(ctx context.Context) {
 		p.mu.Lock()
 		if complete := len(p.waiting) == 0; complete && (p.changed || !p.cur.Complete) {
 			old := p.cur
-			p.cur = state.PolicySnapshot{Revision: old.Revision + 1, Complete: true, Superseded: make(chan struct{}),
-				Policies: make([]state.Policy, 0, len(p.rows))}
-			for _, k := range slices.Sorted(maps.Keys(p.rows)) {
-				p.cur.Policies = append(p.cur.Policies, p.rows[k])
-			}
-			p.changed = false
+			p.rows.Update(func(x *table.Txn[string, state.Policy]) {
+				for k, r := range p.news {
+					if r == nil {
+						x.Delete(k)
+					} else {
+						x.Set(k, *r)
+					}
+				}
+			})
+			p.cur = state.PolicySnapshot{Revision: old.Revision + 1, Complete: true, Superseded: make(chan struct{}), Policies: p.rows.Snapshot()}
+			p.news, p.changed = map[string]*state.Policy{}, false
 			close(old.Superseded)
 		}
 		p.mu.Unlock()

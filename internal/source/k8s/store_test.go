@@ -329,7 +329,7 @@ func testEndpoints(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 
 func testPolicies(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 	keys := func(s *Store) (out []string) {
-		for _, p := range s.Policies().Snapshot().Policies {
+		for _, p := range s.Policies().Snapshot().Policies.All() {
 			out = append(out, p.Key)
 		}
 		return out
@@ -385,7 +385,7 @@ func testPolicies(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 	all := []string{"CiliumCIDRGroup/g", "CiliumClusterwideNetworkPolicy/wide", "CiliumNetworkPolicy/default/good", "NetworkPolicy/default/np"}
 	are(all...)
 	// What an absent list says and what an empty one is kept apart all the way.
-	for _, p := range n1.Policies().Snapshot().Policies {
+	for _, p := range n1.Policies().Snapshot().Policies.All() {
 		if p.Key == "CiliumNetworkPolicy/default/good" && !strings.Contains(string(p.Raw), `"ingress":[{"fromEndpoints":[]}],"egress":[]`) {
 			t.Errorf("%s", p.Raw)
 		}
@@ -624,7 +624,7 @@ func testAway(t *testing.T, srv *kubeapi.Server, n1 *Store) {
 	if ranges, err := n1.PodCIDRs(t.Context()); err != nil || len(ranges) != 1 {
 		t.Errorf("pod ranges of the last run: %v %v", ranges, err)
 	}
-	if now := n1.Policies().Snapshot(); now.Revision != policies.Revision || len(now.Policies) != len(policies.Policies) || n1.Services().Table().Snapshot().Len() != services {
+	if now := n1.Policies().Snapshot(); now.Revision != policies.Revision || now.Policies.Len() != policies.Policies.Len() || n1.Services().Table().Snapshot().Len() != services {
 		t.Error("tables have changed")
 	}
 	srv.Again(t)
