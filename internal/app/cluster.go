@@ -202,30 +202,44 @@ type addressTarget struct {
 	gone  func(model.IPEntry)
 
 	mu   sync.Mutex
-	rows map[netip.Prefix]model.IPEntry
+	rows map[netip.Prefix]address
+}
+
+// address is what is remembered of a row: what has to be known when it changes.
+type address struct {
+	source   model.IPSource
+	identity model.IdentityID
+	tunnel   netip.Addr
+	name, ns string
+}
+
+func addressOf(e model.IPEntry) address {
+	return address{e.Source, e.Identity, e.Tunnel, e.Name, e.Namespace}
+}
+
+func (a address) entry(p netip.Prefix) model.IPEntry {
+	return model.IPEntry{Prefix: p, Source: a.source, Identity: a.identity, Tunnel: a.tunnel, Name: a.name, Namespace: a.ns}
 }
 
 func (t *addressTarget) Update(_ context.Context, p netip.Prefix, e model.IPEntry) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old, had := t.rows[p]
-	if had && equalIP(old, e) {
-		return nil // a full round; ipcache.Retry sees to the kernel
-	}
-	// First the new, then the old: the address must not be nobody's in between.
+	// First the new, then the old: the address must not be nobody's in between. What the cache knows already costs nothing.
 	if err := t.cache.Upsert(p, e); err != nil {
 		return err
 	}
-	if had && old.Source != e.Source {
-		if err := t.cache.Delete(p, old.Source); err != nil {
+	old, had := t.rows[p]
+	if had && old.source != e.Source {
+		if err := t.cache.Delete(p, old.source); err != nil {
 			return err
 		}
 	}
-	t.rows[p] = e
-	if had {
-		t.told(e, &old)
-	} else {
+	t.rows[p] = addressOf(e)
+	switch before := old.entry(p); {
+	case !had:
 		t.told(e, nil)
+	case old != addressOf(e):
+		t.told(e, &before)
 	}
 	return nil
 }
@@ -233,15 +247,15 @@ func (t *addressTarget) Update(_ context.Context, p netip.Prefix, e model.IPEntr
 func (t *addressTarget) Delete(_ context.Context, p netip.Prefix) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e, ok := t.rows[p]
+	old, ok := t.rows[p]
 	if !ok {
 		return nil
 	}
-	if err := t.cache.Delete(p, e.Source); err != nil {
+	if err := t.cache.Delete(p, old.source); err != nil {
 		return err
 	}
 	delete(t.rows, p)
-	t.gone(e)
+	t.gone(old.entry(p))
 	return nil
 }
 
