@@ -553,7 +553,7 @@ func testGap(t *testing.T, srv *kubeapi.Server) {
 		t.Fatal(err)
 	}
 	tell := func() (out []string) {
-		for _, p := range n3.Policies().Snapshot().Policies {
+		for _, p := range n3.Policies().Snapshot().Policies.All() {
 			if strings.HasSuffix(p.Key, "/gone") || strings.HasSuffix(p.Key, "/kept") {
 				out = append(out, p.Key)
 			}
@@ -630,7 +630,7 @@ func testAway(t *testing.T, srv *kubeapi.Server, n1 *Store) {
 	srv.Again(t)
 	srv.Apply(t, `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: back, namespace: default}, spec: {podSelector: {}}}`)
 	kubeapi.Eventually(t, 90*time.Second, "news after it is back", func() error {
-		for _, p := range n1.Policies().Snapshot().Policies {
+		for _, p := range n1.Policies().Snapshot().Policies.All() {
 			if p.Key == "NetworkPolicy/default/back" {
 				return nil
 			}
