@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	v2 "github.com/hypha-net/hypha/api/cilium/v2"
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	dppolicy "github.com/hypha-net/hypha/internal/datapath/policy"
@@ -197,6 +198,10 @@ func setsOf(plan model.PolicyPlan) map[uint16]model.SetID {
 	return sets
 }
 
+// kindNetworkPolicy is how policies of networking.k8s.io are called. They select workloads of their namespace only, as do those of kind
+// v2.KindNetworkPolicy.
+const kindNetworkPolicy = "NetworkPolicy"
+
 // collectStored reads what changed among the stored policies. One that cannot be understood keeps all as it is.
 func (p *policies) collectStored(c *policy.Changes, snap state.PolicySnapshot) error {
 	if snap.Changed() == p.seen.Changed() {
@@ -232,6 +237,10 @@ func (p *policies) collectStored(c *policy.Changes, snap state.PolicySnapshot) e
 				return fmt.Errorf("stored CIDR group %s cannot be read, delete it or upgrade this agent: %w", s.Key, err)
 			}
 			c.CIDRGroups = append(c.CIDRGroups, g)
+			continue
+		}
+		if s.Ref.Namespace != "" && (s.Kind == v2.KindNetworkPolicy || s.Kind == kindNetworkPolicy) {
+			c.Unread = append(c.Unread, policy.Unread{Key: s.Key, Namespace: s.Ref.Namespace, Revision: s.Ref.Revision, Raw: s.Raw})
 			continue
 		}
 		var pol parse.Policy
