@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -23,6 +24,10 @@ variable (HYPHA_NODE_NAME is --node-name).
 Usage: hypha-agent [flags]
 
 `
+
+// gcPercent is how much garbage there may be for what is in use. In a large cluster an agent keeps much and changes little of it: memory
+// that is not given back costs every node, collecting twice as often costs a little of one CPU.
+const gcPercent = 50
 
 func main() { os.Exit(run()) }
 
@@ -52,6 +57,9 @@ func run() int {
 	defer done()
 	for _, w := range l.Warnings {
 		log.Warn("part of the configuration passed over", "reason", w)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
