@@ -399,7 +399,7 @@ func (a *Agent) openObserver() (err error) {
 		return err
 	}
 	a.observer.Agent.Started(a.started)
-	return a.registry.Register(&collector{a})
+	return errors.Join(a.registry.Register(&collector{a}), a.registry.Register(a.policies.took))
 }
 
 // close lets go of what New opened. The kernel keeps what it has: that is what lets traffic outlive the agent.

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
@@ -31,6 +33,7 @@ type policies struct {
 	stored  policyBook
 	local   *table.Table[uint16, model.Endpoint]
 	inForce func(sets map[uint16]model.SetID, revision uint64)
+	took    prometheus.Histogram // seconds from when news of policies came until they were in force
 
 	started chan struct{} // closed when the first sync is in the kernel
 	poke    chan struct{}
@@ -44,6 +47,7 @@ type policies struct {
 	seen     state.PolicySnapshot // of which the engine has been given all
 	retell   map[uint16]bool      // subjects of which the engine has been given something else since
 	resync   bool                 // the kernel may differ from what the engine believes
+	heard    time.Time            // when the news came that are not in force yet
 
 	stateMu   sync.Mutex // guards what follows; never held for long
 	forgotten map[uint16]bool
@@ -66,7 +70,7 @@ func newPolicies(log *slog.Logger, applier *dppolicy.Applier, cfg policy.Config)
 		return nil, err
 	}
 	return &policies{log: log, applier: applier, engine: engine, cfg: cfg, started: make(chan struct{}), poke: make(chan struct{}, 1),
-		peers: newPeers(), retell: map[uint16]bool{},
+		took: newDelay(), peers: newPeers(), retell: map[uint16]bool{},
 		forgotten: map[uint16]bool{}, mode: cfg.Mode, changed: make(chan struct{})}, nil
 }
 
@@ -154,6 +158,9 @@ func (p *policies) syncLocked(ctx context.Context) (err error) {
 		return err
 	}
 	c := n.changes
+	if p.heard.IsZero() && p.seen.Changed() != n.stored.Changed() {
+		p.heard = n.stored.Heard
+	}
 	if err := p.repair(); err != nil {
 		return err
 	}
@@ -166,6 +173,10 @@ func (p *policies) syncLocked(ctx context.Context) (err error) {
 		p.inForce(setsOf(plan), c.Revision)
 		p.learn()
 		p.note(c.Revision, nil)
+		if !p.heard.IsZero() {
+			p.took.Observe(time.Since(p.heard).Seconds())
+			p.heard = time.Time{}
+		}
 		if !p.hasStarted() {
 			close(p.started)
 		}

@@ -31,6 +31,7 @@ type Policies struct {
 	of      map[string]map[name]*judged
 	waiting map[string]bool // kinds that have not been told yet
 	changed bool
+	heard   time.Time // the first change that is not published yet
 	cur     state.PolicySnapshot
 }
 
@@ -273,7 +274,11 @@ func reasons(err error) error {
 	return errors.New(strings.Join(texts, "; "))
 }
 
+// wake has what changed published; mu is held.
 func (p *Policies) wake() {
+	if p.heard.IsZero() {
+		p.heard = time.Now()
+	}
 	select {
 	case p.dirty <- struct{}{}:
 	default:
@@ -303,8 +308,8 @@ func (p *Policies) publish(ctx context.Context) {
 					}
 				}
 			})
-			p.cur = state.PolicySnapshot{Revision: old.Revision + 1, Complete: true, Superseded: make(chan struct{}), Policies: p.rows.Snapshot()}
-			p.news, p.changed = map[string]*state.Policy{}, false
+			p.cur = state.PolicySnapshot{Revision: old.Revision + 1, Complete: true, Superseded: make(chan struct{}), Policies: p.rows.Snapshot(), Heard: p.heard}
+			p.news, p.changed, p.heard = map[string]*state.Policy{}, false, time.Time{}
 			close(old.Superseded)
 		}
 		p.mu.Unlock()

@@ -138,7 +138,7 @@ func (p *Policies) publish(rev uint64, rules map[string]StoredPolicy, complete b
 		return
 	}
 	close(p.cur.Superseded)
-	p.cur = PolicySnapshot{Revision: rev, Policies: p.tab.Snapshot(), Complete: complete, Superseded: make(chan struct{})}
+	p.cur = PolicySnapshot{Revision: rev, Policies: p.tab.Snapshot(), Complete: complete, Superseded: make(chan struct{}), Heard: time.Now()}
 }
 
 // rows are the policies of a snapshot, by key.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/table"
@@ -30,6 +31,7 @@ const KindCIDRGroup = "CiliumCIDRGroup"
 type PolicySnapshot struct {
 	Revision   uint64
 	Policies   table.Snapshot[string, Policy]
+	Heard      time.Time     // when the first of the changes came that make it differ from the one before
 	Complete   bool          // who keeps it has answered; else this is what the last run knew
 	Superseded chan struct{} // closed once another snapshot is current
 }

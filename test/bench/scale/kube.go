@@ -40,6 +40,7 @@ type kubeResult struct {
 	rows, room   map[string]int // of kernel maps
 	allow, deny  []time.Duration
 	stored       []time.Duration
+	delay        delay // of these, by the agent's own metric
 	churn        kubeChurn
 	known        time.Duration // identities of known classes, from the last write's answer until in the kernel
 }
@@ -91,7 +92,7 @@ func measureAgent(ctx context.Context, t testing.TB, o options, b build, api *ku
 	if err != nil {
 		return nil, err
 	}
-	r.Cluster, err = cluster.New(ctx, cluster.Config{Bin: b.Binaries, Nodes: 1, IPv4: true, IPv6: true, Options: map[string]any{"debug": false, "pprof": true},
+	r.Cluster, err = cluster.New(ctx, cluster.Config{Bin: b.Binaries, Nodes: 1, IPv4: true, IPv6: true, Options: map[string]any{"debug": false, "pprof": true, "prometheus-serve-addr": "127.0.0.1:9962"},
 		Kubeconfig: conf, Prepare: func(c *cluster.Cluster) error {
 			l, err := c.World.Listen("tcp", kubeFront)
 			if err == nil {
@@ -143,16 +144,19 @@ func (r *kubeResult) started(ctx context.Context, o options, s *kubeStart, began
 	return err
 }
 
+// calm is between two looks at what is waited for for seconds: looking counts rows.
+const calm = 200 * time.Millisecond
+
 // converged waits until the kernel knows all identities and addresses, and the agent has all policies in force.
 func (r *kubeResult) converged(ctx context.Context, o options) error {
 	crowd := &crowdResult{site: r.site}
-	if err := meter.Reach(ctx, o.kube.identities, pause, crowd.classes); err != nil {
+	if err := meter.Reach(ctx, o.kube.identities, calm, crowd.classes); err != nil {
 		return fmt.Errorf("identities: %w", err)
 	}
-	if err := meter.Reach(ctx, 2*o.kube.pods+4*(o.kube.nodes-1), pause, crowd.addresses); err != nil {
+	if err := meter.Reach(ctx, 2*o.kube.pods+4*(o.kube.nodes-1), calm, crowd.addresses); err != nil {
 		return fmt.Errorf("addresses: %w", err)
 	}
-	return meter.Reach(ctx, o.kube.policies, pause, func() (int, error) {
+	return meter.Reach(ctx, o.kube.policies, calm, func() (int, error) {
 		st, err := r.node.Status(ctx)
 		if st.GetPolicyRevision() == 0 {
 			return 0, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"regexp"
+	"strconv"
 	"sync"
 	"time"
 
@@ -26,6 +28,10 @@ func (r *kubeResult) change(ctx context.Context, o options) error {
 		"podSelector": object{"matchLabels": object{"app": "a0"}}, "policyTypes": []any{"Ingress"},
 		"ingress": []any{object{"from": []any{object{"podSelector": object{"matchLabels": object{"app": "a1"}}}},
 			"ports": []any{object{"protocol": "UDP", "port": int64(probePort)}}}}}})
+	before, err := r.measured(ctx)
+	if err != nil {
+		return err
+	}
 	for range o.kube.changes {
 		began := time.Now()
 		took, err := p.allowed(func() error {
@@ -42,7 +48,29 @@ func (r *kubeResult) change(ctx context.Context, o options) error {
 		}
 		r.deny = append(r.deny, took)
 	}
-	return nil
+	after, err := r.measured(ctx)
+	r.delay = delay{after.n - before.n, after.sum - before.sum}
+	return err
+}
+
+// delay is how often and how long, in seconds altogether, news of policies took to be in force.
+type delay struct{ n, sum float64 }
+
+var delays = regexp.MustCompile(`(?m)^cilium_policy_implementation_delay_(count|sum) (\S+)$`)
+
+// measured is the agent's own metric; zero where an earlier build has none.
+func (r *kubeResult) measured(ctx context.Context) (d delay, err error) {
+	text, err := r.get(ctx, "http://127.0.0.1:9962/metrics")
+	if err != nil {
+		return d, err
+	}
+	for _, m := range delays.FindAllSubmatch(text, -1) {
+		into := map[string]*float64{"count": &d.n, "sum": &d.sum}[string(m[1])]
+		if *into, err = strconv.ParseFloat(string(m[2]), 64); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
 }
 
 const kubeChurnRate = 20 // pods a second

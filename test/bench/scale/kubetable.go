@@ -74,6 +74,12 @@ func kubeTable(o options, all []*kubeResult) string {
 	line("a policy: the API server answers, p50 and p99", func(r *kubeResult) string { return spread(r.stored) })
 	line("... allows", func(r *kubeResult) string { return spread(r.allow) })
 	line("... is deleted", func(r *kubeResult) string { return spread(r.deny) })
+	line("... by the agent's own metric, on average", func(r *kubeResult) string {
+		if r.delay.n == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%.2f ms", 1000*r.delay.sum/r.delay.n)
+	})
 	line(fmt.Sprintf("%d identities of known classes: one row each, and in the kernel so long behind the API server's answer", kubeKnown),
 		func(r *kubeResult) string { return page.MS(r.known) })
 	line("churn: pods a second", func(r *kubeResult) string { return fmt.Sprintf("%.0f", float64(r.churn.pods)/r.churn.took.Seconds()) })
