@@ -26,8 +26,8 @@ Usage: hypha-agent [flags]
 `
 
 // gcPercent is how much garbage there may be for what is in use. In a large cluster an agent keeps much and changes little of it: memory
-// that is not given back costs every node, collecting twice as often costs a little of one CPU.
-const gcPercent = 50
+// that is not given back costs every node, collecting four times as often costs a little of one CPU.
+const gcPercent = 25
 
 func main() { os.Exit(run()) }
 

@@ -32,6 +32,7 @@ type cluster struct {
 	mu      sync.Mutex
 	numbers *numbers
 	scoped  map[string]scoped // by node
+	ids     []model.Identity  // of scoped, each once; nil: to be gathered
 	warned  []string
 }
 
@@ -65,7 +66,7 @@ func (c *cluster) nodeIdentity(n *model.Node) model.IdentityID {
 		return model.IdentityRemoteNode
 	}
 	c.forget(n.Name)
-	c.scoped[n.Name] = scoped{id, labels}
+	c.scoped[n.Name], c.ids = scoped{id, labels}, nil
 	return id
 }
 
@@ -73,18 +74,22 @@ func (c *cluster) forget(name string) {
 	if old, ok := c.scoped[name]; ok {
 		c.numbers.scope.Release(old.id)
 		delete(c.scoped, name)
+		c.ids = nil
 	}
 }
 
-// Identities are the node-local identities of remote nodes.
+// Identities are the node-local identities of remote nodes: the same slice as long as they are the same.
 func (c *cluster) Identities() []model.Identity {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	seen := map[model.IdentityID]model.Identity{}
-	for _, s := range c.scoped {
-		seen[s.id] = model.Identity{ID: s.id, Labels: s.labels}
+	if c.ids == nil {
+		seen := map[model.IdentityID]model.Identity{}
+		for _, s := range c.scoped {
+			seen[s.id] = model.Identity{ID: s.id, Labels: s.labels}
+		}
+		c.ids = slices.Collect(maps.Values(seen))
 	}
-	return slices.Collect(maps.Values(seen))
+	return c.ids
 }
 
 // compute brings the derived tables up to date, once. changed is called when identities of nodes may have changed. When it fails,

@@ -16,10 +16,11 @@ import (
 type peers struct {
 	ids   *table.Table[model.IdentityID, model.Identity]
 	ips   *table.Table[netip.Prefix, model.IPEntry]
-	nodes func() []model.Identity // node-local identities of remote nodes
+	nodes func() []model.Identity // node-local identities of remote nodes; the same slice: the same ones
 
 	idRev, ipRev uint64
-	far          map[model.IdentityID]model.Identity  // of nodes
+	farRows      []model.Identity                     // of nodes, as they were last
+	far          map[model.IdentityID]model.Identity  // the same by number; not changed once it is made
 	ported       map[netip.Prefix]*ported             // rows of ips with named ports
 	ports        map[model.IdentityID][]*ported       // the same by identity
 	subjects     map[uint16]model.Endpoint            // as the engine has been given them
@@ -100,8 +101,13 @@ func (p *peers) follow() {
 	}
 	p.ipRev = ips.Revision()
 
-	far := map[model.IdentityID]model.Identity{}
-	for _, row := range p.nodes() {
+	rows := p.nodes()
+	if len(rows) == len(p.farRows) && (len(rows) == 0 || &rows[0] == &p.farRows[0]) {
+		return
+	}
+	p.farRows = rows
+	far := make(map[model.IdentityID]model.Identity, len(rows))
+	for _, row := range rows {
 		far[row.ID] = row
 		if old, ok := p.far[row.ID]; !ok || !old.Labels.Equal(row.Labels) {
 			p.dirty[row.ID] = true

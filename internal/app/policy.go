@@ -53,6 +53,7 @@ type policies struct {
 	forgotten map[uint16]bool
 	revision  uint64
 	others    map[model.IdentityID]model.Identity // see learn
+	far       map[model.IdentityID]model.Identity // of nodes
 	prefixes  map[netip.Prefix]model.IdentityID
 	enforced  map[uint16][2]bool // by model.Direction
 	mode      policy.Mode
