@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -25,6 +26,22 @@ func (s *Server) Remove(ctx context.Context, o *unstructured.Unstructured) error
 		return fmt.Errorf("delete %s %s: %w", o.GetKind(), o.GetName(), err)
 	}
 	return nil
+}
+
+// Watchable waits until the API server has read all objects of a kind that were put into its store behind its back.
+func (s *Server) Watchable(ctx context.Context, apiVersion, kind string) error {
+	for {
+		w, err := s.resource(apiVersion, kind, "").Watch(ctx, metav1.ListOptions{})
+		if err == nil {
+			w.Stop()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("watch %s: %w", kind, err)
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 var watches = regexp.MustCompile(`(?m)^apiserver_longrunning_requests\{.*verb="WATCH".*\} (\S+)$`)

@@ -70,6 +70,12 @@ func measureKube(ctx context.Context, t testing.TB, o options) (all []*kubeResul
 	if err := o.kube.load(ctx, api); err != nil {
 		return nil, err
 	}
+	for _, x := range [][2]string{{"cilium.io/v2", "CiliumIdentity"}, {"cilium.io/v2", "CiliumEndpoint"}, {"cilium.io/v2", "CiliumNode"},
+		{"cilium.io/v2", "CiliumNetworkPolicy"}, {"networking.k8s.io/v1", "NetworkPolicy"}} {
+		if err := api.Watchable(ctx, x[0], x[1]); err != nil {
+			return nil, err
+		}
+	}
 	note("loaded in %s", time.Since(began).Round(time.Second))
 	for _, b := range o.bins {
 		r, err := measureAgent(ctx, t, o, b, api)

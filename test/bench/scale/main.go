@@ -93,6 +93,7 @@ func bench(ctx context.Context) error {
 	bin := flag.String("bin", "bin", "directory of Hypha's binaries")
 	before := flag.String("before", "", "directory of an earlier build's binaries, measured beside them; empty: none")
 	only := flag.String("parts", "", "parts to run, comma separated (default: all)")
+	mark := flag.String("mark", "bench-scale", "name of these markers")
 	out := flag.String("out", "docs/performance.md", "document to write the tables into, between its markers; empty: none")
 	flag.Parse()
 	if os.Geteuid() != 0 {
@@ -117,7 +118,7 @@ func bench(ctx context.Context) error {
 	}
 	chosen := strings.Split(*only, ",")
 	var doc strings.Builder
-	fmt.Fprintf(&doc, "%s\n\nCommand: `go run ./test/bench/scale%s`\n\n", page.Machine(), page.Given(flag.CommandLine, "out", "bin", "before", "profile"))
+	fmt.Fprintf(&doc, "%s\n\nCommand: `go run ./test/bench/scale%s`\n\n", page.Machine(), page.Given(flag.CommandLine, "out", "mark", "bin", "before", "profile"))
 	for _, p := range parts {
 		if *only != "" && !slices.Contains(chosen, p.name) {
 			continue
@@ -133,5 +134,5 @@ func bench(ctx context.Context) error {
 	if *out == "" {
 		return nil
 	}
-	return page.Replace(*out, "bench-scale", doc.String())
+	return page.Replace(*out, *mark, doc.String())
 }
