@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os/exec"
@@ -110,10 +111,7 @@ func TestCase19CollectorOnKubernetes(t *testing.T) {
 		case <-time.After(100 * time.Millisecond):
 		}
 		mu.Lock()
-		before := map[string]model.Identity{}
-		for k, v := range live {
-			before[k] = v
-		}
+		before := maps.Clone(live)
 		mu.Unlock()
 		there := map[string]map[string]any{}
 		for _, o := range api.List(t, "cilium.io/v2", "CiliumIdentity").Items {

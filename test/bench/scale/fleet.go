@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"iter"
+	"maps"
 	"net/netip"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -30,9 +31,7 @@ func namespaceOf(i int) string { return fmt.Sprintf("tenant-%04d", i) }
 
 func object1(apiVersion, kind, namespace, name string, rest object) *unstructured.Unstructured {
 	o := &unstructured.Unstructured{Object: object{"apiVersion": apiVersion, "kind": kind}}
-	for k, v := range rest {
-		o.Object[k] = v
-	}
+	maps.Copy(o.Object, rest)
 	o.SetNamespace(namespace)
 	o.SetName(name)
 	return o

@@ -82,7 +82,7 @@ func asStored(o *unstructured.Unstructured, n int) (kvstore.KV, error) {
 		return kvstore.KV{}, err
 	}
 	o.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "hypha-agent", Operation: metav1.ManagedFieldsOperationApply, APIVersion: o.GetAPIVersion(), Time: &now,
-		FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw}}})
+		FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(string(raw))}})
 	value, err := json.Marshal(o.Object)
 	return kvstore.KV{Key: key + o.GetName(), Value: value}, err
 }
