@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null 
 LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSION)
 export CGO_ENABLED := 0
 
-.PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale bench-services build sbom vuln soak fuzz clean \
+.PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale bench-kube bench-services build sbom vuln soak fuzz clean \
         kube-up kube-down kube-images images conformance
 
 help: ## list the targets
@@ -63,7 +63,10 @@ bench: build tools-bench ## compare with plain kernel paths and kube-proxy's sha
 	$(GO) run ./test/bench
 
 bench-scale: build ## policy, identities, footprint and a large cluster (rows 8, 9, 14); writes docs/performance.md
-	$(GO) run ./test/bench/scale
+	$(GO) run ./test/bench/scale -parts program,engine,node,crowd
+
+bench-kube: build ## one agent in a large cluster on Kubernetes (needs bin/kube: make tools-kube); writes docs/performance.md
+	$(GO) run ./test/bench/scale -parts kube -mark bench-kube
 
 bench-services: build tools-bench ## connecting to one of many services, services that come, the program, XDP (rows 4 to 7); writes docs/performance.md
 	$(GO) run ./test/bench/services

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -24,6 +25,10 @@ variable (HYPHA_NODE_NAME is --node-name).
 Usage: hypha-agent [flags]
 
 `
+
+// gcPercent is how much garbage there may be for what is in use. In a large cluster an agent keeps much and changes little of it: memory
+// that is not given back costs every node, collecting four times as often costs a little of one CPU.
+const gcPercent = 25
 
 func main() { os.Exit(run()) }
 
@@ -51,6 +56,9 @@ func run() int {
 		return 1
 	}
 	defer done()
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err = work(ctx, l, log, level)

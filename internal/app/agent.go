@@ -402,7 +402,7 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	a.deviceSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, a.outside, &device.Target{Maps: a.maps, Loader: a.loader})
 	a.routeSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, a.cluster.routes, a.routeTarget)
 	addressSync := func(t *table.Table[netip.Prefix, model.IPEntry]) *table.Reconciler[netip.Prefix, model.IPEntry] {
-		return table.NewReconciler(table.Config{}, t, &addressTarget{cache: a.cache, rows: map[netip.Prefix]model.IPEntry{},
+		return table.NewReconciler(table.Config{}, t, &addressTarget{cache: a.cache, rows: map[netip.Prefix]address{},
 			told: func(e model.IPEntry, old *model.IPEntry) { a.observer.Agent.IPCacheUpserted(e, old) },
 			gone: func(e model.IPEntry) { a.observer.Agent.IPCacheDeleted(e) }})
 	}
@@ -427,7 +427,7 @@ func (a *Agent) openObserver() (err error) {
 		return err
 	}
 	a.observer.Agent.Started(a.started)
-	return a.registry.Register(&collector{a})
+	return errors.Join(a.registry.Register(&collector{a}), a.registry.Register(a.policies.took))
 }
 
 // close lets go of what New opened. The kernel keeps what it has: that is what lets traffic outlive the agent.

@@ -35,6 +35,7 @@ type cluster struct {
 	mu      sync.Mutex
 	numbers *numbers
 	scoped  map[string]scoped   // by node
+	ids     []model.Identity    // of scoped and of this node, each once; nil: to be gathered
 	servers map[netip.Addr]bool // API servers,
 	beyond  []netip.Addr        // and those that are no nodes, sorted
 	known   bool                // where all of them are
@@ -73,7 +74,7 @@ func (c *cluster) nodeIdentity(n *model.Node) model.IdentityID {
 		return model.IdentityRemoteNode
 	}
 	c.forget(n.Name)
-	c.scoped[n.Name] = scoped{id, labels}
+	c.scoped[n.Name], c.ids = scoped{id, labels}, nil
 	return id
 }
 
@@ -81,6 +82,7 @@ func (c *cluster) forget(name string) {
 	if old, ok := c.scoped[name]; ok {
 		c.numbers.scope.Release(old.id)
 		delete(c.scoped, name)
+		c.ids = nil
 	}
 }
 
@@ -109,7 +111,9 @@ func (c *cluster) findServers(nodes []model.Node, complete bool) {
 		c.servers[a] = true
 	}
 	beyond := maps.Clone(c.servers)
-	c.host = c.isAPI(&c.self)
+	if host := c.isAPI(&c.self); host != c.host {
+		c.host, c.ids = host, nil
+	}
 	for _, n := range slices.Concat(nodes, []model.Node{c.self}) {
 		for _, a := range n.Addrs {
 			delete(beyond, a)
@@ -118,19 +122,23 @@ func (c *cluster) findServers(nodes []model.Node, complete bool) {
 	c.beyond = slices.SortedFunc(maps.Keys(beyond), netip.Addr.Compare)
 }
 
-// Identities are the node-local identities of remote nodes, and that of this node where it has more labels than others.
+// Identities are the node-local identities of remote nodes, and that of this node where it has more labels than others: the same slice
+// as long as they are the same.
 func (c *cluster) Identities() []model.Identity {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	seen := map[model.IdentityID]model.Identity{}
-	for _, s := range c.scoped {
-		seen[s.id] = model.Identity{ID: s.id, Labels: s.labels}
+	if c.ids == nil {
+		seen := map[model.IdentityID]model.Identity{}
+		for _, s := range c.scoped {
+			seen[s.id] = model.Identity{ID: s.id, Labels: s.labels}
+		}
+		if c.host {
+			seen[model.IdentityHost] = model.Identity{ID: model.IdentityHost, Labels: model.NewLabels(
+				model.Label{Source: model.SourceReserved, Key: model.IdentityHost.String()}, model.Label{Source: model.SourceReserved, Key: model.IdentityKubeAPI.String()})}
+		}
+		c.ids = slices.Collect(maps.Values(seen))
 	}
-	if c.host {
-		seen[model.IdentityHost] = model.Identity{ID: model.IdentityHost, Labels: model.NewLabels(
-			model.Label{Source: model.SourceReserved, Key: model.IdentityHost.String()}, model.Label{Source: model.SourceReserved, Key: model.IdentityKubeAPI.String()})}
-	}
-	return slices.Collect(maps.Values(seen))
+	return c.ids
 }
 
 // compute brings the derived tables up to date, once. changed is called when identities of nodes may have changed. When it fails,
@@ -257,30 +265,44 @@ type addressTarget struct {
 	gone  func(model.IPEntry)
 
 	mu   sync.Mutex
-	rows map[netip.Prefix]model.IPEntry
+	rows map[netip.Prefix]address
+}
+
+// address is what is remembered of a row: what has to be known when it changes.
+type address struct {
+	source   model.IPSource
+	identity model.IdentityID
+	tunnel   netip.Addr
+	name, ns string
+}
+
+func addressOf(e model.IPEntry) address {
+	return address{e.Source, e.Identity, e.Tunnel, e.Name, e.Namespace}
+}
+
+func (a address) entry(p netip.Prefix) model.IPEntry {
+	return model.IPEntry{Prefix: p, Source: a.source, Identity: a.identity, Tunnel: a.tunnel, Name: a.name, Namespace: a.ns}
 }
 
 func (t *addressTarget) Update(_ context.Context, p netip.Prefix, e model.IPEntry) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old, had := t.rows[p]
-	if had && equalIP(old, e) {
-		return nil // a full round; ipcache.Retry sees to the kernel
-	}
-	// First the new, then the old: the address must not be nobody's in between.
+	// First the new, then the old: the address must not be nobody's in between. What the cache knows already costs nothing.
 	if err := t.cache.Upsert(p, e); err != nil {
 		return err
 	}
-	if had && old.Source != e.Source {
-		if err := t.cache.Delete(p, old.Source); err != nil {
+	old, had := t.rows[p]
+	if had && old.source != e.Source {
+		if err := t.cache.Delete(p, old.source); err != nil {
 			return err
 		}
 	}
-	t.rows[p] = e
-	if had {
-		t.told(e, &old)
-	} else {
+	t.rows[p] = addressOf(e)
+	switch before := old.entry(p); {
+	case !had:
 		t.told(e, nil)
+	case old != addressOf(e):
+		t.told(e, &before)
 	}
 	return nil
 }
@@ -288,15 +310,15 @@ func (t *addressTarget) Update(_ context.Context, p netip.Prefix, e model.IPEntr
 func (t *addressTarget) Delete(_ context.Context, p netip.Prefix) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e, ok := t.rows[p]
+	old, ok := t.rows[p]
 	if !ok {
 		return nil
 	}
-	if err := t.cache.Delete(p, e.Source); err != nil {
+	if err := t.cache.Delete(p, old.source); err != nil {
 		return err
 	}
 	delete(t.rows, p)
-	t.gone(e)
+	t.gone(old.entry(p))
 	return nil
 }
 

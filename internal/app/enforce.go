@@ -235,6 +235,9 @@ func (p *policies) Identity(id model.IdentityID) (model.Labels, bool) {
 	p.stateMu.Lock()
 	defer p.stateMu.Unlock()
 	row, ok := p.others[id]
+	if !ok {
+		row, ok = p.far[id]
+	}
 	return row.Labels, ok
 }
 
@@ -245,8 +248,10 @@ func (p *policies) Identities() []model.Identity {
 		out = append(out, row)
 	}
 	p.stateMu.Lock()
-	for _, row := range p.others {
-		out = append(out, row)
+	for _, rows := range []map[model.IdentityID]model.Identity{p.others, p.far} {
+		for _, row := range rows {
+			out = append(out, row)
+		}
 	}
 	p.stateMu.Unlock()
 	slices.SortFunc(out, func(a, b model.Identity) int { return cmp.Compare(a.ID, b.ID) })
@@ -268,9 +273,6 @@ func (p *policies) learn() {
 	for _, row := range model.ReservedIdentities() {
 		others[row.ID] = row
 	}
-	for _, row := range p.peers.nodes() {
-		others[row.ID] = row
-	}
 	for _, e := range p.local.Snapshot().All() {
 		others[e.Identity] = model.Identity{ID: e.Identity, Labels: e.Labels}
 	}
@@ -285,7 +287,7 @@ func (p *policies) learn() {
 		enforced[id] = [2]bool{model.Ingress: ingress, model.Egress: egress}
 	}
 	p.stateMu.Lock()
-	p.others, p.prefixes, p.enforced, p.mode = others, prefixes, enforced, p.cfg.Mode
+	p.others, p.far, p.prefixes, p.enforced, p.mode = others, p.peers.far, prefixes, enforced, p.cfg.Mode
 	p.stateMu.Unlock()
 }
 

@@ -43,6 +43,12 @@ var (
 	partState    = desc("component_state", "How a part is, as `hypha status` shows it: 0 well, 1 warning, 2 failure.", "component")
 )
 
+// newDelay is upstream's metric of how long policies take, without its label source.
+func newDelay() prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: "cilium_policy_implementation_delay",
+		Help: "Seconds from when a change of policies reached the agent until it was in force.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)})
+}
+
 var partStates = map[agentv1.Component_State]float64{stateOK: 0, stateWarning: 1, stateFailure: 2}
 
 // Describe implements prometheus.Collector.

@@ -17,22 +17,30 @@ type peers struct {
 	homes homes
 	ids   *table.Table[model.IdentityID, model.Identity]
 	ips   *table.Table[netip.Prefix, model.IPEntry]
-	nodes func() []model.Identity // node-local identities of remote nodes
+	nodes func() []model.Identity // node-local identities of remote nodes; the same slice: the same ones
 
 	idRev, ipRev uint64
-	far          map[model.IdentityID]model.Identity                     // of nodes
-	ported       map[netip.Prefix]model.IPEntry                          // rows of ips with named ports
-	ports        map[model.IdentityID]map[netip.Prefix][]model.NamedPort // the same by identity
-	subjects     map[uint16]model.Endpoint                               // as the engine has been given them
-	users        map[model.IdentityID]map[uint16]bool                    // subjects by identity
-	fed          map[model.IdentityID]policy.Identity                    // as the engine has been given them
-	dirty        map[model.IdentityID]bool                               // may be other than fed
+	farRows      []model.Identity                     // of nodes, as they were last
+	far          map[model.IdentityID]model.Identity  // the same by number; not changed once it is made
+	ported       map[netip.Prefix]*ported             // rows of ips with named ports
+	ports        map[model.IdentityID][]*ported       // the same by identity
+	subjects     map[uint16]model.Endpoint            // as the engine has been given them
+	users        map[model.IdentityID]map[uint16]bool // subjects by identity
+	fed          map[model.IdentityID]policy.Identity // as the engine has been given them
+	dirty        map[model.IdentityID]bool            // may be other than fed
 }
 
 func newPeers() *peers {
-	return &peers{homes: newHomes(), far: map[model.IdentityID]model.Identity{}, ported: map[netip.Prefix]model.IPEntry{},
-		ports: map[model.IdentityID]map[netip.Prefix][]model.NamedPort{}, subjects: map[uint16]model.Endpoint{},
+	return &peers{homes: newHomes(), far: map[model.IdentityID]model.Identity{}, ported: map[netip.Prefix]*ported{},
+		ports: map[model.IdentityID][]*ported{}, subjects: map[uint16]model.Endpoint{},
 		users: map[model.IdentityID]map[uint16]bool{}, fed: map[model.IdentityID]policy.Identity{}, dirty: map[model.IdentityID]bool{}}
+}
+
+// ported are the named ports that some workloads of an identity have: those of most applications are all alike.
+type ported struct {
+	id    model.IdentityID
+	ports []model.NamedPort
+	users int // addresses
 }
 
 // put notes a subject, in place of what it was.
@@ -97,8 +105,13 @@ func (p *peers) follow() {
 	}
 	p.ipRev = ips.Revision()
 
-	far := map[model.IdentityID]model.Identity{}
-	for _, row := range p.nodes() {
+	rows := p.nodes()
+	if len(rows) == len(p.farRows) && (len(rows) == 0 || &rows[0] == &p.farRows[0]) {
+		return
+	}
+	p.farRows = rows
+	far := make(map[model.IdentityID]model.Identity, len(rows))
+	for _, row := range rows {
 		far[row.ID] = row
 		if old, ok := p.far[row.ID]; !ok || !old.Labels.Equal(row.Labels) {
 			p.dirty[row.ID] = true
@@ -114,26 +127,30 @@ func (p *peers) follow() {
 
 // port notes the named ports of an address; the zero entry has none.
 func (p *peers) port(prefix netip.Prefix, e model.IPEntry) {
-	if old, ok := p.ported[prefix]; ok {
-		if old.Identity == e.Identity && slices.Equal(old.NamedPorts, e.NamedPorts) {
+	if old := p.ported[prefix]; old != nil {
+		if old.id == e.Identity && slices.Equal(old.ports, e.NamedPorts) {
 			return
 		}
 		delete(p.ported, prefix)
-		delete(p.ports[old.Identity], prefix)
-		if len(p.ports[old.Identity]) == 0 {
-			delete(p.ports, old.Identity)
+		if old.users--; old.users == 0 {
+			p.ports[old.id] = slices.DeleteFunc(p.ports[old.id], func(x *ported) bool { return x == old })
+			p.dirty[old.id] = true
 		}
-		p.dirty[old.Identity] = true
+		if len(p.ports[old.id]) == 0 {
+			delete(p.ports, old.id)
+		}
 	}
 	if len(e.NamedPorts) == 0 {
 		return
 	}
-	p.ported[prefix] = e
-	if p.ports[e.Identity] == nil {
-		p.ports[e.Identity] = map[netip.Prefix][]model.NamedPort{}
+	i := slices.IndexFunc(p.ports[e.Identity], func(x *ported) bool { return slices.Equal(x.ports, e.NamedPorts) })
+	if i < 0 {
+		i = len(p.ports[e.Identity])
+		p.ports[e.Identity] = append(p.ports[e.Identity], &ported{id: e.Identity, ports: e.NamedPorts})
+		p.dirty[e.Identity] = true
 	}
-	p.ports[e.Identity][prefix] = e.NamedPorts
-	p.dirty[e.Identity] = true
+	p.ported[prefix] = p.ports[e.Identity][i]
+	p.ported[prefix].users++
 }
 
 // row is an identity as it is now, with coming subjects that are not noted yet; ok is false when packets cannot come with it.
@@ -160,8 +177,8 @@ func (p *peers) row(id model.IdentityID, coming ...model.Endpoint) (row policy.I
 		add(e)
 	}
 	if ok {
-		for _, ports := range p.ports[id] {
-			row.NamedPorts = mergePorts(row.NamedPorts, ports)
+		for _, x := range p.ports[id] {
+			row.NamedPorts = mergePorts(row.NamedPorts, x.ports)
 		}
 	}
 	return row, ok

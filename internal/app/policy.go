@@ -9,9 +9,13 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	v2 "github.com/hypha-net/hypha/api/cilium/v2"
 	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	dppolicy "github.com/hypha-net/hypha/internal/datapath/policy"
@@ -31,6 +35,7 @@ type policies struct {
 	// apiServers are the addresses of API servers outside, if they are known; nil: there are none.
 	apiServers func() ([]netip.Addr, bool)
 	inForce    func(sets map[uint16]model.SetID, revision uint64)
+	took       prometheus.Histogram // seconds from when news of policies came until they were in force
 
 	started chan struct{} // closed when the first sync is in the kernel
 	poke    chan struct{}
@@ -45,11 +50,13 @@ type policies struct {
 	servers  []netip.Addr         // as the engine has been given them
 	retell   map[uint16]bool      // subjects of which the engine has been given something else since
 	resync   bool                 // the kernel may differ from what the engine believes
+	heard    time.Time            // when the news came that are not in force yet
 
 	stateMu   sync.Mutex // guards what follows; never held for long
 	forgotten map[uint16]bool
 	revision  uint64
 	others    map[model.IdentityID]model.Identity // see learn
+	far       map[model.IdentityID]model.Identity // of nodes
 	prefixes  map[netip.Prefix]model.IdentityID
 	enforced  map[uint16][2]bool // by model.Direction
 	mode      policy.Mode
@@ -67,7 +74,7 @@ func newPolicies(log *slog.Logger, applier *dppolicy.Applier, cfg policy.Config)
 		return nil, err
 	}
 	return &policies{log: log, applier: applier, engine: engine, cfg: cfg, started: make(chan struct{}), poke: make(chan struct{}, 1),
-		peers: newPeers(), retell: map[uint16]bool{},
+		took: newDelay(), peers: newPeers(), retell: map[uint16]bool{},
 		forgotten: map[uint16]bool{}, mode: cfg.Mode, changed: make(chan struct{})}, nil
 }
 
@@ -168,6 +175,9 @@ func (p *policies) syncLocked(ctx context.Context) (err error) {
 		return err
 	}
 	c := n.changes
+	if p.heard.IsZero() && p.seen.Changed() != n.stored.Changed() {
+		p.heard = n.stored.Heard
+	}
 	if err := p.repair(); err != nil {
 		return err
 	}
@@ -180,6 +190,10 @@ func (p *policies) syncLocked(ctx context.Context) (err error) {
 		p.inForce(setsOf(plan), c.Revision)
 		p.learn()
 		p.note(c.Revision, nil)
+		if !p.heard.IsZero() {
+			p.took.Observe(time.Since(p.heard).Seconds())
+			p.heard = time.Time{}
+		}
 		if !p.hasStarted() {
 			close(p.started)
 		}
@@ -212,19 +226,37 @@ func setsOf(plan model.PolicyPlan) map[uint16]model.SetID {
 	return sets
 }
 
+// kindNetworkPolicy is how policies of networking.k8s.io are called. They select workloads of their namespace only, as do those of kind
+// v2.KindNetworkPolicy.
+const kindNetworkPolicy = "NetworkPolicy"
+
 // collectStored reads what changed among the stored policies. One that cannot be understood keeps all as it is.
 func (p *policies) collectStored(c *policy.Changes, snap state.PolicySnapshot) error {
 	if snap.Changed() == p.seen.Changed() {
 		return nil // the same one
 	}
-	had := make(map[string]json.RawMessage, len(p.seen.Policies))
-	for _, s := range p.seen.Policies {
-		had[s.Key] = s.Raw
+	keys, ok := p.stored.Table().Since(p.seen.Policies.Revision())
+	if !ok {
+		for key := range snap.Policies.All() {
+			keys = append(keys, key)
+		}
+		for key := range p.seen.Policies.All() {
+			keys = append(keys, key)
+		}
 	}
-	for _, s := range snap.Policies {
-		raw, ok := had[s.Key]
-		delete(had, s.Key)
-		if ok && bytes.Equal(raw, s.Raw) {
+	slices.Sort(keys)
+	for _, key := range slices.Compact(keys) {
+		old, had := p.seen.Policies.Get(key)
+		s, ok := snap.Policies.Get(key)
+		switch {
+		case ok && had && bytes.Equal(old.Raw, s.Raw), !ok && !had:
+			continue
+		case !ok:
+			if name, group := groupName(key); group {
+				c.DeleteCIDRGroups = append(c.DeleteCIDRGroups, name)
+			} else {
+				c.DeletePolicies = append(c.DeletePolicies, key)
+			}
 			continue
 		}
 		if s.Kind == state.KindCIDRGroup {
@@ -235,19 +267,16 @@ func (p *policies) collectStored(c *policy.Changes, snap state.PolicySnapshot) e
 			c.CIDRGroups = append(c.CIDRGroups, g)
 			continue
 		}
+		if s.Ref.Namespace != "" && (s.Kind == v2.KindNetworkPolicy || s.Kind == kindNetworkPolicy) {
+			c.Unread = append(c.Unread, policy.Unread{Key: s.Key, Namespace: s.Ref.Namespace, Revision: s.Ref.Revision, Raw: s.Raw})
+			continue
+		}
 		var pol parse.Policy
 		if err := json.Unmarshal(s.Raw, &pol); err != nil {
 			return fmt.Errorf("stored policy %s cannot be read, delete it or upgrade this agent: %w", s.Key, err)
 		}
 		pol.Ref.Revision = s.Ref.Revision
 		c.Policies = append(c.Policies, pol)
-	}
-	for key := range had {
-		if name, group := groupName(key); group {
-			c.DeleteCIDRGroups = append(c.DeleteCIDRGroups, name)
-		} else {
-			c.DeletePolicies = append(c.DeletePolicies, key)
-		}
 	}
 	return nil
 }

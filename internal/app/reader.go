@@ -116,7 +116,7 @@ func (r reader) GetPolicy(_ context.Context, req *connect.Request[agentv1.GetPol
 	}
 	snap := r.store.policies.Snapshot()
 	rules := []any{} // an empty array, not null
-	for _, s := range snap.Policies {
+	for _, s := range snap.Policies.All() {
 		if s.Kind == state.KindCIDRGroup || !hasAll(s.Ref.Labels, want) {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -242,6 +243,7 @@ func (a *Agent) completeAddresses(ctx context.Context) error {
 		err := a.cache.Complete()
 		if stale.Note(err); err == nil {
 			a.log.Debug("addresses of an earlier run dropped where nobody claims them")
+			debug.FreeOSMemory() // reading all that there is took several times what is kept of it
 			return nil
 		}
 		select {

@@ -30,7 +30,7 @@ const (
 func (a *Agent) status(context.Context) *agentv1.StatusResponse {
 	s := &agentv1.StatusResponse{Version: version.Get().Version, NodeName: a.cfg.NodeName, ClusterName: a.cfg.ClusterName, Started: timestamppb.New(a.started),
 		Addresses: texts(a.self.Addrs), PodCidrs: texts(a.alloc.Prefixes()), RoutingMode: a.cfg.RoutingMode, StateDir: a.paths.State, Kernel: a.kernel.Release,
-		PolicyRevision: a.policies.Revision(), Policies: uint32(len(a.store.policies.Snapshot().Policies)), Nodes: uint32(a.store.nodes.Table().Snapshot().Len()),
+		PolicyRevision: a.policies.Revision(), Policies: uint32(a.store.policies.Snapshot().Policies.Len()), Nodes: uint32(a.store.nodes.Table().Snapshot().Len()),
 		Identities: uint32(len(a.policies.Identities())), EventsStored: a.eventCounter.stored.Load(), EventsLost: a.eventCounter.lost.Load(),
 		Kvstore: a.storeName()}
 	flows := a.observer.Flows()

@@ -59,6 +59,8 @@ type identityBook interface {
 
 // policyBook is what policies there are.
 type policyBook interface {
+	// Table is what snapshots are taken of.
+	Table() *table.Table[string, state.Policy]
 	Snapshot() state.PolicySnapshot
 	WaitRevision(ctx context.Context, rev uint64) error
 }

@@ -73,14 +73,13 @@ func (a Agent) Start() (*Process, error) {
 // p, which may be nil, is the process: when it ends, so does the waiting.
 func (a Agent) WaitReady(ctx context.Context, p *Process, nodes int) (*agentv1.StatusResponse, error) {
 	c := client.Reader(a.Paths().AgentSocket())
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	var done <-chan struct{}
 	if p != nil {
 		done = p.Done()
 	}
 	last := errors.New("it does not answer")
 	for {
+		asked := time.Now()
 		resp, err := c.Status(ctx, connect.NewRequest(&agentv1.StatusRequest{}))
 		switch {
 		case err != nil:
@@ -95,7 +94,7 @@ func (a Agent) WaitReady(ctx context.Context, p *Process, nodes int) (*agentv1.S
 			return resp.Msg, nil
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(20*time.Millisecond + 10*time.Since(asked)): // a status costs the agent something where there is much to count
 		case <-done:
 			return nil, fmt.Errorf("agent %s %w", a.Node, p.failed())
 		case <-ctx.Done():

@@ -185,7 +185,7 @@ func (t *Table[K, V]) Snapshot() Snapshot[K, V] {
 	return Snapshot[K, V]{tree: t.tree, encode: t.encode, rev: t.rev, complete: t.complete, changed: t.changed}
 }
 
-// Snapshot is an immutable view of a table.
+// Snapshot is an immutable view of a table. The zero value is that of an empty one.
 type Snapshot[K, V any] struct {
 	tree     *iradix.Tree[entry[K, V]]
 	encode   func(K) []byte
@@ -195,10 +195,21 @@ type Snapshot[K, V any] struct {
 }
 
 // Get returns one row.
-func (s Snapshot[K, V]) Get(k K) (V, bool) { e, ok := s.tree.Get(s.encode(k)); return e.row, ok }
+func (s Snapshot[K, V]) Get(k K) (row V, ok bool) {
+	if s.tree == nil {
+		return row, false
+	}
+	e, ok := s.tree.Get(s.encode(k))
+	return e.row, ok
+}
 
 // Len is the number of rows.
-func (s Snapshot[K, V]) Len() int { return s.tree.Len() }
+func (s Snapshot[K, V]) Len() int {
+	if s.tree == nil {
+		return 0
+	}
+	return s.tree.Len()
+}
 
 // Revision counts the table's changes up to this snapshot.
 func (s Snapshot[K, V]) Revision() uint64 { return s.rev }
@@ -210,7 +221,12 @@ func (s Snapshot[K, V]) Complete() bool { return s.complete }
 func (s Snapshot[K, V]) Changed() <-chan struct{} { return s.changed }
 
 // All walks the rows in key order.
-func (s Snapshot[K, V]) All() iter.Seq2[K, V] { return walk(s.tree.Root()) }
+func (s Snapshot[K, V]) All() iter.Seq2[K, V] {
+	if s.tree == nil {
+		return func(func(K, V) bool) {}
+	}
+	return walk(s.tree.Root())
+}
 
 func walk[K, V any](root *iradix.Node[entry[K, V]]) iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {

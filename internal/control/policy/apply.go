@@ -23,12 +23,15 @@ func (e *Engine) Apply(c Changes) (model.PolicyPlan, error) {
 type batch struct {
 	cfg      Config
 	groups   map[string]parse.CIDRGroup
+	homes    map[string]bool
+	read     []parse.Policy    // of those that were unread,
+	from     map[string]Unread // as they were
 	compiled []*compiled
 }
 
 // check does all that may fail.
 func (e *Engine) check(c Changes) (*batch, error) {
-	b := &batch{cfg: e.cfg, groups: e.groups}
+	b := &batch{cfg: e.cfg, groups: e.groups, homes: e.homesAfter(c), from: map[string]Unread{}}
 	if c.Config != nil {
 		cfg, err := c.Config.withDefaults()
 		if err != nil {
@@ -58,6 +61,9 @@ func (e *Engine) check(c Changes) (*batch, error) {
 			b.groups[g.Name] = g
 		}
 	}
+	if err := e.wake(c, b); err != nil {
+		return nil, err
+	}
 	return b, e.compileAll(c, b)
 }
 
@@ -66,16 +72,27 @@ func (e *Engine) compileAll(c Changes, b *batch) error {
 	todo := map[string]parse.Policy{}
 	if len(c.CIDRGroups)+len(c.DeleteCIDRGroups) > 0 {
 		for k, p := range e.policies {
-			if p.byGroups {
-				todo[k] = p.policy
+			if _, newer := b.from[k]; !p.byGroups || newer || p.from != nil && !b.homes[p.from.Namespace] {
+				continue
 			}
+			if p.from != nil {
+				b.from[k] = *p.from
+			}
+			todo[k] = p.policy
 		}
 	}
 	for _, k := range c.DeletePolicies {
 		delete(todo, k)
 	}
+	for _, u := range c.Unread {
+		delete(todo, u.Key)
+	}
+	for _, p := range b.read {
+		todo[p.Key] = p
+	}
 	for _, p := range c.Policies {
 		todo[p.Key] = p
+		delete(b.from, p.Key)
 	}
 	keys := make([]string, 0, len(todo))
 	for k := range todo {
@@ -90,6 +107,9 @@ func (e *Engine) compileAll(c Changes, b *batch) error {
 				e.releasePolicy(done)
 			}
 			return err
+		}
+		if u, ok := b.from[k]; ok {
+			p.from = &u
 		}
 		b.compiled = append(b.compiled, p)
 	}
@@ -111,9 +131,12 @@ func (e *Engine) take(c Changes, b *batch) {
 	}
 	for _, k := range c.DeletePolicies {
 		drop(k)
+		delete(e.unread, k)
 	}
+	e.sleep(c, b, drop)
 	for _, p := range b.compiled {
 		drop(p.policy.Key)
+		delete(e.unread, p.policy.Key)
 		e.policies[p.policy.Key] = p
 		changed = append(changed, p.rules...)
 		for _, r := range p.rules {

@@ -23,7 +23,8 @@ type Changes struct {
 	Config *Config // nil: as it is
 
 	Policies       []parse.Policy // by key; the last of a key counts
-	DeletePolicies []string
+	Unread         []Unread       // others, that can wait
+	DeletePolicies []string       // of either
 
 	CIDRGroups       []parse.CIDRGroup
 	DeleteCIDRGroups []string
@@ -52,6 +53,8 @@ type Engine struct {
 	cfg      Config
 	ids      *ruleIDs
 	policies map[string]*compiled
+	unread   map[string]Unread // those that select nobody here, by key
+	homes    map[string]bool   // namespaces of local
 	groups   map[string]parse.CIDRGroup
 	subjects reqIndex[*rule] // rules by the workloads they select
 	index    idIndex         // all identities, those of prefixes included
@@ -111,7 +114,7 @@ func New(cfg Config, state model.PolicyState) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make policy engine: %w", err)
 	}
-	e := &Engine{cfg: cfg, ids: newRuleIDs(), policies: map[string]*compiled{}, groups: map[string]parse.CIDRGroup{},
+	e := &Engine{cfg: cfg, ids: newRuleIDs(), policies: map[string]*compiled{}, unread: map[string]Unread{}, homes: map[string]bool{}, groups: map[string]parse.CIDRGroup{},
 		subjects: newReqIndex[*rule](), index: newIDIndex(), local: map[uint16]*subject{},
 		prefixes: map[netip.Prefix]*prefix{}, nextID: model.IdentityScopeLocal + 1, places: newPlaces(), sets: map[string]*set{},
 		live: newLive(), cells: map[string]*cell{}, owners: map[model.ClassID]*cell{}, pending: newPending()}

@@ -13,6 +13,7 @@ import (
 // compiled is a policy ready to be matched.
 type compiled struct {
 	policy   parse.Policy
+	from     *Unread // nil: it is always read
 	rules    []*rule
 	byGroups bool // names CIDR groups, so it changes with them
 }

@@ -17,10 +17,11 @@ type ruleIDs struct {
 	refs    map[model.RuleID]model.RuleRef
 	users   map[model.RuleID]int
 	retired []model.RuleID
+	times   map[model.RuleID]int // how often one is in retired
 }
 
 func newRuleIDs() *ruleIDs {
-	r := &ruleIDs{places: map[model.RuleID]string{}, refs: map[model.RuleID]model.RuleRef{}, users: map[model.RuleID]int{}}
+	r := &ruleIDs{places: map[model.RuleID]string{}, refs: map[model.RuleID]model.RuleRef{}, users: map[model.RuleID]int{}, times: map[model.RuleID]int{}}
 	for id, text := range map[model.RuleID]string{
 		model.RuleNoPolicy:   "no policy denies by default in this direction",
 		model.RuleModeNever:  "enforcement mode is \"never\"",
@@ -56,9 +57,14 @@ func (r *ruleIDs) release(id model.RuleID) {
 		return
 	}
 	r.retired = append(r.retired, id)
+	r.times[id]++
 	for len(r.retired) > keepRetired {
 		old := r.retired[0]
 		r.retired = r.retired[1:]
+		if r.times[old]--; r.times[old] > 0 {
+			continue // it was used again, and retired later
+		}
+		delete(r.times, old)
 		if r.users[old] <= 0 {
 			delete(r.places, old)
 			delete(r.refs, old)

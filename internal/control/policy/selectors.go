@@ -7,7 +7,7 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-// SelectorInfo is a peer selector of the policies, in use on this node or not.
+// SelectorInfo is a peer selector of the policies that can select workloads of this node, in use or not.
 type SelectorInfo struct {
 	Selector   string             // written form
 	Users      int                // members of rules that name it
@@ -15,7 +15,7 @@ type SelectorInfo struct {
 	Policies   []model.PolicyRef  // each once
 }
 
-// Selectors are those of all policies, by their written form.
+// Selectors are those of all policies that are read, by their written form.
 func (e *Engine) Selectors() []SelectorInfo {
 	infos := map[string]*SelectorInfo{}
 	users := map[string]map[string]bool{}

@@ -76,11 +76,16 @@ func (e *Engine) Trace(q Query) (TraceResult, error) {
 		}
 		out.Port = ports[i].Port
 	}
-	if srcSub != nil || src.workload() {
-		out.Egress = e.judge(model.Egress, src, srcSub, dst, q.Proto, out.Port)
-	}
-	if dstSub != nil || dst.workload() {
-		out.Ingress = e.judge(model.Ingress, dst, dstSub, src, q.Proto, out.Port)
+	err = e.reading(func() {
+		if srcSub != nil || src.workload() {
+			out.Egress = e.judge(model.Egress, src, srcSub, dst, q.Proto, out.Port)
+		}
+		if dstSub != nil || dst.workload() {
+			out.Ingress = e.judge(model.Ingress, dst, dstSub, src, q.Proto, out.Port)
+		}
+	}, src.labels, dst.labels)
+	if err != nil {
+		return out, fmt.Errorf("trace policy: %w", err)
 	}
 	for _, j := range []*Judgement{out.Egress, out.Ingress} {
 		switch {

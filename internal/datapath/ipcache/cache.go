@@ -62,7 +62,7 @@ type Cache struct {
 	now  func() time.Time
 
 	mu       sync.Mutex
-	entries  map[netip.Prefix]map[model.IPSource]model.IPEntry
+	entries  map[netip.Prefix][]said
 	restored map[netip.Prefix]dpmaps.IP // found at start; nil after Complete
 	policy   map[netip.Prefix]model.IdentityID
 	known    map[model.IdentityID]bool // identities with a row in class_v1
@@ -84,7 +84,7 @@ func New(cfg Config, deps Deps) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adopt ipcache: %w", err)
 	}
-	c := &Cache{cfg: cfg, log: deps.Log, kern: deps.Kernel, now: deps.Now, entries: map[netip.Prefix]map[model.IPSource]model.IPEntry{},
+	c := &Cache{cfg: cfg, log: deps.Log, kern: deps.Kernel, now: deps.Now, entries: map[netip.Prefix][]said{},
 		restored: map[netip.Prefix]dpmaps.IP{}, policy: map[netip.Prefix]model.IdentityID{}, known: map[model.IdentityID]bool{},
 		rows: rows, waiting: map[netip.Prefix]model.IdentityID{}, failed: map[netip.Prefix]error{},
 		homes: table.New[netip.Addr, []model.IdentityID]("homes", table.Addr)}
@@ -125,11 +125,25 @@ func (c *Cache) Upsert(p netip.Prefix, e model.IPEntry) error {
 	if !p.IsValid() {
 		return fmt.Errorf("ipcache: not a prefix: %v", p)
 	}
-	if c.entries[p] == nil {
-		c.entries[p] = map[model.IPSource]model.IPEntry{}
+	x := said{e.Source, dpmaps.IP{Identity: e.Identity, Node: e.Node, NoMasq: e.NoMasq, LocalCIDR: e.LocalCIDR,
+		Overlay: c.cfg.Overlay && e.Tunnel.IsValid(), Tunnel: e.Tunnel.Unmap()}}
+	if i := c.said(p, e.Source); i >= 0 {
+		c.entries[p][i] = x
+	} else {
+		c.entries[p] = append(c.entries[p], x)
 	}
-	c.entries[p][e.Source] = e
 	return c.settle(p)
+}
+
+// said is what a source says of a prefix.
+type said struct {
+	source model.IPSource
+	row    dpmaps.IP
+}
+
+// said is where a source's word on a prefix is; -1: it has none.
+func (c *Cache) said(p netip.Prefix, source model.IPSource) int {
+	return slices.IndexFunc(c.entries[p], func(x said) bool { return x.source == source })
 }
 
 // Delete forgets what a source said of a prefix; the next source counts then. Nothing said is no error.
@@ -137,7 +151,9 @@ func (c *Cache) Delete(p netip.Prefix, source model.IPSource) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p = p.Masked()
-	delete(c.entries[p], source)
+	if i := c.said(p, source); i >= 0 {
+		c.entries[p] = slices.Delete(c.entries[p], i, i+1)
+	}
 	if len(c.entries[p]) == 0 {
 		delete(c.entries, p)
 		delete(c.restored, p) // the source has spoken: what was found at start is not it any more

@@ -139,21 +139,20 @@ func outside(id model.IdentityID) bool {
 // entry is the row from the strongest source of a prefix. What the kernel held at start counts where no source speaks; it is
 // newer than what an agent before wrote down (IPSourceRestored), which was some seconds behind when that was killed.
 func (c *Cache) entry(p netip.Prefix) (dpmaps.IP, bool) {
-	var best *model.IPEntry
-	for _, e := range c.entries[p] {
-		if best == nil || e.Source > best.Source {
-			best = &e
+	var best *said
+	for i := range c.entries[p] {
+		if x := &c.entries[p][i]; best == nil || x.source > best.source {
+			best = x
 		}
 	}
 	row, ok := c.restored[p]
-	if best == nil || ok && best.Source <= model.IPSourceRestored {
+	if best == nil || ok && best.source <= model.IPSourceRestored {
 		if ok && row.Identity&model.IdentityScopeMask == model.IdentityScopeLocal {
 			row.Identity = 0 // the policy's, not an entry's; how it is reached still counts
 		}
 		return row, ok
 	}
-	return dpmaps.IP{Identity: best.Identity, Node: best.Node, NoMasq: best.NoMasq, LocalCIDR: best.LocalCIDR,
-		Overlay: c.cfg.Overlay && best.Tunnel.IsValid(), Tunnel: best.Tunnel.Unmap()}, true
+	return best.row, true
 }
 
 // parent is the next wider prefix.

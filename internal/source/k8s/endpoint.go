@@ -25,22 +25,23 @@ type Endpoints struct {
 	writer *writer
 
 	// Of the watch alone.
-	claims map[netip.Prefix]map[name]claim // who says to have an address: while a pod goes and another one comes, two do
-	has    map[name][]netip.Prefix
+	has    map[name]claim
+	rivals map[netip.Prefix]map[name]model.IPEntry // who says to have an address that others have too: one pod goes, the next comes
 
 	mu       sync.Mutex
 	mine     map[name]json.RawMessage // CiliumEndpoints of this node, their status as it is
 	declared bool                     // Replace has said what is ours
 }
 
+// claim is what a CiliumEndpoint says to have.
 type claim struct {
-	entry model.IPEntry
-	since int64
+	since    int64
+	prefixes []netip.Prefix
 }
 
 func newEndpoints(s *Store) *Endpoints {
 	p := &Endpoints{s: s, tab: table.New[netip.Prefix, model.IPEntry]("endpoint addresses", table.Prefix),
-		claims: map[netip.Prefix]map[name]claim{}, has: map[name][]netip.Prefix{}, mine: map[name]json.RawMessage{}}
+		has: map[name]claim{}, rivals: map[netip.Prefix]map[name]model.IPEntry{}, mine: map[name]json.RawMessage{}}
 	p.writer = newWriter(s, s.clients.cilium, "ciliumendpoints", p.stale)
 	return p
 }
@@ -50,7 +51,17 @@ func (p *Endpoints) Table() *table.Table[netip.Prefix, model.IPEntry] { return p
 
 func (p *Endpoints) follow() {
 	follow(p.s, resource{client: p.s.clients.cilium, name: "ciliumendpoints"}, &ciliumv2.CiliumEndpoint{}, &sink[*ciliumv2.CiliumEndpoint]{
-		replace: p.replace, put: func(o *ciliumv2.CiliumEndpoint) { p.take(o, false) }, remove: func(o *ciliumv2.CiliumEndpoint) { p.take(o, true) }})
+		trim: p.trim, replace: p.replace, put: func(o *ciliumv2.CiliumEndpoint) { p.take(o, false) }, remove: func(o *ciliumv2.CiliumEndpoint) { p.take(o, true) }})
+}
+
+// trim takes away what nobody asks of another node's.
+func (p *Endpoints) trim(o *ciliumv2.CiliumEndpoint) {
+	if !p.ours(o) {
+		o.OwnerReferences, o.Status.ExternalIdentifiers = nil, nil
+		if o.Status.Identity != nil {
+			o.Status.Identity.Labels = nil
+		}
+	}
 }
 
 func (p *Endpoints) replace(all []*ciliumv2.CiliumEndpoint) {
@@ -110,41 +121,69 @@ func (p *Endpoints) set(x *table.Txn[netip.Prefix, model.IPEntry], n name, o *ci
 	if o != nil && !p.ours(o) {
 		entries, since = p.entries(o), o.CreationTimestamp.UnixNano()
 	}
-	touched := p.has[n]
-	for _, prefix := range touched {
-		delete(p.claims[prefix], n)
-	}
+	old := p.has[n]
 	delete(p.has, n)
-	for _, e := range entries {
-		if p.claims[e.Prefix] == nil {
-			p.claims[e.Prefix] = map[name]claim{}
+	for _, prefix := range old.prefixes {
+		if !slices.ContainsFunc(entries, func(e model.IPEntry) bool { return e.Prefix == prefix }) {
+			p.leave(x, n, prefix)
 		}
-		p.claims[e.Prefix][n] = claim{e, since}
-		p.has[n] = append(p.has[n], e.Prefix)
-		touched = append(touched, e.Prefix)
 	}
-	for _, prefix := range touched {
-		p.settle(x, prefix)
+	if len(entries) == 0 {
+		return
+	}
+	c := claim{since: since, prefixes: make([]netip.Prefix, len(entries))}
+	for i, e := range entries {
+		c.prefixes[i] = e.Prefix
+	}
+	p.has[n] = c
+	for _, e := range entries {
+		p.enter(x, n, e)
 	}
 }
 
-// settle decides who has an address: the younger one.
-func (p *Endpoints) settle(x *table.Txn[netip.Prefix, model.IPEntry], prefix netip.Prefix) {
-	all := p.claims[prefix]
-	if len(all) == 0 {
-		delete(p.claims, prefix)
+func ownerOf(e model.IPEntry) name { return name{e.Namespace, e.Name} }
+
+// enter gives an address to who claims it, or lets it be decided where others claim it too.
+func (p *Endpoints) enter(x *table.Txn[netip.Prefix, model.IPEntry], n name, e model.IPEntry) {
+	old, had := x.Get(e.Prefix)
+	rivals := p.rivals[e.Prefix]
+	if had && rivals == nil && ownerOf(old) != n {
+		rivals = map[name]model.IPEntry{ownerOf(old): old}
+		p.rivals[e.Prefix] = rivals
+	}
+	if rivals != nil {
+		rivals[n] = e
+		p.decide(x, e.Prefix)
+	} else if !had || !reflect.DeepEqual(old, e) {
+		x.Set(e.Prefix, e)
+	}
+}
+
+// leave takes an address from who claimed it.
+func (p *Endpoints) leave(x *table.Txn[netip.Prefix, model.IPEntry], n name, prefix netip.Prefix) {
+	rivals := p.rivals[prefix]
+	if rivals == nil {
 		x.Delete(prefix)
 		return
 	}
-	var best claim
+	delete(rivals, n)
+	p.decide(x, prefix)
+	if len(rivals) == 1 {
+		delete(p.rivals, prefix)
+	}
+}
+
+// decide says who has an address that several claim: the younger one.
+func (p *Endpoints) decide(x *table.Txn[netip.Prefix, model.IPEntry], prefix netip.Prefix) {
 	var who name
-	for n, c := range all {
-		if who == (name{}) || cmp.Or(cmp.Compare(c.since, best.since), cmp.Compare(n.String(), who.String())) > 0 {
-			best, who = c, n
+	for n := range p.rivals[prefix] {
+		if who == (name{}) || cmp.Or(cmp.Compare(p.has[n].since, p.has[who].since), cmp.Compare(n.String(), who.String())) > 0 {
+			who = n
 		}
 	}
-	if old, ok := x.Get(prefix); !ok || !reflect.DeepEqual(old, best.entry) {
-		x.Set(prefix, best.entry)
+	best := p.rivals[prefix][who]
+	if old, ok := x.Get(prefix); !ok || !reflect.DeepEqual(old, best) {
+		x.Set(prefix, best)
 	}
 }
 

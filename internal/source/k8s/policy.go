@@ -3,7 +3,6 @@ package k8s
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/document"
 	"github.com/hypha-net/hypha/internal/source/state"
+	"github.com/hypha-net/hypha/internal/table"
 )
 
 // Policies is what policies there are, of all kinds.
@@ -24,10 +24,12 @@ type Policies struct {
 	dirty chan struct{}
 
 	mu      sync.Mutex
-	rows    map[string]state.Policy // by key
+	rows    *table.Table[string, state.Policy] // by key, as published
+	news    map[string]*state.Policy           // what becomes of rows; nil: gone
 	of      map[string]map[name]*judged
 	waiting map[string]bool // kinds that have not been told yet
 	changed bool
+	heard   time.Time // the first change that is not published yet
 	cur     state.PolicySnapshot
 }
 
@@ -46,13 +48,16 @@ var documents = []struct{ kind, resource string }{
 }
 
 func newPolicies(s *Store) *Policies {
-	p := &Policies{s: s, dirty: make(chan struct{}, 1), rows: map[string]state.Policy{}, of: map[string]map[name]*judged{}, waiting: map[string]bool{},
+	p := &Policies{s: s, dirty: make(chan struct{}, 1), rows: table.New[string, state.Policy]("policies", table.String), news: map[string]*state.Policy{}, of: map[string]map[name]*judged{}, waiting: map[string]bool{},
 		cur: state.PolicySnapshot{Superseded: make(chan struct{})}}
 	for _, kind := range []string{model.KindNetworkPolicy, v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup, v1alpha2.KindClusterNetworkPolicy} {
 		p.of[kind], p.waiting[kind] = map[name]*judged{}, true
 	}
 	return p
 }
+
+// Table holds the policies by key. Use Snapshot to know their revision.
+func (p *Policies) Table() *table.Table[string, state.Policy] { return p.rows }
 
 // Snapshot is the current state, rows and revision of one moment. Revisions count what this agent has seen, from 1 at each start.
 func (p *Policies) Snapshot() state.PolicySnapshot {
@@ -140,8 +145,7 @@ func (p *Policies) drop(kind string, n name) {
 		return
 	}
 	for _, k := range j.keys {
-		delete(p.rows, k)
-		p.changed = true
+		p.news[k], p.changed = nil, true
 	}
 	delete(p.of[kind], n)
 }
@@ -184,19 +188,28 @@ func (p *Policies) set(kind string, n name, version string, rows ...state.Policy
 	keys := make([]string, len(rows))
 	for i, r := range rows {
 		keys[i] = r.Key
-		if old, ok := p.rows[r.Key]; !ok || string(old.Raw) != string(r.Raw) {
+		if old, ok := p.row(r.Key); !ok || string(old.Raw) != string(r.Raw) {
 			r.Ref.Revision = p.cur.Revision + 1
-			p.rows[r.Key] = r
-			p.changed = true
+			p.news[r.Key], p.changed = &r, true
 		}
 	}
 	for _, k := range j.keys {
 		if !slices.Contains(keys, k) {
-			delete(p.rows, k)
-			p.changed = true
+			p.news[k], p.changed = nil, true
 		}
 	}
 	j.keys, j.version = keys, version
+}
+
+// row is a row as it is to become; mu is held.
+func (p *Policies) row(key string) (state.Policy, bool) {
+	if r, ok := p.news[key]; ok {
+		if r == nil {
+			return state.Policy{}, false
+		}
+		return *r, true
+	}
+	return p.rows.Get(key)
 }
 
 // readDocument reads a policy, or a group of prefixes.
@@ -236,14 +249,18 @@ func policyRow(pol parse.Policy) (state.Policy, error) {
 	return state.Policy{Key: pol.Key, Kind: pol.Ref.Kind, Ref: pol.Ref, Raw: raw}, nil
 }
 
+// wake has what changed published; mu is held.
 func (p *Policies) wake() {
+	if p.heard.IsZero() {
+		p.heard = time.Now()
+	}
 	select {
 	case p.dirty <- struct{}{}:
 	default:
 	}
 }
 
-// gather is how long changes that come one after the other are gathered, since each snapshot is a copy of all.
+// gather is how long changes that come one after the other are gathered.
 const gather = 5 * time.Millisecond
 
 // publish makes what has changed current.
@@ -257,12 +274,17 @@ func (p *Policies) publish(ctx context.Context) {
 		p.mu.Lock()
 		if complete := len(p.waiting) == 0; complete && (p.changed || !p.cur.Complete) {
 			old := p.cur
-			p.cur = state.PolicySnapshot{Revision: old.Revision + 1, Complete: true, Superseded: make(chan struct{}),
-				Policies: make([]state.Policy, 0, len(p.rows))}
-			for _, k := range slices.Sorted(maps.Keys(p.rows)) {
-				p.cur.Policies = append(p.cur.Policies, p.rows[k])
-			}
-			p.changed = false
+			p.rows.Update(func(x *table.Txn[string, state.Policy]) {
+				for k, r := range p.news {
+					if r == nil {
+						x.Delete(k)
+					} else {
+						x.Set(k, *r)
+					}
+				}
+			})
+			p.cur = state.PolicySnapshot{Revision: old.Revision + 1, Complete: true, Superseded: make(chan struct{}), Policies: p.rows.Snapshot(), Heard: p.heard}
+			p.news, p.changed, p.heard = map[string]*state.Policy{}, false, time.Time{}
 			close(old.Superseded)
 		}
 		p.mu.Unlock()

@@ -351,7 +351,7 @@ func testEndpoints(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 
 func testPolicies(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 	keys := func(s *Store) (out []string) {
-		for _, p := range s.Policies().Snapshot().Policies {
+		for _, p := range s.Policies().Snapshot().Policies.All() {
 			out = append(out, p.Key)
 		}
 		return out
@@ -384,7 +384,7 @@ func testPolicies(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 	all := []string{"CiliumCIDRGroup/g", "CiliumClusterwideNetworkPolicy/wide", "CiliumNetworkPolicy/default/good", "NetworkPolicy/default/np"}
 	are(all...)
 	// What an absent list says and what an empty one is kept apart all the way.
-	for _, p := range n1.Policies().Snapshot().Policies {
+	for _, p := range n1.Policies().Snapshot().Policies.All() {
 		if p.Key == "CiliumNetworkPolicy/default/good" && !strings.Contains(string(p.Raw), `"ingress":[{"fromEndpoints":[]}],"egress":[]`) {
 			t.Errorf("%s", p.Raw)
 		}
@@ -570,7 +570,7 @@ func testGap(t *testing.T, srv *kubeapi.Server) {
 		t.Fatal(err)
 	}
 	tell := func() (out []string) {
-		for _, p := range n3.Policies().Snapshot().Policies {
+		for _, p := range n3.Policies().Snapshot().Policies.All() {
 			if strings.HasSuffix(p.Key, "/gone") || strings.HasSuffix(p.Key, "/kept") {
 				out = append(out, p.Key)
 			}
@@ -641,13 +641,13 @@ func testAway(t *testing.T, srv *kubeapi.Server, n1 *Store) {
 	if ranges, err := n1.PodCIDRs(t.Context()); err != nil || len(ranges) != 1 {
 		t.Errorf("pod ranges of the last run: %v %v", ranges, err)
 	}
-	if now := n1.Policies().Snapshot(); now.Revision != policies.Revision || len(now.Policies) != len(policies.Policies) || n1.Services().Table().Snapshot().Len() != services {
+	if now := n1.Policies().Snapshot(); now.Revision != policies.Revision || now.Policies.Len() != policies.Policies.Len() || n1.Services().Table().Snapshot().Len() != services {
 		t.Error("tables have changed")
 	}
 	srv.Again(t)
 	srv.Apply(t, `{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: back, namespace: default}, spec: {podSelector: {}}}`)
 	kubeapi.Eventually(t, 90*time.Second, "news after it is back", func() error {
-		for _, p := range n1.Policies().Snapshot().Policies {
+		for _, p := range n1.Policies().Snapshot().Policies.All() {
 			if p.Key == "NetworkPolicy/default/back" {
 				return nil
 			}

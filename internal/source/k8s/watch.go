@@ -26,12 +26,26 @@ type resource struct {
 
 // sink takes what a watch tells, one call at a time, and keeps of it what it likes.
 type sink[T any] struct {
+	trim    func(T)       // takes away what is not asked for, before a list is kept as a whole; nil: only who set which field
 	replace func(all []T) // these are all there are: at first, and after a gap
 	put     func(T)
 	remove  func(T) // as it last was
 
 	synced chan struct{} // closed after the first replace
 	once   sync.Once
+}
+
+// Transformer implements cache.TransformingStore: a list is there as a whole for a moment, and should not be larger than it has to be.
+func (k *sink[T]) Transformer() cache.TransformFunc {
+	return func(obj any) (any, error) {
+		if o, ok := obj.(metav1.Object); ok {
+			o.SetManagedFields(nil)
+		}
+		if o, ok := obj.(T); ok && k.trim != nil {
+			k.trim(o)
+		}
+		return obj, nil
+	}
 }
 
 // Add implements cache.ReflectorStore, as the other methods do.

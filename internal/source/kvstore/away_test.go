@@ -87,7 +87,7 @@ func TestCase12BlackHoleThenCompaction(t *testing.T) {
 	if err := has(s2.IPs().Table().Get, row.Prefix); err != nil {
 		t.Errorf("forgot what it knew: %v", err)
 	}
-	if snap := s2.Policies().Snapshot(); snap.Revision != 1 || len(snap.Policies) != 1 {
+	if snap := s2.Policies().Snapshot(); snap.Revision != 1 || snap.Policies.Len() != 1 {
 		t.Errorf("%+v", snap)
 	}
 	cpu := cpuTime(t)
@@ -105,7 +105,7 @@ func TestCase12BlackHoleThenCompaction(t *testing.T) {
 		if has(s2.IPs().Table().Get, row.Prefix) == nil {
 			return errors.New("the old row is still there")
 		}
-		if snap := s2.Policies().Snapshot(); snap.Revision != 6 || string(snap.Policies[0].Raw) != `"g4"` {
+		if snap := s2.Policies().Snapshot(); snap.Revision != 6 || string(rows(snap.Policies)[0].Raw) != `"g4"` {
 			return fmt.Errorf("%+v", snap)
 		}
 		if st := s2.Status(); !st.Connected || st.Pending != 0 {

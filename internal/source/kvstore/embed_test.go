@@ -106,7 +106,7 @@ func TestDamagedData(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(cfg.Paths.Etcd(), "data.damaged")); err != nil {
 				t.Error(err)
 			}
-			if snap := s.Policies().Snapshot(); snap.Revision != rev || keysOf(snap.Policies) != "a" {
+			if snap := s.Policies().Snapshot(); snap.Revision != rev || keysOf(rows(snap.Policies)) != "a" {
 				t.Errorf("%+v", snap)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -107,8 +108,8 @@ func (p *Policies) apply(ctx context.Context, batch []Event) {
 	if cur := p.Snapshot(); !p.state.exists && cur.Revision > 0 {
 		// Revisions only grow: without one, this is a store that has lost its data. Enforce what was in force, and
 		// give it back to the store; the first agent to do so wins.
-		p.s.log.Warn("kvstore has lost the policies, restoring them", "revision", cur.Revision, "policies", len(cur.Policies))
-		p.publish(cur.Revision, index(cur.Policies), complete)
+		p.s.log.Warn("kvstore has lost the policies, restoring them", "revision", cur.Revision, "policies", cur.Policies.Len())
+		p.publish(cur.Revision, maps.Collect(cur.Policies.All()), complete)
 		p.s.wg.Go(func() { p.restore(ctx, cur) })
 	} else if rules, err := p.state.effective(); err != nil {
 		p.s.log.Error("kvstore holds an incomplete policy change, keeping the policy known before", "err", err)
@@ -137,10 +138,16 @@ func (p *Policies) publish(rev uint64, rules map[string]StoredPolicy, complete b
 		return
 	}
 	close(p.cur.Superseded)
-	p.cur = PolicySnapshot{Revision: rev, Complete: complete, Superseded: make(chan struct{})}
-	for _, v := range p.tab.Snapshot().All() {
-		p.cur.Policies = append(p.cur.Policies, v)
+	p.cur = PolicySnapshot{Revision: rev, Policies: p.tab.Snapshot(), Complete: complete, Superseded: make(chan struct{}), Heard: time.Now()}
+}
+
+// rows are the policies of a snapshot, by key.
+func rows(s table.Snapshot[string, StoredPolicy]) []StoredPolicy {
+	out := make([]StoredPolicy, 0, s.Len())
+	for _, v := range s.All() {
+		out = append(out, v)
 	}
+	return out
 }
 
 // save keeps the file for the next start up to date: soon, since a policy must not be forgotten.
@@ -159,7 +166,7 @@ func (p *Policies) save(ctx context.Context) {
 		case <-ctx.Done():
 		}
 		if snap = p.Snapshot(); snap.Revision != saved {
-			err := file.WriteJSON(p.path(), policyFile{snap.Revision, snap.Policies}, 0o600)
+			err := file.WriteJSON(p.path(), policyFile{snap.Revision, rows(snap.Policies)}, 0o600)
 			if p.unsaved.Note(err); err == nil {
 				saved = snap.Revision
 			}

@@ -37,7 +37,7 @@ func TestPolicyImport(t *testing.T) {
 	s := ready(t, open(t, embedded(t, "node1")))
 	ctx := testContext(t)
 	p := s.Policies()
-	if snap := p.Snapshot(); snap.Revision != 0 || len(snap.Policies) != 0 || !snap.Complete {
+	if snap := p.Snapshot(); snap.Revision != 0 || snap.Policies.Len() != 0 || !snap.Complete {
 		t.Fatalf("%+v", snap)
 	}
 	check := func(rev uint64, err error, wantRev uint64, want string) {
@@ -48,15 +48,15 @@ func TestPolicyImport(t *testing.T) {
 		if err := p.WaitRevision(ctx, rev); err != nil {
 			t.Fatal(err)
 		}
-		if snap := p.Snapshot(); snap.Revision != rev || keysOf(snap.Policies) != want {
-			t.Fatalf("revision %d: %s; want %s", snap.Revision, keysOf(snap.Policies), want)
+		if snap := p.Snapshot(); snap.Revision != rev || keysOf(rows(snap.Policies)) != want {
+			t.Fatalf("revision %d: %s; want %s", snap.Revision, keysOf(rows(snap.Policies)), want)
 		}
 	}
 	rev, err := p.Import(ctx, []StoredPolicy{testPolicy("b", "1"), testPolicy("a", "1")}, nil)
 	check(rev, err, 1, "a b")
 	rev, err = p.Import(ctx, []StoredPolicy{testPolicy("a", "2")}, nil)
 	check(rev, err, 2, "a b")
-	if got := p.Snapshot().Policies[0]; string(got.Raw) != `"2"` || got.Ref.Revision != 2 {
+	if got := rows(p.Snapshot().Policies)[0]; string(got.Raw) != `"2"` || got.Ref.Revision != 2 {
 		t.Errorf("%+v", got)
 	}
 	rev, err = p.Import(ctx, []StoredPolicy{testPolicy("c", "1")}, func(sp StoredPolicy) bool { return sp.Ref.Name == "a" })
@@ -100,7 +100,7 @@ func TestPolicyAtomic(t *testing.T) {
 				}
 				seen = snap.Revision
 				gens := map[string]int{}
-				for _, p := range snap.Policies {
+				for _, p := range snap.Policies.All() {
 					gens[string(p.Raw)]++
 					if p.Ref.Revision != snap.Revision {
 						t.Errorf("revision %d holds a row of revision %d", snap.Revision, p.Ref.Revision)
@@ -156,7 +156,7 @@ func TestPolicyAtomic(t *testing.T) {
 			t.Fatal(err)
 		}
 		snap := s.Policies().Snapshot()
-		if got := string(snap.Policies[0].Raw); got != `"`+written[top]+`"` {
+		if got := string(rows(snap.Policies)[0].Raw); got != `"`+written[top]+`"` {
 			t.Errorf("%s in force, want %s", got, written[top])
 		}
 	}
@@ -188,14 +188,14 @@ func TestPolicyStagedLeftBehind(t *testing.T) {
 	if err := p.WaitRevision(ctx, 2); err != nil {
 		t.Fatal(err)
 	}
-	if got := keysOf(p.Snapshot().Policies); got != "kept x y" {
+	if got := keysOf(rows(p.Snapshot().Policies)); got != "kept x y" {
 		t.Fatal(got)
 	}
 	rev := must[uint64](t)(p.Import(ctx, []StoredPolicy{testPolicy("z", "1")}, nil))
 	if err := p.WaitRevision(ctx, 3); err != nil || rev != 3 {
 		t.Fatal(rev, err)
 	}
-	if got := keysOf(p.Snapshot().Policies); got != "kept x y z" {
+	if got := keysOf(rows(p.Snapshot().Policies)); got != "kept x y z" {
 		t.Fatal(got)
 	}
 	if kvs := must[[]KV](t)(s.List(ctx, policyStaged)); len(kvs) != 0 {
@@ -204,7 +204,7 @@ func TestPolicyStagedLeftBehind(t *testing.T) {
 	// A change of which a part is missing is not in force.
 	must[int64](t)(s.Set(ctx, policyRevision, []byte("4 D 1")))
 	time.Sleep(200 * time.Millisecond)
-	if snap := p.Snapshot(); snap.Revision != 3 || keysOf(snap.Policies) != "kept x y z" {
+	if snap := p.Snapshot(); snap.Revision != 3 || keysOf(rows(snap.Policies)) != "kept x y z" {
 		t.Errorf("%+v", snap)
 	}
 }
@@ -227,7 +227,7 @@ func TestPolicySurvivesStoreLoss(t *testing.T) {
 	// While it runs:
 	must[int64](t)(s.Delete(ctx, policyRoot, true))
 	eventually(t, 5*time.Second, func() error { _, err := s.Get(ctx, policyRules+"a"); return err })
-	if snap := s.Policies().Snapshot(); snap.Revision != rev || keysOf(snap.Policies) != "a b" {
+	if snap := s.Policies().Snapshot(); snap.Revision != rev || keysOf(rows(snap.Policies)) != "a b" {
 		t.Errorf("%+v", snap)
 	}
 	eventually(t, 5*time.Second, func() error { return has(s.Identities().Table().Get, id) })
@@ -239,11 +239,11 @@ func TestPolicySurvivesStoreLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = open(t, cfg)
-	if snap := s.Policies().Snapshot(); snap.Revision != rev || keysOf(snap.Policies) != "a b" {
+	if snap := s.Policies().Snapshot(); snap.Revision != rev || keysOf(rows(snap.Policies)) != "a b" {
 		t.Errorf("before the store has answered: %+v", snap)
 	}
 	ready(t, s)
-	if snap := s.Policies().Snapshot(); snap.Revision != rev || keysOf(snap.Policies) != "a b" || !snap.Complete {
+	if snap := s.Policies().Snapshot(); snap.Revision != rev || keysOf(rows(snap.Policies)) != "a b" || !snap.Complete {
 		t.Errorf("%+v", snap)
 	}
 	eventually(t, 5*time.Second, func() error { _, err := s.Get(ctx, policyRules+"b"); return err })

@@ -115,7 +115,7 @@ func (p *Policies) read(ctx context.Context) (*policyState, error) {
 // restore gives a store without policies those of cur.
 func (p *Policies) restore(ctx context.Context, cur PolicySnapshot) {
 	for wait := retryMin; ; wait = min(2*wait, p.s.cfg.Retry) {
-		err := p.commit(ctx, 0, cur.Revision, policyChange{Put: cur.Policies})
+		err := p.commit(ctx, 0, cur.Revision, policyChange{Put: rows(cur.Policies)})
 		if err == nil || errors.Is(err, errStale) || !sleep(ctx, wait) {
 			return
 		}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/table"
 )
 
 // ErrUnreachable says that who keeps the state did not answer. What was asked may or may not have happened there.
@@ -28,7 +30,8 @@ const KindCIDRGroup = "CiliumCIDRGroup"
 // PolicySnapshot is what was imported, as of exactly one revision.
 type PolicySnapshot struct {
 	Revision   uint64
-	Policies   []Policy      // by key
+	Policies   table.Snapshot[string, Policy]
+	Heard      time.Time     // when the first of the changes came that make it differ from the one before
 	Complete   bool          // who keeps it has answered; else this is what the last run knew
 	Superseded chan struct{} // closed once another snapshot is current
 }

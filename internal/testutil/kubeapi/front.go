@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -14,9 +15,27 @@ import (
 type Front struct {
 	to string
 
+	told atomic.Int64
+
 	mu    sync.Mutex
 	l     net.Listener
 	conns map[net.Conn]bool
+}
+
+// Told is how many bytes the API server has sent this way, TLS included.
+func (f *Front) Told() int64 { return f.told.Load() }
+
+// count counts what is written.
+type count struct {
+	io.Writer
+	n *atomic.Int64
+}
+
+// Write implements io.Writer.
+func (c count) Write(b []byte) (int, error) {
+	n, err := c.Writer.Write(b)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 // Front carries on what comes in at l, and writes a kubeconfig file for who comes that way.
@@ -75,10 +94,13 @@ func (f *Front) carry(in net.Conn) {
 	f.conns[in], f.conns[out] = true, true
 	f.mu.Unlock()
 	var wg sync.WaitGroup
-	for _, d := range [][2]net.Conn{{in, out}, {out, in}} {
+	for _, d := range []struct {
+		to   io.Writer
+		from net.Conn
+	}{{out, in}, {count{in, &f.told}, out}} {
 		wg.Go(func() {
-			_, _ = io.Copy(d[0], d[1])
-			_ = errors.Join(d[0].Close(), d[1].Close())
+			_, _ = io.Copy(d.to, d.from)
+			_ = errors.Join(in.Close(), out.Close())
 		})
 	}
 	wg.Wait()

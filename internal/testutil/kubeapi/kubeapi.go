@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
@@ -33,11 +34,13 @@ const token = "test"
 type Server struct {
 	URL        string
 	Kubeconfig string // file; who uses it may do everything
+	Etcd       string // URL of its store
 
 	dir, bin   string
 	port, peer int
 	etcd, api  *process
 	dyn        *dynamic.DynamicClient
+	rest       rest.Interface
 }
 
 // Start runs an API server until the test ends.
@@ -52,6 +55,7 @@ func Start(t testing.TB) *Server {
 	ports := freePorts(t, 3)
 	s.port, s.peer = ports[0], ports[1]
 	store := fmt.Sprintf("http://127.0.0.1:%d", ports[2])
+	s.Etcd = store
 	peers := fmt.Sprintf("http://127.0.0.1:%d", s.peer)
 	s.etcd = s.run(t, "etcd", "--data-dir", filepath.Join(s.dir, "etcd"), "--listen-client-urls", store, "--advertise-client-urls", store,
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "default="+peers, "--unsafe-no-fsync")
@@ -69,8 +73,12 @@ contexts: [{name: test, context: {cluster: test, user: admin}}]
 current-context: test
 `, s.URL, s.ca(), token))
 	var err error
-	s.dyn, err = dynamic.NewForConfig(&rest.Config{Host: s.URL, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAFile: s.ca()}, QPS: 1000, Burst: 1000})
-	if err != nil {
+	conf := &rest.Config{Host: s.URL, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAFile: s.ca()}, QPS: -1}
+	if s.dyn, err = dynamic.NewForConfig(conf); err != nil {
+		t.Fatal(err)
+	}
+	conf.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	if s.rest, err = rest.UnversionedRESTClientFor(conf); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -140,3 +140,12 @@ func Rows[K, V any](pin string) (n int, err error) {
 		}
 	}
 }
+
+// Room is how many rows a pinned map can have.
+func Room(pin string) (int, error) {
+	m, err := ebpf.LoadPinnedMap(pin, &ebpf.LoadPinOptions{ReadOnly: true})
+	if err != nil {
+		return 0, err
+	}
+	return int(m.MaxEntries()), m.Close()
+}

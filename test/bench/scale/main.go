@@ -1,6 +1,6 @@
 // Scale measures how Hypha's costs grow: rows 8, 9 and 14 of the performance suite (policy in the datapath, policy and
-// identities in the agent, footprint), and one agent in a large cluster that a load generator writes into a real etcd. It
-// writes tables to docs/performance.md. It asserts nothing: read the tables.
+// identities in the agent, footprint), and one agent in a large cluster that a load generator writes into a real etcd, or a
+// real API server. It writes tables to docs/performance.md. It asserts nothing: read the tables.
 //
 //	go run ./test/bench/scale
 //	go run ./test/bench/scale -before /tmp/bin -parts node    # with the binaries of an earlier build as a second arm
@@ -50,6 +50,7 @@ type options struct {
 	apply  int // policies to measure
 	nodes  int // of the large cluster
 	peers  int // identities of the large cluster
+	kube   fleet
 	prof   string
 }
 
@@ -69,6 +70,7 @@ var parts = []struct {
 	{"engine", "policy in the agent's engine", engine},
 	{"node", "one node: 100 workloads, 250 policies, 3000 identities", oneNode},
 	{"crowd", "one node of a large cluster", crowd},
+	{"kube", "one node of a large cluster on Kubernetes", kube},
 }
 
 func bench(ctx context.Context) error {
@@ -81,10 +83,17 @@ func bench(ctx context.Context) error {
 	flag.IntVar(&o.apply, "apply", 100, "policy changes to measure")
 	flag.IntVar(&o.nodes, "nodes", 1000, "nodes of the large cluster")
 	flag.IntVar(&o.peers, "identities", 30000, "identities of the large cluster")
+	flag.IntVar(&o.kube.nodes, "kube-nodes", 1000, "nodes of the large cluster on Kubernetes")
+	flag.IntVar(&o.kube.pods, "kube-pods", 30000, "pods of its other nodes")
+	flag.IntVar(&o.kube.identities, "kube-identities", 6000, "identities of these pods, ten in each namespace")
+	flag.IntVar(&o.kube.policies, "kube-policies", 30000, "policies, as many in each namespace")
+	flag.IntVar(&o.kube.local, "kube-local", 110, "pods of the node itself")
+	flag.IntVar(&o.kube.changes, "kube-changes", 120, "policies that come and go while their latency is measured")
 	flag.StringVar(&o.prof, "profile", "", "directory for the agents' CPU profiles; empty: none")
 	bin := flag.String("bin", "bin", "directory of Hypha's binaries")
 	before := flag.String("before", "", "directory of an earlier build's binaries, measured beside them; empty: none")
 	only := flag.String("parts", "", "parts to run, comma separated (default: all)")
+	mark := flag.String("mark", "bench-scale", "name of these markers")
 	out := flag.String("out", "docs/performance.md", "document to write the tables into, between its markers; empty: none")
 	flag.Parse()
 	if os.Geteuid() != 0 {
@@ -109,7 +118,7 @@ func bench(ctx context.Context) error {
 	}
 	chosen := strings.Split(*only, ",")
 	var doc strings.Builder
-	fmt.Fprintf(&doc, "%s\n\nCommand: `go run ./test/bench/scale%s`\n\n", page.Machine(), page.Given(flag.CommandLine, "out", "bin", "before", "profile"))
+	fmt.Fprintf(&doc, "%s\n\nCommand: `go run ./test/bench/scale%s`\n\n", page.Machine(), page.Given(flag.CommandLine, "out", "mark", "bin", "before", "profile"))
 	for _, p := range parts {
 		if *only != "" && !slices.Contains(chosen, p.name) {
 			continue
@@ -125,5 +134,5 @@ func bench(ctx context.Context) error {
 	if *out == "" {
 		return nil
 	}
-	return page.Replace(*out, "bench-scale", doc.String())
+	return page.Replace(*out, *mark, doc.String())
 }

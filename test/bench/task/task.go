@@ -2,9 +2,14 @@
 package task
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/hypha-net/hypha/internal/netns"
 )
 
 // task stands in for a test, so that the datapath's test worlds serve here too. What it lacks of testing.TB they do not use.
@@ -21,6 +26,22 @@ func (t *task) Fatal(args ...any)         { panic(failure{fmt.Errorf("%s", fmt.S
 func (t *task) Fatalf(f string, a ...any) { panic(failure{fmt.Errorf(f, a...)}) }
 func (t *task) Error(args ...any)         { t.Fatal(args...) }
 func (t *task) Skip(args ...any)          { t.Fatal(args...) }
+func (t *task) Skipf(f string, a ...any)  { t.Fatalf(f, a...) }
+func (t *task) Context() context.Context  { return context.Background() }
+
+// TempDir implements testing.TB.
+func (t *task) TempDir() string {
+	name, err := netns.TempName("task") // names its owner: what a killed run leaves goes with the next one
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(os.TempDir(), name)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
 
 // Run runs fn with a stand-in for a test; what it registered for the end is done whatever happens.
 func Run(fn func(testing.TB) error) (err error) {

@@ -46,6 +46,9 @@ func (n *Node) WaitReady(ctx context.Context, nodes int) error {
 	return err
 }
 
+// Use makes later starts run this agent's binary.
+func (n *Node) Use(binary string) { n.agent.Binary = binary }
+
 func (n *Node) running() *lab.Process {
 	n.mu.Lock()
 	defer n.mu.Unlock()
