@@ -1,17 +1,22 @@
-// Command hypha-cluster is the part of Hypha's command line that speaks with an API server: it installs Hypha and asks how a whole
-// cluster does. `hypha` becomes this program when such a command is given; nobody needs to call it by its own name. It is a program
+// Command hypha-cluster is the part of Hypha's command line that speaks with an API server: it installs Hypha, asks how a whole
+// cluster does, and gathers what is needed to find out why it does not. `hypha` becomes this program when such a command is given; nobody needs to call it by its own name. It is a program
 // of its own because Helm and the API server's client triple the size of a binary and the time it takes to start.
 package main
 
 import (
 	"context"
 
+	"github.com/spf13/cobra"
+
 	"github.com/hypha-net/hypha/internal/cli"
 	"github.com/hypha-net/hypha/internal/cluster"
+	"github.com/hypha-net/hypha/internal/cluster/sysdump"
 	"github.com/hypha-net/hypha/internal/install"
 )
 
-func main() { cli.Main(cli.Deps{Cluster: openCluster, Commands: install.NewCommands}) }
+func main() { cli.Main(cli.Deps{Cluster: openCluster, Commands: commands}) }
+
+func commands() []*cobra.Command { return append(install.NewCommands(), sysdump.NewCommand()) }
 
 // ofCluster tells a cluster's state as text, as the commands want it.
 type ofCluster struct{ *cluster.Cluster }

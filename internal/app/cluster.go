@@ -30,6 +30,8 @@ type cluster struct {
 	localRows *table.Table[netip.Prefix, model.IPEntry] // this node's workloads
 	routes    *table.Table[netip.Prefix, model.Route]
 
+	moved chan struct{} // this node has other pod ranges
+
 	mu      sync.Mutex
 	numbers *numbers
 	scoped  map[string]scoped   // by node
@@ -49,7 +51,7 @@ func newCluster(log *slog.Logger, self model.Node, opts node.Options, numbers *n
 	local *table.Table[uint16, model.Endpoint], api *table.Table[netip.Addr, struct{}]) *cluster {
 	c := &cluster{log: log, self: self, opts: opts, nodes: nodes, local: local, api: api, numbers: numbers, scoped: map[string]scoped{},
 		nodeRows: table.New[netip.Prefix, model.IPEntry]("node addresses", table.Prefix), localRows: table.New[netip.Prefix, model.IPEntry]("local addresses", table.Prefix),
-		routes: table.New[netip.Prefix, model.Route]("routes", table.Prefix)}
+		routes: table.New[netip.Prefix, model.Route]("routes", table.Prefix), moved: make(chan struct{}, 1)}
 	c.opts.Identity = c.nodeIdentity
 	return c
 }
@@ -243,6 +245,8 @@ func (c *cluster) Run(ctx context.Context, changed func()) error {
 		case <-nodes.Changed():
 		case <-local.Changed():
 		case <-api:
+		case <-c.moved:
+			doneNodes = nil
 		case <-retry:
 		}
 	}

@@ -53,6 +53,7 @@ func (p *policies) collect() (n news, err error) {
 	}
 	p.peers.follow()
 	c.Identities, c.DeleteIdentities = p.peers.news(n.first...)
+	c.Addresses, c.DeleteAddresses = p.peers.homes.news(n.first...)
 	return n, nil
 }
 
@@ -64,6 +65,8 @@ func (p *policies) given(n news) {
 	p.seen, p.reconfig, p.servers = n.stored, false, n.servers
 	clear(p.retell)
 	p.peers.given(n.changes.Identities, n.changes.DeleteIdentities)
+	p.peers.homes.given(n.changes.Addresses, n.changes.DeleteAddresses)
+	clear(p.peers.homes.dirty)
 	for _, e := range n.first {
 		p.peers.put(e)
 	}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"connectrpc.com/connect"
+
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/endpoint"
 	"github.com/hypha-net/hypha/internal/fault"
@@ -20,6 +22,7 @@ import (
 // pods gives workloads the labels of their pods, when they come and when those change.
 type pods struct {
 	pods      podSource
+	pools     *k8s.PodPools // nil where pools have no names
 	endpoints labelled
 	failed    *fault.Fault
 }
@@ -52,7 +55,12 @@ func (p *pods) describe(ctx context.Context, req *agentv1.AddEndpointRequest) er
 		return err
 	}
 	req.Labels = podLabels(&pod)
-	req.NamedPorts = nil
+	req.NamedPorts, req.Ipv4Pool, req.Ipv6Pool = nil, "", ""
+	if p.pools != nil {
+		if req.Ipv4Pool, req.Ipv6Pool, err = p.pools.Choose(&pod); err != nil {
+			return fail(connect.CodeFailedPrecondition, "%v", err)
+		}
+	}
 	for _, np := range pod.NamedPorts {
 		req.NamedPorts = append(req.NamedPorts, &agentv1.NamedPort{Name: np.Name, Port: uint32(np.Port), Protocol: model.ServiceProtoName(np.Proto)})
 	}

@@ -104,6 +104,7 @@ func (p *policies) Run(ctx context.Context, ready func(context.Context) error) e
 	failed := fault.New(p.log, "policy not applied, trying again", "policy applied")
 	for {
 		stored, ids, ips, local := p.stored.Snapshot(), p.peers.ids.Snapshot(), p.peers.ips.Snapshot(), p.local.Snapshot()
+		homes := p.peers.homes.table.Snapshot()
 		var retry <-chan time.Time
 		if !p.usable() {
 			p.note(0, errors.New("the store has not answered yet and nothing is known from an earlier run: policy stays as the kernel has it"))
@@ -122,6 +123,7 @@ func (p *policies) Run(ctx context.Context, ready func(context.Context) error) e
 		case <-stored.Changed():
 		case <-ids.Changed():
 		case <-ips.Changed():
+		case <-homes.Changed():
 		case <-local.Changed():
 		case <-p.poke:
 		case <-retry:

@@ -31,10 +31,12 @@ func startKube(t *testing.T) *kube {
 	k := &kube{t: t, api: kubeapi.Start(t)}
 	k.api.Install(t)
 	for i := 1; i <= 2; i++ {
-		k.api.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Node, metadata: {name: node%[1]d}, spec: {podCIDR: 10.10.%[1]d.0/24, podCIDRs: [10.10.%[1]d.0/24, "fd10::%[1]d00/120"]}}`, i))
+		k.api.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Node, metadata: {name: node%[1]d, labels: {number: "%[1]d"}}, spec: {podCIDR: 10.10.%[1]d.0/24, podCIDRs: [10.10.%[1]d.0/24, "fd10::%[1]d00/120"]}}`, i))
 	}
+	k.api.Apply(t, `{apiVersion: cilium.io/v2, kind: CiliumNodeConfig, metadata: {name: second, namespace: kube-system}, spec: {
+		nodeSelector: {matchLabels: {number: "2"}}, defaults: {bpf-lb-algorithm: maglev, node-name: other, no-such: x}}}`)
 	conf := filepath.Join(t.TempDir(), "kubeconfig")
-	k.Cluster = startConfig(t, cluster.Config{Nodes: 2, IPv4: true, IPv6: true, Kubeconfig: conf, Prepare: func(c *cluster.Cluster) error {
+	k.Cluster = startConfig(t, cluster.Config{Nodes: 2, IPv4: true, IPv6: true, Kubeconfig: conf, Options: map[string]any{"k8s-namespace": "kube-system"}, Prepare: func(c *cluster.Cluster) error {
 		l, err := c.World.Listen("tcp", frontAddr)
 		if err == nil {
 			k.front = k.api.Front(t, l, conf)
@@ -88,6 +90,11 @@ func TestKubernetes(t *testing.T) {
 	for _, from := range []*cluster.Pod{near, far, stranger} {
 		k.reach("no policy, "+from.Name, from, web, true)
 	}
+	for i, want := range []string{"random", "maglev"} {
+		if out, err := k.Hypha(t.Context(), k.Nodes[i], "config", "get", "bpf-lb-algorithm"); err != nil || !strings.Contains(out, want) {
+			t.Errorf("options of node%d: %v\n%s", i+1, err, out)
+		}
+	}
 	out, err := k.Hypha(t.Context(), k.Nodes[0], "endpoint", "list", "-o", "json")
 	if err != nil || !strings.Contains(out, "k8s:app=web") || !strings.Contains(out, "k8s:io.cilium.k8s.namespace.labels.team=x") ||
 		!strings.Contains(out, "k8s:io.cilium.k8s.policy.serviceaccount=default") || strings.Contains(out, "pretended") {
@@ -123,8 +130,8 @@ func TestKubernetes(t *testing.T) {
 	}
 
 	k.apiServer(near)
-	k.hostPort(web, near)
-	k.localService(web, far)
+	k.hostPort(near, web)
+	k.localService(web, near, far)
 	k.away(web, near, far, stranger)
 
 	if err := k.Delete(t.Context(), web); err != nil {
@@ -189,8 +196,9 @@ func (k *kube) hostPort(pod, client *cluster.Pod) {
 	t.Helper()
 	node := k.Nodes[0]
 	const at, loop = 8081, 8082
-	k.api.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: ports, namespace: shop}, spec: {nodeName: node1, containers: [{name: c, image: i, ports: [
-		{containerPort: %[1]d, hostPort: %[2]d, hostIP: %[3]s}, {containerPort: %[1]d, hostPort: %[4]d, hostIP: 127.0.0.1}, {containerPort: %[1]d, hostPort: 8083, hostIP: %[5]s}]}]}, status: {phase: Running, podIP: %[6]s, podIPs: [{ip: %[6]s}]}}`,
+	k.api.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: ports, namespace: shop}, spec: {nodeName: node1, containers: [
+		{name: a, image: i, ports: [{containerPort: %[1]d, hostPort: %[2]d, hostIP: %[3]s}]}, {name: b, image: i, ports: [{containerPort: %[1]d, hostPort: %[4]d, hostIP: 127.0.0.1}]},
+		{name: c, image: i, ports: [{containerPort: %[1]d, hostPort: 8083, hostIP: %[5]s}]}]}, status: {phase: Running, podIP: %[6]s, podIPs: [{ip: %[6]s}]}}`,
 		workload.HTTPPort, at, node.IP4, loop, k.Nodes[1].IP4, pod.Addr(false)))
 	eventually(t, 2*yes, "host port at the node's address", func() error { _, err := fetch(client.NS, node.IP4, at, no); return err })
 	eventually(t, 2*yes, "host port at the node's address, from outside", func() error { _, err := fetch(k.World, node.IP4, at, no); return err })
@@ -208,7 +216,7 @@ func (k *kube) hostPort(pod, client *cluster.Pod) {
 }
 
 // localService: traffic policies Local, what is published before it is ready, and the port by which load balancers know.
-func (k *kube) localService(web, far *cluster.Pod) {
+func (k *kube) localService(web, near, far *cluster.Pod) {
 	t := k.t
 	t.Helper()
 	k.api.Apply(t, `{apiVersion: v1, kind: Service, metadata: {name: near, namespace: shop}, spec: {type: LoadBalancer, clusterIP: 10.96.0.81, internalTrafficPolicy: Local,
@@ -230,11 +238,11 @@ func (k *kube) localService(web, far *cluster.Pod) {
 		})
 	}
 	slice("{ready: true, serving: false}") // as the controller writes what is published not ready
-	eventually(t, 2*yes, "from the node of the backend", func() error { _, err := fetch(web.NS, vip, 8000, no); return err })
+	eventually(t, 2*yes, "from the node of the backend", func() error { _, err := fetch(near.NS, vip, 8000, no); return err })
 	if _, err := fetch(far.NS, vip, 8000, no); err == nil {
 		t.Error("another node has no backend of its own and sends on")
 	}
-	healthy(0, `"localEndpoints":1`)
+	healthy(0, `"localEndpoints": 1`)
 	healthy(1, "503")
 	slice("{ready: false}")
 	healthy(0, "503")

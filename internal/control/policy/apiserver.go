@@ -50,14 +50,14 @@ func (e *Engine) useAPIServer(p netip.Prefix, by int) {
 	x.refs += by
 	e.pending.prefixes[p] = true
 	// Sets in use tell it from what is around it, which they do of no other prefix that comes or goes.
-	e.pending.mutated[x.id.id] = true
+	e.pending.mutated[x.id.peer] = true
 	e.pending.served = e.pending.served || by < 0
-	if id := newIdentity(e.cfg, x.id.id, e.prefixLabels(p), nil, true); !id.labels.Equal(x.id.labels) {
+	if id := newIdentity(e.cfg, x.id.peer.Identity, e.prefixLabels(p), nil, true); !id.labels.Equal(x.id.labels) {
 		e.index.remove(x.id)
 		e.unplace(x.id)
 		x.id = id
 		e.index.add(id)
-		e.pending.ids[id.id] = id
+		e.pending.ids[id.peer] = id
 	}
 }
 

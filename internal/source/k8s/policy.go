@@ -48,7 +48,7 @@ var documents = []struct{ kind, resource string }{
 func newPolicies(s *Store) *Policies {
 	p := &Policies{s: s, dirty: make(chan struct{}, 1), rows: map[string]state.Policy{}, of: map[string]map[name]*judged{}, waiting: map[string]bool{},
 		cur: state.PolicySnapshot{Superseded: make(chan struct{})}}
-	for _, kind := range []string{KindNetworkPolicy, v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup, v1alpha2.KindClusterNetworkPolicy} {
+	for _, kind := range []string{model.KindNetworkPolicy, v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup, v1alpha2.KindClusterNetworkPolicy} {
 		p.of[kind], p.waiting[kind] = map[name]*judged{}, true
 	}
 	return p
@@ -69,7 +69,7 @@ func (p *Policies) WaitRevision(ctx context.Context, rev uint64) error {
 func (p *Policies) follow() {
 	follow(p.s, resource{client: p.s.clients.networking, name: "networkpolicies"}, &networkingv1.NetworkPolicy{}, &sink[*networkingv1.NetworkPolicy]{
 		replace: func(all []*networkingv1.NetworkPolicy) {
-			p.all(KindNetworkPolicy, func(yield func(name)) {
+			p.all(model.KindNetworkPolicy, func(yield func(name)) {
 				for _, o := range all {
 					yield(name{o.Namespace, o.Name})
 					p.native(o)
@@ -82,7 +82,7 @@ func (p *Policies) follow() {
 			p.native(o)
 			p.wake()
 		},
-		remove: func(o *networkingv1.NetworkPolicy) { p.remove(KindNetworkPolicy, name{o.Namespace, o.Name}) },
+		remove: func(o *networkingv1.NetworkPolicy) { p.remove(model.KindNetworkPolicy, name{o.Namespace, o.Name}) },
 	})
 	for _, d := range documents {
 		r := resource{client: p.s.clients.documents, name: d.resource}
@@ -154,7 +154,7 @@ func (p *Policies) native(o *networkingv1.NetworkPolicy) {
 		p.s.log.Error("NetworkPolicy not understood, its last version stays in force", "namespace", o.Namespace, "name", o.Name, "err", err)
 		return
 	}
-	p.set(KindNetworkPolicy, name{o.Namespace, o.Name}, o.ResourceVersion, row)
+	p.set(model.KindNetworkPolicy, name{o.Namespace, o.Name}, o.ResourceVersion, row)
 }
 
 // read takes in a policy that the parser has to read; mu is held.

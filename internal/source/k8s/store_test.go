@@ -78,6 +78,8 @@ func TestStore(t *testing.T) {
 	t.Run("policies", func(t *testing.T) { testPolicies(t, srv, n1, n2) })
 	t.Run("services", func(t *testing.T) { testServices(t, srv, n1, n2) })
 	t.Run("pods", func(t *testing.T) { testPods(t, srv, n1) })
+	t.Run("watches", func(t *testing.T) { testWatches(t, srv) })
+	t.Run("node config", func(t *testing.T) { testNodeConfig(t, srv) })
 	t.Run("gap", func(t *testing.T) { testGap(t, srv) })
 	t.Run("away", func(t *testing.T) { testAway(t, srv, n1) })
 }
