@@ -39,7 +39,7 @@ type cluster struct {
 	servers map[netip.Addr]bool // API servers,
 	beyond  []netip.Addr        // and those that are no nodes, sorted
 	known   bool                // where all of them are
-	host    bool                // this node is one
+	host    model.Labels        // of this node itself
 	warned  []string
 }
 
@@ -111,9 +111,6 @@ func (c *cluster) findServers(nodes []model.Node, complete bool) {
 		c.servers[a] = true
 	}
 	beyond := maps.Clone(c.servers)
-	if host := c.isAPI(&c.self); host != c.host {
-		c.host, c.ids = host, nil
-	}
 	for _, n := range slices.Concat(nodes, []model.Node{c.self}) {
 		for _, a := range n.Addrs {
 			delete(beyond, a)
@@ -132,9 +129,8 @@ func (c *cluster) Identities() []model.Identity {
 		for _, s := range c.scoped {
 			seen[s.id] = model.Identity{ID: s.id, Labels: s.labels}
 		}
-		if c.host {
-			seen[model.IdentityHost] = model.Identity{ID: model.IdentityHost, Labels: model.NewLabels(
-				model.Label{Source: model.SourceReserved, Key: model.IdentityHost.String()}, model.Label{Source: model.SourceReserved, Key: model.IdentityKubeAPI.String()})}
+		if len(c.host) > 1 {
+			seen[model.IdentityHost] = model.Identity{ID: model.IdentityHost, Labels: c.host}
 		}
 		c.ids = slices.Collect(maps.Values(seen))
 	}
@@ -152,6 +148,13 @@ func (c *cluster) compute(changed func()) error {
 		all = append(all, n)
 	}
 	c.findServers(all, nodes.Complete())
+	self := c.self
+	if row, ok := nodes.Get(self.Name); ok {
+		self.Labels = row.Labels
+	}
+	if host := identity.Host(&self, c.isAPI(&c.self)); !host.Equal(c.host) {
+		c.host, c.ids = host, nil
+	}
 	plan := node.Compute(&c.self, all, c.opts)
 	for name := range c.scoped {
 		if _, ok := nodes.Get(name); !ok {
@@ -170,7 +173,7 @@ func (c *cluster) compute(changed func()) error {
 		return err
 	}
 	same := maps.EqualFunc(before, c.scoped, func(a, b scoped) bool { return a.id == b.id }) &&
-		host == c.host && known == c.known && slices.Equal(beyond, c.beyond)
+		host.Equal(c.host) && known == c.known && slices.Equal(beyond, c.beyond)
 	if !slices.Equal(c.warned, plan.Warnings) {
 		c.warned = plan.Warnings
 		for _, w := range plan.Warnings {

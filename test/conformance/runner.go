@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -97,15 +98,20 @@ func (r runner) nodes(ctx context.Context) (int, error) {
 const policyTest = "TestConformance"
 
 func (r runner) policy(ctx context.Context, g group, focus string) ([]spec, error) {
-	args := []string{"tool", "test2json", "-t", filepath.Join(r.programs, "policy.test"), "-test.v", "-test.timeout", patience.String(),
-		"-test.run", "^" + policyTest + "$" + under(focus), "-all-features"}
-	ended := r.exec(ctx, g, "go", args...)
-	f, err := os.Open(r.log(g))
+	ended := r.exec(ctx, g, filepath.Join(r.programs, "policy.test"), "-test.v=test2json", "-test.timeout", patience.String(),
+		"-test.run", "^"+policyTest+"$"+under(focus), "-all-features")
+	log, err := os.Open(r.log(g))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(ended, err)
 	}
-	defer func() { _ = f.Close() }()
-	specs, err := readTests(f, policyTest, missing())
+	defer func() { _ = log.Close() }()
+	cmd := exec.CommandContext(ctx, "go", "tool", "test2json")
+	cmd.Stdin = log
+	events, err := cmd.Output()
+	if err != nil {
+		return nil, errors.Join(ended, fmt.Errorf("read %s: %w", r.log(g), err))
+	}
+	specs, err := readTests(bytes.NewReader(events), policyTest, missing())
 	if err != nil {
 		return nil, errors.Join(ended, err)
 	}

@@ -101,7 +101,14 @@ func (s *Scope) Labels(id model.IdentityID) (model.Labels, bool) {
 // RemoteNode are the labels of a node seen from another one: reserved:remote-node, and its own as node labels; reserved:kube-apiserver
 // besides, where there is an API server.
 func RemoteNode(n *model.Node, api bool) model.Labels {
-	ls := []model.Label{{Source: model.SourceReserved, Key: model.IdentityRemoteNode.String()}}
+	return nodeLabels(model.IdentityRemoteNode, n, api)
+}
+
+// Host are the labels of a node seen from itself: the same, but for reserved:host.
+func Host(n *model.Node, api bool) model.Labels { return nodeLabels(model.IdentityHost, n, api) }
+
+func nodeLabels(id model.IdentityID, n *model.Node, api bool) model.Labels {
+	ls := []model.Label{{Source: model.SourceReserved, Key: id.String()}}
 	if api {
 		ls = append(ls, model.Label{Source: model.SourceReserved, Key: model.IdentityKubeAPI.String()})
 	}

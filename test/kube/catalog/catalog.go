@@ -153,5 +153,6 @@ func Agnhost(ctx context.Context, program, kubernetes string, d Debian) (*image.
 		}
 	}
 	t.Link("bin/sh", "/usr/bin/dash") // busybox's own takes its applets for all that tests call by name
+	t.Link("bin/bash", "/usr/bin/bash")
 	return i, errs
 }
