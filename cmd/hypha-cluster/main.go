@@ -8,17 +8,31 @@ import (
 
 	"github.com/hypha-net/hypha/internal/cli"
 	"github.com/hypha-net/hypha/internal/cluster"
+	"github.com/hypha-net/hypha/internal/connectivity"
+	"github.com/hypha-net/hypha/internal/connectivity/kube"
 	"github.com/hypha-net/hypha/internal/install"
 )
 
 func main() { cli.Main(cli.Deps{Cluster: openCluster, Commands: install.NewCommands}) }
 
 // ofCluster tells a cluster's state as text, as the commands want it.
-type ofCluster struct{ *cluster.Cluster }
+type ofCluster struct {
+	*cluster.Cluster
+	flags cli.ClusterFlags
+}
 
 func (c ofCluster) Status(ctx context.Context) (string, bool, error) {
 	parts, err := c.Cluster.Status(ctx)
 	return cluster.Text(parts), cluster.Well(parts), err
+}
+
+// Place is the cluster for connectivity tests.
+func (c ofCluster) Place(o connectivity.Options) (connectivity.Place, error) {
+	cfg, name, err := cluster.Rest(c.flags.Kubeconfig, c.flags.Context)
+	if err != nil {
+		return nil, err
+	}
+	return kube.New(cfg, name, o)
 }
 
 func openCluster(f cli.ClusterFlags) (cli.Cluster, error) {
@@ -26,5 +40,5 @@ func openCluster(f cli.ClusterFlags) (cli.Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ofCluster{c}, nil
+	return ofCluster{c, f}, nil
 }

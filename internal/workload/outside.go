@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/hypha-net/hypha/internal/netns"
 )
@@ -70,6 +71,9 @@ func (o *Outside) plug(ns *netns.NS) error {
 		a, err := netlink.ParseAddr(s)
 		if err != nil {
 			return fmt.Errorf("address %q: %w", s, err)
+		}
+		if a.IP.To4() == nil {
+			a.Flags |= unix.IFA_F_NODAD
 		}
 		if err := netlink.AddrAdd(l, a); err != nil {
 			return fmt.Errorf("address %s of %s: %w", s, o.Device, err)
