@@ -70,7 +70,7 @@ func NewCommand(open func(*cobra.Command, Options) (Place, error)) *cobra.Comman
 }
 
 func testCommand(open func(*cobra.Command, Options) (Place, error)) *cobra.Command {
-	c := Config{}
+	c := Config{FlowsWait: 5 * time.Second}
 	var o Options
 	var tests []string
 	var junit, flows string

@@ -14,6 +14,7 @@ import (
 type Config struct {
 	Selection      Selection
 	Flows          FlowValidation
+	FlowsWait      time.Duration // how long the telling of a drop may take
 	ConnectTimeout time.Duration // how long a refusal is waited for
 	RequestTimeout time.Duration // how long an answer is waited for
 	Parallel       int           // actions at a time
@@ -254,16 +255,13 @@ func (r *runner) try(ctx context.Context, actions []*Action) {
 	wg.Wait()
 }
 
-// flowsLate is how long the telling of a drop may take.
-const flowsLate = 5 * time.Second
-
 // validate asks nodes about refusals, and about answers that did not come.
 func (r *runner) validate(ctx context.Context, actions []*Action, begin time.Time) {
 	asked := slices.ContainsFunc(actions, func(a *Action) bool { return a.Want.Dropped || a.Err != nil })
 	if r.cfg.Flows == FlowsDisabled || !asked && !r.cfg.PrintFlows {
 		return
 	}
-	for end := time.Now().Add(flowsLate); ; sleep(ctx, 200*time.Millisecond) {
+	for end := time.Now().Add(r.cfg.FlowsWait); ; sleep(ctx, min(r.cfg.FlowsWait, 200*time.Millisecond)) {
 		drops, err := r.place.Drops(ctx, time.Since(begin)+time.Second)
 		if ctx.Err() != nil {
 			return

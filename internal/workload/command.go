@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/hypha-net/hypha/internal/netns"
 )
 
 // NewCommand is `hypha workload`: the server that the demo starts in each pod, and clients to try it with.
@@ -136,13 +134,7 @@ func probeCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			var p Probe
-			try := func() error { p = Try(ctx, args[0]); return nil }
-			if ns == "" {
-				_ = try()
-			} else if err := netns.Inside(netns.Path(ns), try); err != nil {
-				return err
-			}
+			p := Try(ctx, args[0], ns)
 			_, _ = cmd.OutOrStdout().Write(p.write())
 			if p.Outcome != Reached {
 				return exitError(1)
@@ -169,6 +161,7 @@ func outsideCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
+	f.StringVar(&o.NS, "netns", "outside", "name of its network namespace")
 	f.StringVar(&o.Device, "device", "hyoutside", "name of the node's device towards it")
 	f.StringSliceVar(&o.Node, "node-address", nil, "addresses of the node on that device, with their lengths, one of each IP version")
 	f.StringSliceVar(&o.Addrs, "address", nil, "addresses of the machine, with their lengths")

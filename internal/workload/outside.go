@@ -16,13 +16,11 @@ import (
 	"github.com/hypha-net/hypha/internal/netns"
 )
 
-// OutsideNS is the network namespace of an Outside.
-const OutsideNS = "outside"
-
 // Outside is a machine outside the cluster that one node is connected with: a network namespace at the other end of a device of the
 // node's. A route through it that any other default route is preferred to makes that device one of the node's ways out of the cluster,
 // so what goes there is treated as what goes anywhere outside. It all goes with the process.
 type Outside struct {
+	NS     string   // name of the namespace
 	Device string   // of the node
 	Node   []string // the node's addresses on it, with lengths
 	Addrs  []string // the machine's
@@ -35,13 +33,13 @@ func (o *Outside) Run(ctx context.Context) error {
 	if len(o.Node) == 0 || len(o.Addrs) == 0 {
 		return errors.New("be outside: no address is given")
 	}
-	if err := netns.Delete(OutsideNS); err != nil { // of this container, when it was started before
+	if err := netns.Delete(o.NS); err != nil { // of this container, when it was started before
 		return err
 	}
 	if err := o.unplug(); err != nil {
 		return err
 	}
-	ns, err := netns.Create(OutsideNS)
+	ns, err := netns.Create(o.NS)
 	if err != nil {
 		return err
 	}
@@ -49,7 +47,7 @@ func (o *Outside) Run(ctx context.Context) error {
 	if err == nil {
 		err = o.serve(ctx, ns)
 	}
-	return errors.Join(err, o.unplug(), netns.Delete(OutsideNS))
+	return errors.Join(err, o.unplug(), netns.Delete(o.NS))
 }
 
 // plug connects the two.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hypha-net/hypha/internal/netns"
 )
 
 // Outcomes of a probe.
@@ -28,16 +30,18 @@ type Probe struct {
 	Took    time.Duration `json:"took"`
 	Answer  string        `json:"answer,omitempty"` // of an HTTP server, its first bytes
 	Error   string        `json:"error,omitempty"`
+
+	ns string // network namespace to speak from, "": this one
 }
 
 // maxAnswer bounds what a probe repeats of an answer.
 const maxAnswer = 256
 
 // Try reaches for a target once, until ctx ends: http://HOST[:PORT]/PATH; tcp://HOST:PORT and udp://HOST:PORT for an echo service;
-// connect://HOST:PORT for whoever takes a TCP connection; icmp://HOST. The port that it speaks from is told whether or not somebody answers, so that its packets can be found among flows.
-func Try(ctx context.Context, target string) Probe {
+// connect://HOST:PORT for whoever takes a TCP connection; icmp://HOST. ns is the name of a network namespace to do it in ("": this one); the host has to be an address then. The port that it speaks from is told whether or not somebody answers, so that its packets can be found among flows.
+func Try(ctx context.Context, target, ns string) Probe {
 	begin := time.Now()
-	p := Probe{Outcome: Reached}
+	p := Probe{Outcome: Reached, ns: ns}
 	err := p.try(ctx, target)
 	p.Took = time.Since(begin)
 	if err != nil {
@@ -67,7 +71,7 @@ func (p *Probe) try(ctx context.Context, target string) error {
 		_, err := c.Echo(ctx, u.Scheme, u.Host)
 		return err
 	case "icmp":
-		return Ping(ctx, u.Hostname())
+		return p.inside(func() error { return Ping(ctx, u.Hostname()) })
 	}
 	return fmt.Errorf("%q is no target: there is no %s to probe with", target, u.Scheme)
 }
@@ -81,11 +85,21 @@ func (p *Probe) dial(ctx context.Context, network, addr string) (net.Conn, error
 		}
 		return err
 	}}
-	c, err := d.DialContext(ctx, network, addr)
-	if err == nil {
-		p.Local = c.LocalAddr().String()
+	var c net.Conn
+	err := p.inside(func() (err error) { c, err = d.DialContext(ctx, network, addr); return err })
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	p.Local = c.LocalAddr().String()
+	return c, nil
+}
+
+// inside runs what makes a socket in the namespace that the probe is to speak from. Only that: goroutines leave it.
+func (p *Probe) inside(fn func() error) error {
+	if p.ns == "" {
+		return fn()
+	}
+	return netns.Inside(netns.Path(p.ns), fn)
 }
 
 // bindFree gives a socket a free port, before it connects, and returns it.

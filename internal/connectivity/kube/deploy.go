@@ -245,6 +245,9 @@ func (p *Place) podsOf(ctx context.Context, name string, count int) ([]corev1.Po
 			if ready(&q) {
 				found = append(found, q)
 			} else if q.DeletionTimestamp == nil {
+				if hopeless(&q) {
+					return false, fmt.Errorf("pod %s ends again and again%s: see its log", q.Name, waits(&q))
+				}
 				last = fmt.Errorf("pod %s is %s%s", q.Name, q.Status.Phase, waits(&q))
 			}
 		}
@@ -257,6 +260,11 @@ func (p *Place) podsOf(ctx context.Context, name string, count int) ([]corev1.Po
 		return nil, fmt.Errorf("wait for %s to become ready: %w", name, err)
 	}
 	return found, nil
+}
+
+// hopeless says whether a pod has ended too often to wait for it.
+func hopeless(q *corev1.Pod) bool {
+	return slices.ContainsFunc(q.Status.ContainerStatuses, func(c corev1.ContainerStatus) bool { return c.RestartCount >= 3 })
 }
 
 // waits says what the containers of a pod wait for.
