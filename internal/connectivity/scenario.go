@@ -151,10 +151,16 @@ func (s *Site) nodePort(froms []*Peer, at func(*Peer, Node) bool) (out []*Action
 	for _, f := range froms {
 		for _, svc := range s.Services {
 			for _, n := range s.Nodes {
-				if addr := pick(n.Addrs, false); svc.NodePort != 0 && addr.IsValid() && at(f, n) {
-					out = append(out, &Action{Name: fmt.Sprintf("curl-%d", len(out)), From: f, To: svc.Echo, Addr: svc.Echo.Addr(false), Port: s.Port,
-						Target: url("http", addr.String(), svc.NodePort)})
+				addr := pick(n.Addrs, false)
+				if svc.NodePort == 0 || !addr.IsValid() || !at(f, n) {
+					continue
 				}
+				a := &Action{Name: fmt.Sprintf("curl-%d", len(out)), From: f, To: svc.Echo, Addr: svc.Echo.Addr(false), Port: s.Port,
+					Target: url("http", addr.String(), svc.NodePort)}
+				if f.Led {
+					a.Name, a.Target = fmt.Sprintf("syn-%d", len(out)), url("syn", addr.String(), svc.NodePort)
+				}
+				out = append(out, a)
 			}
 		}
 	}

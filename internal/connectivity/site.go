@@ -54,6 +54,9 @@ type Peer struct {
 	Addrs  []netip.Addr
 	Labels map[string]string
 	Handle any // the place's own
+	// Its sockets are led to backends of services as those of the nodes' processes are, for it is one of them: what it is to be served by
+	// other means than that it has to send without a socket.
+	Led bool
 }
 
 // Is says whether the peer has a label.

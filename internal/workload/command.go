@@ -128,7 +128,7 @@ func probeCommand() *cobra.Command {
 	var timeout time.Duration
 	var ns string
 	cmd := &cobra.Command{
-		Use:   "probe http://HOST:PORT/ | connect://HOST:PORT | tcp://HOST:PORT | udp://HOST:PORT | icmp://HOST",
+		Use:   "probe http://HOST:PORT/ | connect://HOST:PORT | syn://HOST:PORT | tcp://HOST:PORT | udp://HOST:PORT | icmp://HOST",
 		Short: "Reach for somebody once and print what came of it, as JSON",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -38,7 +38,7 @@ type Probe struct {
 const maxAnswer = 256
 
 // Try reaches for a target once, until ctx ends: http://HOST[:PORT]/PATH; tcp://HOST:PORT and udp://HOST:PORT for an echo service;
-// connect://HOST:PORT for whoever takes a TCP connection; icmp://HOST. ns is the name of a network namespace to do it in ("": this one); the host has to be an address then. The port that it speaks from is told whether or not somebody answers, so that its packets can be found among flows.
+// connect://HOST:PORT for whoever takes a TCP connection, syn:// for the same without a socket; icmp://HOST. ns is the name of a network namespace to do it in ("": this one); the host has to be an address then. The port that it speaks from is told whether or not somebody answers, so that its packets can be found among flows.
 func Try(ctx context.Context, target, ns string) Probe {
 	begin := time.Now()
 	p := Probe{Outcome: Reached, ns: ns}
@@ -53,7 +53,7 @@ func Try(ctx context.Context, target, ns string) Probe {
 func (p *Probe) try(ctx context.Context, target string) error {
 	u, err := url.Parse(target)
 	if err != nil || u.Host == "" {
-		return fmt.Errorf("%q is no target: want http://, connect://, tcp://, udp:// or icmp:// and a host", target)
+		return fmt.Errorf("%q is no target: want http://, connect://, syn://, tcp://, udp:// or icmp:// and a host", target)
 	}
 	c := Client{Dial: p.dial}
 	switch u.Scheme {
@@ -70,6 +70,8 @@ func (p *Probe) try(ctx context.Context, target string) error {
 	case "tcp", "udp":
 		_, err := c.Echo(ctx, u.Scheme, u.Host)
 		return err
+	case "syn":
+		return p.syn(ctx, u.Host)
 	case "icmp":
 		return p.inside(func() error { return Ping(ctx, u.Hostname()) })
 	}

@@ -52,11 +52,15 @@ func TestOutside(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- node.Do(func() error { return o.Run(ctx) }) }()
-		for _, target := range []string{"http://192.0.2.1", "http://192.0.2.2:443", "http://[2001:db8::1]", "udp://192.0.2.1:7777", "icmp://192.0.2.2", "icmp://[2001:db8::1]"} {
+		for _, target := range []string{"http://192.0.2.1", "http://192.0.2.2:443", "http://[2001:db8::1]", "udp://192.0.2.1:7777", "icmp://192.0.2.2", "icmp://[2001:db8::1]",
+			"syn://192.0.2.1:80"} {
 			eventually(t, target, node.Name())
 		}
 		if p := Try(t.Context(), "icmp://192.0.2.254", o.NS); p.Outcome != Reached {
 			t.Errorf("from outside: %+v", p)
+		}
+		if p := Try(t.Context(), "syn://192.0.2.1:81", node.Name()); p.Outcome != Refused || p.Local == "" {
+			t.Errorf("a port that nobody has: %+v", p)
 		}
 		cancel()
 		if err := <-done; err != nil {

@@ -218,6 +218,7 @@ func (p *Place) await(ctx context.Context, log *connectivity.Log, s *connectivit
 		for i := range found {
 			if set == "outside" {
 				o := p.peer(&found[i], set)
+				o.Led = true
 				o.Addrs = []netip.Addr{s.External.V4.IP}
 				if s.V6 {
 					o.Addrs = append(o.Addrs, s.External.V6.IP)
