@@ -6,6 +6,9 @@ package main
 import (
 	"context"
 
+	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
+
 	"github.com/hypha-net/hypha/internal/cli"
 	"github.com/hypha-net/hypha/internal/cluster"
 	"github.com/hypha-net/hypha/internal/connectivity"
@@ -13,7 +16,12 @@ import (
 	"github.com/hypha-net/hypha/internal/install"
 )
 
-func main() { cli.Main(cli.Deps{Cluster: openCluster, Commands: install.NewCommands}) }
+func main() {
+	// What the API server's client tells by itself, such as a connection that was closed in the middle of a command that is over, is told
+	// to nobody: what matters comes back as an error.
+	klog.SetLogger(logr.Discard())
+	cli.Main(cli.Deps{Cluster: openCluster, Commands: install.NewCommands})
+}
 
 // ofCluster tells a cluster's state as text, as the commands want it.
 type ofCluster struct {

@@ -126,6 +126,9 @@ func testCommand(open func(*cobra.Command, Options) (Place, error)) *cobra.Comma
 		if concurrency != 1 {
 			return &UsageError{"--test-concurrency: tests run one after the other, more at a time is not supported yet (--parallel is for the actions of one)"}
 		}
+		if _, _, err := o.External(); err != nil {
+			return err
+		}
 		suite := Suite()
 		if list {
 			for _, t := range suite {

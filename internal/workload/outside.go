@@ -62,7 +62,7 @@ func (o *Outside) plug(ns *netns.NS) error {
 	if err := netlink.LinkAdd(l); err != nil {
 		return fmt.Errorf("make device %s: %w", o.Device, err)
 	}
-	if err := errors.Join(ns.SetUp("eth0"), ns.AddAddr("eth0", o.Addrs...), netlink.LinkSetUp(l)); err != nil {
+	if err := errors.Join(ns.SetUp("eth0"), ns.Do(func() error { return addrs("eth0", o.Addrs) }), netlink.LinkSetUp(l)); err != nil {
 		return err
 	}
 	for i, s := range o.Node {
@@ -89,6 +89,33 @@ func (o *Outside) plug(ns *netns.NS) error {
 		}
 		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: index.Attrs().Index, Gw: via.Addr().AsSlice(), Priority: math.MaxInt32}); err != nil {
 			return fmt.Errorf("route by %s: %w", o.Device, err)
+		}
+	}
+	return nil
+}
+
+// addrs gives a device its addresses. It speaks from the first of each IP version: the others are deprecated.
+func addrs(dev string, all []string) error {
+	l, err := netlink.LinkByName(dev)
+	if err != nil {
+		return err
+	}
+	had := map[bool]bool{}
+	for _, s := range all {
+		a, err := netlink.ParseAddr(s)
+		if err != nil {
+			return fmt.Errorf("address %q: %w", s, err)
+		}
+		v6 := a.IP.To4() == nil
+		if v6 {
+			a.Flags |= unix.IFA_F_NODAD
+		}
+		if had[v6] {
+			a.ValidLft = math.MaxUint32 // for ever
+		}
+		had[v6] = true
+		if err := netlink.AddrAdd(l, a); err != nil {
+			return fmt.Errorf("address %s of %s: %w", s, dev, err)
 		}
 	}
 	return nil

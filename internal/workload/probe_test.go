@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,7 +48,7 @@ func TestOutside(t *testing.T) {
 	node := tns.New(t, "node")
 	const device = "hyoutside"
 	o := Outside{NS: node.Name() + "-outside", Device: device, Node: []string{"192.0.2.254/24", "2001:db8::fe/64"},
-		Addrs: []string{"192.0.2.1/24", "2001:db8::1/64", "192.0.2.2/24"}, Ports: []int{80, 443}, Log: slog.New(slog.DiscardHandler)}
+		Addrs: []string{"192.0.2.1/24", "2001:db8::1/64", "192.0.2.2/24", "2001:db8::2/64"}, Ports: []int{80, 443}, Log: slog.New(slog.DiscardHandler)}
 	for range 2 { // the second finds no trace of the first
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
@@ -58,6 +59,9 @@ func TestOutside(t *testing.T) {
 		}
 		if p := Try(t.Context(), "icmp://192.0.2.254", o.NS); p.Outcome != Reached {
 			t.Errorf("from outside: %+v", p)
+		}
+		if out, err := node.Output(exec.Command("ip", "netns", "exec", o.NS, "ip", "-6", "route", "get", "2001:db8::fe")); err != nil || !strings.Contains(out, "src 2001:db8::1 ") {
+			t.Errorf("it speaks from another address than its first: %s %v", out, err)
 		}
 		if p := Try(t.Context(), "syn://192.0.2.1:81", node.Name()); p.Outcome != Refused || p.Local == "" {
 			t.Errorf("a port that nobody has: %+v", p)
