@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X github.com/hypha-net/hypha/internal/version.Version=$(VERSIO
 export CGO_ENABLED := 0
 
 .PHONY: help demo test test-unit test-kernels lint generate check-generated bench bench-scale bench-services build sbom vuln soak fuzz clean \
-        kube-up kube-down kube-images images
+        kube-up kube-down kube-images images conformance
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,10 @@ kube-down: ## remove that cluster without a trace
 
 kube-images: build tools-kube ## all images that tests on Kubernetes need, in bin/images/
 	$(GO) run ./test/kube images --version '$(VERSION)'
+
+conformance: kube-images ## Kubernetes' own tests of the network on a cluster with Hypha; writes docs/conformance.md (CONFORMANCE="--group services"); root
+	$(GO) run ./test/kube images agnhost-policy dns-client nginx
+	$(GO) run ./test/conformance --write docs/conformance.md $(CONFORMANCE)
 
 images: build ## container images of the project, in bin/images/; the same commit and Go version make the same bytes
 	$(GO) run ./test/kube images --version '$(VERSION)' hypha-agent hypha-operator

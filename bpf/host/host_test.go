@@ -137,6 +137,41 @@ func TestMasquerade(t *testing.T) {
 	}
 }
 
+// A workload of a pool that is not masqueraded leaves under its own address, and an answer to that reaches it.
+func TestKeepsAddress(t *testing.T) {
+	for v, name := range versions {
+		t.Run(name, func(t *testing.T) {
+			w, dev := outside(t, 1500)
+			var row maps.Endpoint
+			addr := maps.AddrFrom(w.Pod1.Addr(v))
+			if err := w.Maps.EndpointsV1.Lookup(addr, &row); err != nil {
+				t.Fatal(err)
+			}
+			row.Flags |= maps.EndpointNoMasq
+			if err := w.Maps.EndpointsV1.Put(addr, row); err != nil {
+				t.Fatal(err)
+			}
+			f := w.Pod1.Flow(bpftest.Outside[v], 40000, 443)
+			for _, flags := range []string{"S", "A", "A"} { // judged, and on record
+				verdict, out := drops(t, w, pod.FromPod, w.Pod1.Dev, f.TCP(flags, 1, 2, 3))
+				if sent := flowOf(out, v); verdict != bpftest.Redirect || sent.Src != f.Src || sent.SrcPort != 40000 {
+					t.Fatalf("%s: verdict %d, left as %+v", flags, verdict, sent)
+				}
+				back := f.Reverse()
+				back.SrcMAC, back.DstMAC = lan, packet.MAC(1)
+				verdict, out = drops(t, w, host.FromNetdev, dev, back.TCP("A", 1, 2, 3))
+				if got := flowOf(out, v); verdict != bpftest.Redirect || got.Dst != f.Src || string(out[:6]) != string(w.Pod1.MAC) {
+					t.Errorf("answer: verdict %d, to %+v", verdict, got)
+				}
+			}
+			w.PutIP(bpftest.Node2[v], bpftest.IDRemoteNode, maps.IPCacheNode, netip.Addr{})
+			if _, out := drops(t, w, pod.FromPod, w.Pod1.Dev, w.Pod1.Flow(bpftest.Node2[v], 40000, 443).TCP("S", 1, 2, 3)); flowOf(out, v).Src != bpftest.Node1[v] {
+				t.Errorf("to a node, which would answer by the overlay: left as %+v", flowOf(out, v))
+			}
+		})
+	}
+}
+
 func deleteNAT(t *testing.T, w *bpftest.World, dir uint8) {
 	t.Helper()
 	var k maps.NATKey

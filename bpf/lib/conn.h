@@ -68,12 +68,14 @@ static __noinline int conn_judge(struct __sk_buff *skb, struct pkt *p, __u16 por
 		q.set = ini.set;
 		q.peer = res.identity;
 		q.dir = POLICY_EGRESS;
+		q.sender = reply;
 		err = conn_ask(skb, p, &q, ini.flags | audit);
 	}
 	if (!err && res.set) {
 		q.set = res.set;
 		q.peer = ini.identity;
 		q.dir = POLICY_INGRESS;
+		q.sender = !reply;
 		err = conn_ask(skb, p, &q, res.flags | audit);
 	}
 	if (!err) {

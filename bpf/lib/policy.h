@@ -7,6 +7,7 @@
 #include "../maps/node.h"
 #include "../maps/policy.h"
 #include "parse.h"
+#include "who.h"
 
 /* How specific the decision was, numbers of the flow API's policy_match_type. */
 enum policy_match {
@@ -25,7 +26,7 @@ struct question {
 	__u32 dir;  /* enum policy_dir */
 	__u16 port; /* host byte order; ICMP: type */
 	__u8 proto;
-	__u8 pad;
+	bool sender; /* the peer sends this packet, rather than getting it */
 };
 
 struct answer {
@@ -93,17 +94,47 @@ static __always_inline bool policy_find(struct policy_value *v, const struct pol
 	return false;
 }
 
-/* Fails closed: an identity without a class, or a set without a row, is no permission. */
-static __noinline int policy_ask(struct pkt *p, const struct question *q, struct answer *a)
+/* The class of a workload or node where it lives: `class`, that of its identity, unless a block is around the address. 0: it is
+ * not known to live there, and the block may deny. */
+static __noinline __u32 policy_class_at(const struct pkt *p, const struct question *q, __u32 class)
 {
-	struct policy_key k = {.set = q->set, .dir = q->dir};
-	struct policy_value *v;
-	struct policy_entry e;
+	const struct tuple *t = p->flags & PKT_F_ERROR ? &p->quote : &p->t;
+	struct area_key k = {.prefixlen = 32 + 128, .family = FAMILY_IPV6, .addr = q->sender ? t->src : t->dst};
+	struct peer peer = {.identity = q->peer};
+	struct area *area;
+	__u32 *at;
+
+	if (addr_is4(&k.addr))
+		k.family = FAMILY_IPV4;
+	area = bpf_map_lookup_elem(&area_v1, &k);
+	if (!area)
+		return class;
+	peer.area = area->id;
+	at = bpf_map_lookup_elem(&class_at_v1, &peer);
+	if (at)
+		return *at;
+	return area->flags & AREA_F_STRICT ? 0 : class;
+}
+
+/* The class of a peer; 0 if it is unknown. */
+static __always_inline __u32 policy_class(const struct pkt *p, const struct question *q)
+{
 	__u32 peer = q->peer, *class = bpf_map_lookup_elem(&class_v1, &peer);
 
 	if (!class)
+		return 0;
+	return identity_by_address(peer) ? *class : policy_class_at(p, q, *class);
+}
+
+/* Fails closed: a peer without a class, or a set without a row, is no permission. */
+static __noinline int policy_ask(struct pkt *p, const struct question *q, struct answer *a)
+{
+	struct policy_key k = {.set = q->set, .dir = q->dir, .class = policy_class(p, q)};
+	struct policy_value *v;
+	struct policy_entry e;
+
+	if (!k.class)
 		return fail(p, DROP_IDENTITY, FILE_POLICY, __LINE__);
-	k.class = *class;
 	v = bpf_map_lookup_elem(&policy_v1, &k);
 	if (!v) {
 		k.class = CLASS_ANY;

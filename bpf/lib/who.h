@@ -21,6 +21,7 @@ enum identity {
 	IDENTITY_LOCAL = 1 << 24,  /* up to here */
 };
 
+#define IDENTITY_SCOPE_CIDR   1 /* top byte of this node's own numbers for prefixes outside */
 #define IDENTITY_SCOPE_REMOTE 2 /* top byte of this node's own numbers for other nodes */
 
 /* Those of workloads: what a node may claim for an address whose row has not come yet. */
@@ -33,6 +34,12 @@ static __always_inline bool identity_of_workload(__u32 id)
 static __always_inline bool identity_outside(__u32 id)
 {
 	return id == IDENTITY_WORLD || id == IDENTITY_WORLD4 || id == IDENTITY_WORLD6;
+}
+
+/* Outside, who somebody is follows from the address already. */
+static __always_inline bool identity_by_address(__u32 id)
+{
+	return identity_outside(id) || id >> 24 == IDENTITY_SCOPE_CIDR;
 }
 
 static __always_inline struct ipcache_value *ipcache_find(const struct addr *a)

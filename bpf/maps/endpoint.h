@@ -8,6 +8,7 @@
 
 enum endpoint_flags {
 	EP_F_AUDIT = 1 << 0, /* what policy denies passes with verdict AUDIT */
+	EP_F_NO_MASQ = 1 << 1, /* leaves the cluster under its own address */
 };
 
 struct endpoint {

@@ -41,10 +41,12 @@ const (
 	CTThere     = uint16(rawCtFlagsCT_F_THERE)
 )
 
-// Flags of Device, Endpoint, IPCacheValue, PolicyValue and State.
+// Flags of Area, Device, Endpoint, IPCacheValue, PolicyValue and State.
 const (
+	AreaStrict       = uint32(rawAreaFlagsAREA_F_STRICT)
 	DeviceL3         = uint32(rawDeviceFlagsDEV_F_L3)
 	EndpointAudit    = uint16(rawEndpointFlagsEP_F_AUDIT)
+	EndpointNoMasq   = uint16(rawEndpointFlagsEP_F_NO_MASQ)
 	IPCacheNode      = uint32(rawIpcacheFlagsIPC_F_NODE)
 	IPCacheNoMasq    = uint32(rawIpcacheFlagsIPC_F_NO_MASQ)
 	IPCacheLocalCIDR = uint32(rawIpcacheFlagsIPC_F_LOCAL_CIDR)
@@ -53,7 +55,7 @@ const (
 	StateAudit       = uint32(rawStateFlagsSTATE_F_AUDIT)
 )
 
-// Flags of PrefilterState, and numbers of PrefilterKey.Family.
+// Flags of PrefilterState, and numbers of the family in PrefilterKey and AreaKey.
 const (
 	PrefilterPrefix4 = uint32(rawPrefilterFlagsPREFILTER_F_PREFIX4)
 	PrefilterPrefix6 = uint32(rawPrefilterFlagsPREFILTER_F_PREFIX6)

@@ -24,6 +24,7 @@ struct exported_types {
 	struct config config;
 	struct event event;
 	struct sock_event sock_event;
+	enum area_flags area_flags;
 	enum config_flags config_flags;
 	enum ct_flags ct_flags;
 	enum drop_reason drop_reason;

@@ -12,6 +12,8 @@ import (
 // Rows, keys and the constants of a program object. The headers beside this file describe their fields.
 type (
 	Addr              = rawAddr
+	Area              = rawArea
+	AreaKey           = rawAreaKey
 	Config            = rawConfig
 	CTKey             = rawCtKey
 	CTValue           = rawCtValue
@@ -38,6 +40,7 @@ type (
 	Metric            = rawMetric
 	NATKey            = rawNatKey
 	NATValue          = rawNatValue
+	Peer              = rawPeer
 	PolicyEntry       = rawPolicyEntry
 	PolicyKey         = rawPolicyKey
 	PolicyOverflowKey = rawPolicyOverflowKey
@@ -111,18 +114,32 @@ func (k rawIpcacheKey) Prefix() netip.Prefix {
 // PrefilterKeyFrom is the key of a prefix in the LPM map prefilter_v1. The prefix is masked.
 func PrefilterKeyFrom(p netip.Prefix) PrefilterKey {
 	p = p.Masked()
-	family := FamilyIPv6
+	return PrefilterKey{Prefixlen: keyBits(p), Family: familyOf(p), Addr: AddrFrom(p.Addr())}
+}
+
+// AreaKeyFrom is the key of a prefix in the LPM map area_v1. The prefix is masked.
+func AreaKeyFrom(p netip.Prefix) AreaKey {
+	p = p.Masked()
+	return AreaKey{Prefixlen: keyBits(p), Family: familyOf(p), Addr: AddrFrom(p.Addr())}
+}
+
+func familyOf(p netip.Prefix) uint32 {
 	if p.Addr().Is4() {
-		family = FamilyIPv4
+		return FamilyIPv4
 	}
-	return PrefilterKey{Prefixlen: keyBits(p), Family: family, Addr: AddrFrom(p.Addr())}
+	return FamilyIPv6
 }
 
 // Prefix is the prefix that a PrefilterKey stands for.
-func (k rawPrefilterKey) Prefix() netip.Prefix {
-	a := netip.AddrFrom16(k.Addr.B)
-	bits := int(k.Prefixlen) - keyPadBits
-	if k.Family == FamilyIPv4 {
+func (k rawPrefilterKey) Prefix() netip.Prefix { return prefixOf(k.Family, k.Prefixlen, k.Addr) }
+
+// Prefix is the prefix that an AreaKey stands for.
+func (k rawAreaKey) Prefix() netip.Prefix { return prefixOf(k.Family, k.Prefixlen, k.Addr) }
+
+func prefixOf(family, prefixlen uint32, addr Addr) netip.Prefix {
+	a := netip.AddrFrom16(addr.B)
+	bits := int(prefixlen) - keyPadBits
+	if family == FamilyIPv4 {
 		return netip.PrefixFrom(a.Unmap(), bits-v4MappedBits)
 	}
 	return netip.PrefixFrom(a, bits)

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /* Copyright Authors of Hypha */
-/* May it: identity -> class, then (policy set, direction, class) -> a short list. Precedence is resolved by the
+/* May it: peer -> class, then (policy set, direction, class) -> a short list. Precedence is resolved by the
  * compiler; the first entry that matches decides. A class without a row of its own falls back to CLASS_ANY. */
 #pragma once
 
+#include "../lib/addr.h"
 #include "../lib/bpf.h"
 
 #define CLASS_ANY       0          /* row of the peers that no L3 selector of the set names */
@@ -66,6 +67,45 @@ struct {
 	__uint(max_entries, 131072);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 } class_v1 SEC(".maps");
+
+/* Blocks of policies that mean addresses, whoever lives there (ipBlock, networks): an address is in the area of the narrowest
+ * one around it. The family keeps ::/0 from being all of IPv4 too. */
+struct area_key {
+	__u32 prefixlen; /* 32 (family) + bits of addr; IPv4 prefixes count from 96 */
+	__u32 family; /* enum family */
+	struct addr addr;
+};
+
+enum area_flags {
+	AREA_F_STRICT = 1 << 0, /* a block around it may deny: who is not known to live here is dropped */
+};
+
+struct area {
+	__u32 id; /* no area 0 */
+	__u32 flags; /* enum area_flags */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct area_key);
+	__type(value, struct area);
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} area_v1 SEC(".maps");
+
+/* A workload or node at an address in an area. */
+struct peer {
+	__u32 identity;
+	__u32 area;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct peer);
+	__type(value, __u32); /* class, instead of that in class_v1 */
+	__uint(max_entries, 131072);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+} class_at_v1 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -18,6 +18,25 @@ type rawAddr struct {
 	B [16]uint8
 }
 
+type rawArea struct {
+	_     structs.HostLayout
+	Id    uint32
+	Flags uint32
+}
+
+type rawAreaFlags uint32
+
+const (
+	rawAreaFlagsAREA_F_STRICT rawAreaFlags = 1
+)
+
+type rawAreaKey struct {
+	_         structs.HostLayout
+	Prefixlen uint32
+	Family    uint32
+	Addr      rawAddr
+}
+
 type rawConfig struct {
 	_              structs.HostLayout
 	Flags          uint32
@@ -169,7 +188,8 @@ type rawEndpoint struct {
 type rawEndpointFlags uint32
 
 const (
-	rawEndpointFlagsEP_F_AUDIT rawEndpointFlags = 1
+	rawEndpointFlagsEP_F_AUDIT   rawEndpointFlags = 1
+	rawEndpointFlagsEP_F_NO_MASQ rawEndpointFlags = 2
 )
 
 type rawEvent struct {
@@ -445,6 +465,12 @@ type rawNatValue struct {
 	Created uint64
 }
 
+type rawPeer struct {
+	_        structs.HostLayout
+	Identity uint32
+	Area     uint32
+}
+
 type rawPolicyDir uint32
 
 const (
@@ -627,6 +653,8 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	rawMapAreaV1           = "area_v1"
+	rawMapClassAtV1        = "class_at_v1"
 	rawMapClassV1          = "class_v1"
 	rawMapCtV1             = "ct_v1"
 	rawMapDevicesV1        = "devices_v1"
@@ -707,6 +735,8 @@ type rawProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type rawMapSpecs struct {
+	AreaV1           *ebpf.MapSpec `ebpf:"area_v1"`
+	ClassAtV1        *ebpf.MapSpec `ebpf:"class_at_v1"`
 	ClassV1          *ebpf.MapSpec `ebpf:"class_v1"`
 	CtV1             *ebpf.MapSpec `ebpf:"ct_v1"`
 	DevicesV1        *ebpf.MapSpec `ebpf:"devices_v1"`
@@ -765,6 +795,8 @@ func (o *rawObjects) Close() error {
 //
 // It can be passed to loadRawObjects or ebpf.CollectionSpec.LoadAndAssign.
 type rawMaps struct {
+	AreaV1           *ebpf.Map `ebpf:"area_v1"`
+	ClassAtV1        *ebpf.Map `ebpf:"class_at_v1"`
 	ClassV1          *ebpf.Map `ebpf:"class_v1"`
 	CtV1             *ebpf.Map `ebpf:"ct_v1"`
 	DevicesV1        *ebpf.Map `ebpf:"devices_v1"`
@@ -799,6 +831,8 @@ type rawMaps struct {
 
 func (m *rawMaps) Close() error {
 	return _RawClose(
+		m.AreaV1,
+		m.ClassAtV1,
 		m.ClassV1,
 		m.CtV1,
 		m.DevicesV1,

@@ -16,6 +16,8 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	rawMapAreaV1           = "area_v1"
+	rawMapClassAtV1        = "class_at_v1"
 	rawMapClassV1          = "class_v1"
 	rawMapCtV1             = "ct_v1"
 	rawMapDevicesV1        = "devices_v1"
@@ -95,6 +97,8 @@ type rawProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type rawMapSpecs struct {
+	AreaV1           *ebpf.MapSpec `ebpf:"area_v1"`
+	ClassAtV1        *ebpf.MapSpec `ebpf:"class_at_v1"`
 	ClassV1          *ebpf.MapSpec `ebpf:"class_v1"`
 	CtV1             *ebpf.MapSpec `ebpf:"ct_v1"`
 	DevicesV1        *ebpf.MapSpec `ebpf:"devices_v1"`
@@ -148,6 +152,8 @@ func (o *rawObjects) Close() error {
 //
 // It can be passed to loadRawObjects or ebpf.CollectionSpec.LoadAndAssign.
 type rawMaps struct {
+	AreaV1           *ebpf.Map `ebpf:"area_v1"`
+	ClassAtV1        *ebpf.Map `ebpf:"class_at_v1"`
 	ClassV1          *ebpf.Map `ebpf:"class_v1"`
 	CtV1             *ebpf.Map `ebpf:"ct_v1"`
 	DevicesV1        *ebpf.Map `ebpf:"devices_v1"`
@@ -176,6 +182,8 @@ type rawMaps struct {
 
 func (m *rawMaps) Close() error {
 	return _RawClose(
+		m.AreaV1,
+		m.ClassAtV1,
 		m.ClassV1,
 		m.CtV1,
 		m.DevicesV1,

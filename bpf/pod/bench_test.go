@@ -1,6 +1,7 @@
 package pod_test
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -45,6 +46,24 @@ func BenchmarkFromPod(b *testing.B) {
 			b.Run(name+"/"+version+"/judged", func(b *testing.B) {
 				w.PutPolicy(2, maps.ClassAny, maps.PolicyIngress, maps.PolicyValue{DefaultVerdict: maps.VerdictAllow},
 					maps.PolicyEntry{Proto: 17, PortLo: 81, PortHi: 81})
+				run(b, w.Pod1.Flow(w.Pod2.Addr(v), 40000, 81).UDP())
+			})
+			// The same where policies have blocks of addresses: elsewhere, and around both workloads. Each side is asked once.
+			b.Run(name+"/"+version+"/judged beside blocks", func(b *testing.B) {
+				for i := range 400 {
+					a := netip.AddrFrom4([4]byte{203, 0, byte(i >> 8), byte(i)})
+					if v == 1 {
+						a = netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 14: byte(i >> 8), 15: byte(i)})
+					}
+					w.Put(w.Maps.AreaV1, maps.AreaKeyFrom(netip.PrefixFrom(a, a.BitLen())), maps.Area{Id: uint32(10 + i)})
+				}
+				run(b, w.Pod1.Flow(w.Pod2.Addr(v), 40000, 81).UDP())
+			})
+			b.Run(name+"/"+version+"/judged in a block", func(b *testing.B) {
+				for i, p := range []bpftest.Pod{w.Pod1, w.Pod2} {
+					w.Put(w.Maps.AreaV1, maps.AreaKeyFrom(netip.PrefixFrom(p.Addr(v), 8).Masked()), maps.Area{Id: 1})
+					w.Put(w.Maps.ClassAtV1, maps.Peer{Identity: p.Identity, Area: 1}, uint32(11+i))
+				}
 				run(b, w.Pod1.Flow(w.Pod2.Addr(v), 40000, 81).UDP())
 			})
 			b.Run(name+"/"+version+"/refused", func(b *testing.B) {

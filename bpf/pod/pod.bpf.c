@@ -71,10 +71,13 @@ static __always_inline bool forges_overlay(const struct pkt *p)
 	       (p->dest.flags & IPC_F_NODE || p->to.identity == IDENTITY_HOST || p->flags & PKT_F_MASQ);
 }
 
-/* What leaves the cluster under the node's address. Replies do not: that is for conn_admit to find out. */
+/* What leaves the cluster under the node's address. Replies do not: that is for conn_admit to find out. A workload that keeps its
+ * own address keeps it towards who is outside alone: a node behind the overlay would answer that by the overlay. */
 static __always_inline bool masquerades(const struct pkt *p)
 {
-	return cfg.flags & (pkt_v6(p) ? CFG_MASQ6 : CFG_MASQ4) && !(p->dest.flags & (IPC_F_NO_MASQ | IPC_F_TUNNEL));
+	if (!(cfg.flags & (pkt_v6(p) ? CFG_MASQ6 : CFG_MASQ4)) || p->dest.flags & (IPC_F_NO_MASQ | IPC_F_TUNNEL))
+		return false;
+	return !(p->from.flags & EP_F_NO_MASQ) || p->dest.flags & IPC_F_NODE;
 }
 
 static __always_inline int out_of_hops(struct pkt *p)

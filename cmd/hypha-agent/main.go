@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
@@ -50,15 +51,9 @@ func run() int {
 		return 1
 	}
 	defer done()
-	for _, w := range l.Warnings {
-		log.Warn("part of the configuration passed over", "reason", w)
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	agent, err := app.New(ctx, l, log, level)
-	if err == nil {
-		err = agent.Run(ctx)
-	}
+	err = work(ctx, l, log, level)
 	if errors.Is(err, app.ErrStartOver) && ctx.Err() == nil {
 		log.Warn("agent starts over", "err", err)
 		// The same process, as its supervisor sees it. What was open is closed by that.
@@ -73,4 +68,20 @@ func run() int {
 	}
 	log.Info("agent stopped; the datapath goes on")
 	return 0
+}
+
+// work runs the agent until ctx ends.
+func work(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.LevelVar) error {
+	l, err := app.ForNode(ctx, l, os.Args[1:], log, level)
+	if err != nil {
+		return err
+	}
+	for _, w := range l.Warnings {
+		log.Warn("part of the configuration passed over", "reason", w)
+	}
+	agent, err := app.New(ctx, l, log, level)
+	if err != nil {
+		return err
+	}
+	return agent.Run(ctx)
 }

@@ -23,6 +23,7 @@ func clusterCommands() (out []*cobra.Command) {
 		{"install", "Install Hypha in a Kubernetes cluster"},
 		{"upgrade", "Change the Hypha of a Kubernetes cluster"},
 		{"uninstall", "Remove Hypha from a Kubernetes cluster"},
+		{"sysdump", "Gather what is needed to find out what is wrong, in a zip file"},
 	} {
 		out = append(out, &cobra.Command{Use: c.name, Short: c.short, Args: cobra.ArbitraryArgs, DisableFlagParsing: true,
 			RunE: func(*cobra.Command, []string) error { return becomeClusterTool() }})

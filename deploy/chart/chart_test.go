@@ -58,9 +58,12 @@ func render(t *testing.T, sets ...string) (*release.Release, error) {
 
 // variants are installs that people make.
 var variants = map[string][]string{
-	"default":   nil,
-	"noproxy":   {"kubeProxyReplacement=true", "k8sServiceHost=192.0.2.1", "k8sServicePort=6443"},
-	"native":    {"routingMode=native", "autoDirectNodeRoutes=true", "ipv4NativeRoutingCIDR=10.0.0.0/8", "ipam.mode=kubernetes", "ipv6.enabled=true", "ipv6NativeRoutingCIDR=fd00::/104", "devices={eth0,eth1}", "MTU=1400"},
+	"default": nil,
+	"noproxy": {"kubeProxyReplacement=true", "k8sServiceHost=192.0.2.1", "k8sServicePort=6443"},
+	"native":  {"routingMode=native", "autoDirectNodeRoutes=true", "ipv4NativeRoutingCIDR=10.0.0.0/8", "ipam.mode=kubernetes", "ipv6.enabled=true", "ipv6NativeRoutingCIDR=fd00::/104", "devices={eth0,eth1}", "MTU=1400"},
+	"pools": {"ipam.mode=multi-pool", "ipam.operator.autoCreateCiliumPodIPPools.default.ipv4.cidrs={10.0.0.0/16,10.9.0.0/16}",
+		"ipam.operator.autoCreateCiliumPodIPPools.default.ipv4.maskSize=27", "ipam.operator.autoCreateCiliumPodIPPools.blue.ipv4.cidrs=10.8.0.0/16",
+		"ipam.operator.autoCreateCiliumPodIPPools.blue.ipv4.maskSize=28", "ipam.multiPoolPreAllocation=default=8\\,blue=2"},
 	"monitored": {"prometheus.enabled=true", "prometheus.serviceMonitor.enabled=true", "operator.prometheus.metricsService=true", "operator.podDisruptionBudget.enabled=true", "rollOutCiliumPods=true", "commonLabels.team=net", "imagePullSecrets[0].name=reg", "image.override=reg.example/agent:1", "extraArgs={--debug}", "extraConfig.mtu=1300", "extraHostPathMounts[0].name=x", "extraHostPathMounts[0].hostPath=/x", "extraHostPathMounts[0].mountPath=/x"},
 }
 

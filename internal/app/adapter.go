@@ -27,19 +27,24 @@ func (a addresses) Versions() (v4, v6 bool) {
 	return v4, v6
 }
 
-func (a addresses) Allocate(_ context.Context, owner string, v6 bool, want netip.Addr) (netip.Addr, error) {
+func (a addresses) Allocate(_ context.Context, c endpoint.Claim) (endpoint.Address, error) {
+	if c.Pool != "" {
+		return endpoint.Address{}, fmt.Errorf("%w: pool %q: addresses are from no pools by name here (option ipam)", endpoint.ErrInvalid, c.Pool)
+	}
 	var ip netip.Addr
 	var err error
-	if want.IsValid() {
-		ip, err = want, a.AllocateIP(want, owner)
+	if c.Addr.IsValid() {
+		ip, err = c.Addr, a.AllocateIP(c.Addr, c.Owner)
 	} else {
-		ip, err = a.Allocator.Allocate(owner, v6)
+		ip, err = a.Allocator.Allocate(c.Owner, "", c.V6)
 	}
 	if errors.Is(err, ipam.ErrExhausted) {
 		err = fmt.Errorf("%w: %w", endpoint.ErrFull, err)
 	}
-	return ip, err
+	return endpoint.Address{Addr: ip}, err
 }
+
+func (a addresses) Keep(owner string, ip netip.Addr) error { return a.AllocateIP(ip, owner) }
 
 func (a addresses) Release(ip netip.Addr) { a.Allocator.Release(ip) }
 

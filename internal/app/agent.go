@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +70,8 @@ type Agent struct {
 	cgroup   string // whose processes reach services; "": nobody's
 	self     model.Node
 	alloc    *ipam.Allocator
+	ipam     endpoint.IPAM // over it
+	podPools *podPools     // nil where pools have no names
 	policies *policies
 	cluster  *cluster
 	services *services
@@ -155,15 +158,12 @@ func New(ctx context.Context, l *config.Loaded, log *slog.Logger, level *slog.Le
 		return nil, err
 	}
 	a.step("store opened")
-	prefixes, err := a.claimRanges(ctx)
+	routers, err := a.openAddresses(ctx)
 	if err != nil {
 		return nil, err
 	}
 	a.step("pod ranges claimed")
-	if a.alloc, err = ipam.New(prefixes); err != nil {
-		return nil, err
-	}
-	if a.self, err = describe(&a.cfg, addrs, prefixes, a.alloc.Routers()); err != nil {
+	if a.self, err = describe(&a.cfg, addrs, a.alloc.Prefixes(), routers); err != nil {
 		return nil, err
 	}
 	if err := a.openDatapath(tunnel, mtu); err != nil {
@@ -218,6 +218,26 @@ func (a *Agent) step(what string) {
 	now := time.Now()
 	a.log.Debug("start: "+what, "took", now.Sub(a.stepped).Round(time.Millisecond))
 	a.stepped = now
+}
+
+// openAddresses waits until this node has addresses for its workloads, and returns its own among them.
+func (a *Agent) openAddresses(ctx context.Context) (routers []netip.Addr, err error) {
+	if a.cfg.IPAM == config.IPAMMultiPool && a.cfg.Kubernetes() {
+		if a.podPools, err = openPodPools(ctx, a.log.With("part", "ipam"), a.podPoolConfig()); err != nil {
+			return nil, err
+		}
+		a.alloc, a.ipam = a.podPools.alloc, a.podPools
+		return a.podPools.saved.Routers, nil
+	}
+	prefixes, err := a.claimRanges(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if a.alloc, err = ipam.New(prefixes); err != nil {
+		return nil, err
+	}
+	a.ipam = addresses{a.alloc}
+	return a.alloc.Routers(), nil
 }
 
 func (a *Agent) openDatapath(tunnel netip.Addr, mtu int) (err error) {
@@ -319,7 +339,7 @@ func (a *Agent) openPolicy() (err error) {
 	applier := dppolicy.New(dppolicy.Deps{Log: a.log.With("part", "policy"), Maps: a.maps, Prefixes: a.cache})
 	a.policies, err = newPolicies(a.log.With("part", "policy"), applier, policy.Config{Mode: policy.Mode(a.cfg.EnablePolicy),
 		AllowLocalhost: policy.Localhost(a.cfg.AllowLocalhost), Cluster: a.cfg.ClusterName,
-		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6})
+		CIDRMatchNodes: slices.Contains(a.cfg.CIDRMatchMode, config.CIDRMatchNodes), IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6})
 	return err
 }
 
@@ -330,7 +350,7 @@ func (a *Agent) openEndpoints(mtu int, tunnel netip.Addr) (err error) {
 	}
 	a.endpoints, err = endpoint.New(endpoint.Config{Paths: a.paths, ClusterName: a.cfg.ClusterName, Gateway4: own(a.self.Routers, false),
 		Gateway6: own(a.self.Routers, true), MTU: mtu, Grace: a.cfg.IdentityChange, Relevant: filter.Relevant},
-		endpoint.Deps{IPAM: addresses{a.alloc}, Identities: identities{a.store.identities, a.log}, Links: links{a.pairs},
+		endpoint.Deps{IPAM: a.ipam, Identities: identities{a.store.identities, a.log}, Links: links{a.pairs},
 			Datapath: &dpendpoint.Target{Maps: a.maps, Loader: a.loader}, Policy: a.policies, Publisher: a.store.workloads, Facts: a.store.facts, Log: a.log.With("part", "endpoint")})
 	if err != nil {
 		return err
@@ -338,6 +358,9 @@ func (a *Agent) openEndpoints(mtu int, tunnel netip.Addr) (err error) {
 	a.server = &endpoint.Server{Manager: a.endpoints, Enforced: a.policies.Enforced}
 	if a.store.kube != nil {
 		a.pods = newPods(a.log.With("part", "endpoint"), a.store.kube.Pods(), a.endpoints)
+		if a.podPools != nil {
+			a.pods.pools = a.store.kube.PodPools()
+		}
 	}
 	return nil
 }
@@ -356,9 +379,14 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 		return err
 	}
 	a.cluster = newCluster(a.log, a.self, node.Options{Native: !a.cfg.Tunnel(), DirectRoutes: a.cfg.DirectNodes, UnderlayV6: tunnel.Is6(),
-		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.nodes.Table(), a.endpoints.Table())
+		IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Device: overlay.Name, NonMasq: nonMasq}, numbers, a.store.nodes.Table(), a.endpoints.Table(), a.store.apiServers)
+	if a.podPools != nil {
+		a.podPools.told = a.cluster.setRanges
+	}
 	p := a.policies
 	p.stored, p.local = a.store.policies, a.endpoints.Table()
+	p.apiServers = a.cluster.APIServers
+	p.peers.homes.table = a.cache.Homes()
 	p.peers.ids, p.peers.ips, p.peers.nodes = a.store.identities.Table(), a.store.addresses, a.cluster.Identities
 	p.inForce = func(sets map[uint16]model.SetID, revision uint64) {
 		a.endpoints.SetPolicies(sets, revision)

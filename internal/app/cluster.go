@@ -24,14 +24,21 @@ type cluster struct {
 	opts  node.Options
 	nodes *table.Table[string, model.Node]
 	local *table.Table[uint16, model.Endpoint]
+	api   *table.Table[netip.Addr, struct{}] // API servers of the cluster; nil where there are none
 
 	nodeRows  *table.Table[netip.Prefix, model.IPEntry] // nodes, pod ranges, the outside
 	localRows *table.Table[netip.Prefix, model.IPEntry] // this node's workloads
 	routes    *table.Table[netip.Prefix, model.Route]
 
+	moved chan struct{} // this node has other pod ranges
+
 	mu      sync.Mutex
 	numbers *numbers
-	scoped  map[string]scoped // by node
+	scoped  map[string]scoped   // by node
+	servers map[netip.Addr]bool // API servers,
+	beyond  []netip.Addr        // and those that are no nodes, sorted
+	known   bool                // where all of them are
+	host    bool                // this node is one
 	warned  []string
 }
 
@@ -40,17 +47,18 @@ type scoped struct {
 	labels model.Labels
 }
 
-func newCluster(log *slog.Logger, self model.Node, opts node.Options, numbers *numbers, nodes *table.Table[string, model.Node], local *table.Table[uint16, model.Endpoint]) *cluster {
-	c := &cluster{log: log, self: self, opts: opts, nodes: nodes, local: local, numbers: numbers, scoped: map[string]scoped{},
+func newCluster(log *slog.Logger, self model.Node, opts node.Options, numbers *numbers, nodes *table.Table[string, model.Node],
+	local *table.Table[uint16, model.Endpoint], api *table.Table[netip.Addr, struct{}]) *cluster {
+	c := &cluster{log: log, self: self, opts: opts, nodes: nodes, local: local, api: api, numbers: numbers, scoped: map[string]scoped{},
 		nodeRows: table.New[netip.Prefix, model.IPEntry]("node addresses", table.Prefix), localRows: table.New[netip.Prefix, model.IPEntry]("local addresses", table.Prefix),
-		routes: table.New[netip.Prefix, model.Route]("routes", table.Prefix)}
+		routes: table.New[netip.Prefix, model.Route]("routes", table.Prefix), moved: make(chan struct{}, 1)}
 	c.opts.Identity = c.nodeIdentity
 	return c
 }
 
 // nodeIdentity numbers a remote node: remote-node, or a number of its own where the node has labels of its own.
 func (c *cluster) nodeIdentity(n *model.Node) model.IdentityID {
-	labels := identity.RemoteNode(n)
+	labels := identity.RemoteNode(n, c.isAPI(n))
 	if len(labels) == 1 {
 		c.forget(n.Name)
 		return model.IdentityRemoteNode
@@ -76,13 +84,51 @@ func (c *cluster) forget(name string) {
 	}
 }
 
-// Identities are the node-local identities of remote nodes.
+// isAPI says whether there is an API server at a node. All addresses of the node count as its: through the overlay it speaks under another
+// one than that of its API server.
+func (c *cluster) isAPI(n *model.Node) bool {
+	return slices.ContainsFunc(n.Addrs, func(a netip.Addr) bool { return c.servers[a] })
+}
+
+// APIServers are the addresses of API servers that are no nodes; not ok as long as it is not known where they are.
+func (c *cluster) APIServers() (addrs []netip.Addr, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.beyond, c.known || c.api == nil
+}
+
+// findServers takes in where API servers are.
+func (c *cluster) findServers(nodes []model.Node, complete bool) {
+	if c.api == nil {
+		return
+	}
+	api := c.api.Snapshot()
+	c.known = c.known || complete && api.Complete()
+	c.servers = map[netip.Addr]bool{}
+	for a := range api.All() {
+		c.servers[a] = true
+	}
+	beyond := maps.Clone(c.servers)
+	c.host = c.isAPI(&c.self)
+	for _, n := range slices.Concat(nodes, []model.Node{c.self}) {
+		for _, a := range n.Addrs {
+			delete(beyond, a)
+		}
+	}
+	c.beyond = slices.SortedFunc(maps.Keys(beyond), netip.Addr.Compare)
+}
+
+// Identities are the node-local identities of remote nodes, and that of this node where it has more labels than others.
 func (c *cluster) Identities() []model.Identity {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	seen := map[model.IdentityID]model.Identity{}
 	for _, s := range c.scoped {
 		seen[s.id] = model.Identity{ID: s.id, Labels: s.labels}
+	}
+	if c.host {
+		seen[model.IdentityHost] = model.Identity{ID: model.IdentityHost, Labels: model.NewLabels(
+			model.Label{Source: model.SourceReserved, Key: model.IdentityHost.String()}, model.Label{Source: model.SourceReserved, Key: model.IdentityKubeAPI.String()})}
 	}
 	return slices.Collect(maps.Values(seen))
 }
@@ -92,11 +138,12 @@ func (c *cluster) Identities() []model.Identity {
 func (c *cluster) compute(changed func()) error {
 	nodes := c.nodes.Snapshot()
 	c.mu.Lock()
-	before := maps.Clone(c.scoped)
+	before, host, beyond, known := maps.Clone(c.scoped), c.host, c.beyond, c.known
 	all := make([]model.Node, 0, nodes.Len())
 	for _, n := range nodes.All() {
 		all = append(all, n)
 	}
+	c.findServers(all, nodes.Complete())
 	plan := node.Compute(&c.self, all, c.opts)
 	for name := range c.scoped {
 		if _, ok := nodes.Get(name); !ok {
@@ -114,7 +161,8 @@ func (c *cluster) compute(changed func()) error {
 		c.mu.Unlock()
 		return err
 	}
-	same := maps.EqualFunc(before, c.scoped, func(a, b scoped) bool { return a.id == b.id })
+	same := maps.EqualFunc(before, c.scoped, func(a, b scoped) bool { return a.id == b.id }) &&
+		host == c.host && known == c.known && slices.Equal(beyond, c.beyond)
 	if !slices.Equal(c.warned, plan.Warnings) {
 		c.warned = plan.Warnings
 		for _, w := range plan.Warnings {
@@ -168,16 +216,20 @@ func replaceRows[V any](t *table.Table[netip.Prefix, V], rows map[netip.Prefix]V
 
 // Run follows nodes and workloads until ctx ends.
 func (c *cluster) Run(ctx context.Context, changed func()) error {
-	var doneNodes, doneLocal <-chan struct{} // what the last snapshots say of later ones
+	var doneNodes, doneLocal, doneAPI <-chan struct{} // what the last snapshots say of later ones
 	for {
 		nodes, local := c.nodes.Snapshot(), c.local.Snapshot()
+		var api <-chan struct{}
+		if c.api != nil {
+			api = c.api.Snapshot().Changed()
+		}
 		var retry <-chan time.Time
-		if nodes.Changed() != doneNodes {
+		if nodes.Changed() != doneNodes || api != doneAPI {
 			if err := c.compute(changed); err != nil {
 				c.log.Error("nodes of the cluster stay as they were", "err", err)
 				retry = time.After(time.Second)
 			} else {
-				doneNodes = nodes.Changed()
+				doneNodes, doneAPI = nodes.Changed(), api
 			}
 		}
 		if local.Changed() != doneLocal {
@@ -189,6 +241,9 @@ func (c *cluster) Run(ctx context.Context, changed func()) error {
 			return nil
 		case <-nodes.Changed():
 		case <-local.Changed():
+		case <-api:
+		case <-c.moved:
+			doneNodes = nil
 		case <-retry:
 		}
 	}

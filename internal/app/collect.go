@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/hypha-net/hypha/internal/control/policy"
@@ -14,6 +15,7 @@ import (
 type news struct {
 	changes policy.Changes
 	stored  state.PolicySnapshot
+	servers []netip.Addr     // API servers outside
 	first   []model.Endpoint // subjects of the first sync: those found at start
 }
 
@@ -45,8 +47,13 @@ func (p *policies) collect() (n news, err error) {
 			}
 		}
 	}
+	n.servers = p.servers
+	if now, known := p.outsideServers(); known && !slices.Equal(now, p.servers) {
+		n.servers, c.APIServers = now, &now
+	}
 	p.peers.follow()
 	c.Identities, c.DeleteIdentities = p.peers.news(n.first...)
+	c.Addresses, c.DeleteAddresses = p.peers.homes.news(n.first...)
 	return n, nil
 }
 
@@ -55,9 +62,11 @@ func (p *policies) given(n news) {
 	if p.seen.Changed() != n.stored.Changed() {
 		p.rules.Clear() // a policy imported again has another revision, and perhaps other labels
 	}
-	p.seen, p.reconfig = n.stored, false
+	p.seen, p.reconfig, p.servers = n.stored, false, n.servers
 	clear(p.retell)
 	p.peers.given(n.changes.Identities, n.changes.DeleteIdentities)
+	p.peers.homes.given(n.changes.Addresses, n.changes.DeleteAddresses)
+	clear(p.peers.homes.dirty)
 	for _, e := range n.first {
 		p.peers.put(e)
 	}

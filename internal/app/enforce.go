@@ -75,19 +75,31 @@ func (p *policies) Enforce(ctx context.Context, e model.Endpoint, commit func(mo
 	return nil
 }
 
-// introduce makes the identity of an endpoint known, as a change of its own: the endpoint's rows must not name an identity
-// that has no class yet, or its packets would be dropped.
+// introduce makes the identity of an endpoint known, and where it lives, as a change of its own: the endpoint's rows must not
+// name an identity that has no class yet, or its packets would be dropped.
 func (p *policies) introduce(ctx context.Context, e model.Endpoint) error {
+	c := policy.Changes{Revision: p.Revision()}
 	row, ok := p.peers.row(e.Identity, e)
-	if had, fed := p.peers.fed[e.Identity]; !ok || fed && samePeer(had, row) {
-		return nil // reserved ones the engine knows
+	if had, fed := p.peers.fed[e.Identity]; ok && !(fed && samePeer(had, row)) { // reserved ones the engine knows
+		c.Identities = []policy.Identity{row}
 	}
-	plan, err := p.engine.Apply(policy.Changes{Identities: []policy.Identity{row}, Revision: p.Revision()})
+	homes := &p.peers.homes
+	c.Addresses, c.DeleteAddresses = homes.news(e)
+	if len(c.Identities)+len(c.Addresses)+len(c.DeleteAddresses) == 0 {
+		return nil
+	}
+	plan, err := p.engine.Apply(c)
 	if err != nil {
 		return err
 	}
-	p.peers.fed[e.Identity] = row
-	p.peers.dirty[e.Identity] = true // should the endpoint not come after all
+	if len(c.Identities) > 0 {
+		p.peers.fed[e.Identity] = row
+		p.peers.dirty[e.Identity] = true // should the endpoint not come after all
+	}
+	homes.given(c.Addresses, c.DeleteAddresses)
+	for _, a := range e.Addrs() {
+		homes.dirty[a] = true
+	}
 	if err := p.applier.Apply(ctx, plan, nil); err != nil {
 		p.resync = true
 		p.wake()

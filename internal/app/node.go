@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -10,15 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hypha-net/hypha/internal/config"
 	"github.com/hypha-net/hypha/internal/control/ipam"
 	"github.com/hypha-net/hypha/internal/datapath/host"
 	"github.com/hypha-net/hypha/internal/datapath/overlay"
-	"github.com/hypha-net/hypha/internal/fault"
 	"github.com/hypha-net/hypha/internal/model"
-	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 // underlay finds this node's addresses and the MTU between nodes.
@@ -86,23 +82,12 @@ func (a *Agent) claimRanges(ctx context.Context) ([]netip.Prefix, error) {
 	if err := r.Check(); err != nil {
 		return nil, err
 	}
-	none := fault.New(a.log, "no pod ranges yet: waiting for the store", "pod ranges claimed")
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		got, err := a.store.claim(ctx, r.Choose)
-		if err == nil {
-			none.Note(nil)
-			return got, nil
-		}
-		if !errors.Is(err, state.ErrUnreachable) {
-			return nil, err
-		}
-		none.Note(err)
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pause):
-		}
-	}
+	var got []netip.Prefix
+	err := untilReached(ctx, a.log, func() (err error) {
+		got, err = a.store.claim(ctx, r.Choose)
+		return err
+	})
+	return got, err
 }
 
 // describe makes this node's row.

@@ -23,11 +23,11 @@ type numbers struct {
 	saved map[model.IdentityID]model.Labels
 }
 
-// openNumbers reads what an earlier run has given; kernel are the identities of class_v1.
-func openNumbers(log *slog.Logger, path string, kernel map[model.IdentityID]model.ClassID) (*numbers, error) {
+// openNumbers reads what an earlier run has given; kernel are the identities that have a class.
+func openNumbers(log *slog.Logger, path string, kernel map[model.Peer]model.ClassID) (*numbers, error) {
 	n := &numbers{log: log, path: path, scope: identity.NewScope(model.IdentityScopeRemote), known: map[model.IdentityID]model.Labels{}}
-	for id := range kernel {
-		n.scope.Skip(id)
+	for p := range kernel {
+		n.scope.Skip(p.Identity)
 	}
 	var damaged *file.DamagedError
 	err := file.ReadJSON(path, &n.known)

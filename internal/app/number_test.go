@@ -14,7 +14,7 @@ func TestNumbersOutliveTheAgent(t *testing.T) {
 	labels := func(role string) model.Labels {
 		return model.NewLabels(model.Label{Source: model.SourceNode, Key: "role", Value: role})
 	}
-	kernel := map[model.IdentityID]model.ClassID{1: 1, model.IdentityScopeRemote | 7: 3}
+	kernel := map[model.Peer]model.ClassID{{Identity: 1}: 1, {Identity: model.IdentityScopeRemote | 7}: 3}
 	open := func() *numbers {
 		t.Helper()
 		n, err := openNumbers(discard, path, kernel)
@@ -54,7 +54,7 @@ func TestNumbersOutliveTheAgent(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	kernel[good] = 4
+	kernel[model.Peer{Identity: good}] = 4
 	if id := give(open(), "other"); id <= good {
 		t.Errorf("with a damaged file, other labels got %d, which the kernel knows", id)
 	}

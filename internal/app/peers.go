@@ -14,6 +14,7 @@ import (
 // workloads everywhere. It follows the tables and remembers which identities may have changed, so that a change among
 // thousands costs no more than one among few.
 type peers struct {
+	homes homes
 	ids   *table.Table[model.IdentityID, model.Identity]
 	ips   *table.Table[netip.Prefix, model.IPEntry]
 	nodes func() []model.Identity // node-local identities of remote nodes
@@ -29,7 +30,7 @@ type peers struct {
 }
 
 func newPeers() *peers {
-	return &peers{far: map[model.IdentityID]model.Identity{}, ported: map[netip.Prefix]model.IPEntry{},
+	return &peers{homes: newHomes(), far: map[model.IdentityID]model.Identity{}, ported: map[netip.Prefix]model.IPEntry{},
 		ports: map[model.IdentityID]map[netip.Prefix][]model.NamedPort{}, subjects: map[uint16]model.Endpoint{},
 		users: map[model.IdentityID]map[uint16]bool{}, fed: map[model.IdentityID]policy.Identity{}, dirty: map[model.IdentityID]bool{}}
 }
@@ -43,6 +44,7 @@ func (p *peers) put(e model.Endpoint) {
 	}
 	p.users[e.Identity][e.ID] = true
 	p.dirty[e.Identity] = true
+	p.homes.put(e)
 }
 
 // drop forgets a subject.
@@ -52,6 +54,7 @@ func (p *peers) drop(id uint16) {
 		return
 	}
 	delete(p.subjects, id)
+	p.homes.drop(e)
 	delete(p.users[e.Identity], id)
 	if len(p.users[e.Identity]) == 0 {
 		delete(p.users, e.Identity)
@@ -61,6 +64,7 @@ func (p *peers) drop(id uint16) {
 
 // follow takes in what has changed in the tables since the last time.
 func (p *peers) follow() {
+	p.homes.follow()
 	ids := p.ids.Snapshot()
 	if keys, ok := p.ids.Since(p.idRev); ok {
 		for _, id := range keys {

@@ -21,6 +21,7 @@ func TestPeersFollow(t *testing.T) {
 	ids := []model.IdentityID{1000, 1001, 1002, model.IdentityScopeRemote, model.IdentityScopeRemote + 1}
 	rapid.Check(t, func(t *rapid.T) {
 		p := newPeers()
+		p.homes.table = table.New[netip.Addr, []model.IdentityID]("homes", table.Addr)
 		p.ids = table.New[model.IdentityID, model.Identity]("identities", table.Uint[model.IdentityID])
 		p.ips = table.New[netip.Prefix, model.IPEntry]("addresses", table.Prefix)
 		far := map[model.IdentityID]model.Identity{}
@@ -118,6 +119,7 @@ func allPeers(p *peers, far map[model.IdentityID]model.Identity) map[model.Ident
 // A change among many costs a look at what it is about.
 func TestPeersLookAtWhatChanged(t *testing.T) {
 	p := newPeers()
+	p.homes.table = table.New[netip.Addr, []model.IdentityID]("homes", table.Addr)
 	p.ids = table.New[model.IdentityID, model.Identity]("identities", table.Uint[model.IdentityID])
 	p.ips = table.New[netip.Prefix, model.IPEntry]("addresses", table.Prefix)
 	p.nodes = func() []model.Identity { return nil }

@@ -2,10 +2,14 @@ package app
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"connectrpc.com/connect"
 
 	agentv1 "github.com/hypha-net/hypha/api/agent/v1"
 	"github.com/hypha-net/hypha/internal/endpoint"
@@ -17,14 +21,26 @@ import (
 
 // pods gives workloads the labels of their pods, when they come and when those change.
 type pods struct {
-	log       *slog.Logger
-	pods      *k8s.Pods
-	endpoints *endpoint.Manager
+	pods      podSource
+	pools     *k8s.PodPools // nil where pools have no names
+	endpoints labelled
 	failed    *fault.Fault
 }
 
-func newPods(log *slog.Logger, p *k8s.Pods, endpoints *endpoint.Manager) *pods {
-	return &pods{log: log, pods: p, endpoints: endpoints, failed: fault.New(log, "changed labels of a pod not in force", "labels of pods are in force")}
+// podSource is what the API server says of this node's pods.
+type podSource interface {
+	Table() *table.Table[string, k8s.Pod]
+	Wait(ctx context.Context, namespace, name, uid string) (k8s.Pod, error)
+}
+
+// labelled are workloads whose labels can be changed.
+type labelled interface {
+	Table() *table.Table[uint16, model.Endpoint]
+	Update(ctx context.Context, id uint16, c endpoint.Change) (model.Endpoint, error)
+}
+
+func newPods(log *slog.Logger, p podSource, endpoints labelled) *pods {
+	return &pods{pods: p, endpoints: endpoints, failed: fault.New(log, "changed labels of a pod not in force", "labels of pods are in force")}
 }
 
 // podWait is how long a workload waits for the news of its pod: less than the CNI plugin waits for an answer.
@@ -39,7 +55,12 @@ func (p *pods) describe(ctx context.Context, req *agentv1.AddEndpointRequest) er
 		return err
 	}
 	req.Labels = podLabels(&pod)
-	req.NamedPorts = nil
+	req.NamedPorts, req.Ipv4Pool, req.Ipv6Pool = nil, "", ""
+	if p.pools != nil {
+		if req.Ipv4Pool, req.Ipv6Pool, err = p.pools.Choose(&pod); err != nil {
+			return fail(connect.CodeFailedPrecondition, "%v", err)
+		}
+	}
 	for _, np := range pod.NamedPorts {
 		req.NamedPorts = append(req.NamedPorts, &agentv1.NamedPort{Name: np.Name, Port: uint32(np.Port), Protocol: model.ServiceProtoName(np.Proto)})
 	}
@@ -62,65 +83,97 @@ func factsOf(p *k8s.Pods) func(namespace, name string) (model.Labels, bool) {
 	}
 }
 
-// Run keeps labels in step until ctx ends.
+// podRetry is when labels that could not be brought in force are tried again.
+const podRetry = time.Second
+
+// Run keeps labels in step until ctx ends. Each pod goes its own way: its new identity waits until other nodes know of it, and all pods of
+// a namespace may get one at once.
 func (p *pods) Run(ctx context.Context) error {
-	tab := p.pods.Table()
-	var seen uint64
-	begun := false
-	again := map[string]bool{} // failed
+	type result struct {
+		pod string
+		err error
+	}
+	var (
+		tab     = p.pods.Table()
+		seen    uint64
+		begun   bool
+		wg      sync.WaitGroup
+		results = make(chan result)
+		running = map[string]bool{} // true: has changed once more meanwhile
+		failing = map[string]bool{}
+		retry   <-chan time.Time
+	)
+	defer wg.Wait()
+	start := func(pod string) {
+		if _, ok := running[pod]; ok {
+			running[pod] = true
+			return
+		}
+		running[pod] = false
+		wg.Go(func() {
+			r := result{pod, p.apply(ctx, pod)}
+			select {
+			case results <- r:
+			case <-ctx.Done():
+			}
+		})
+	}
 	for {
 		snap := tab.Snapshot()
-		keys, ok := tab.Since(seen)
+		changed, ok := tab.Since(seen)
 		if !ok || !begun {
-			keys = keys[:0]
+			changed = changed[:0]
 			for k := range snap.All() {
-				keys = append(keys, k)
+				changed = append(changed, k)
 			}
 		}
 		seen, begun = snap.Revision(), true
-		for k := range again {
-			keys = append(keys, k)
-		}
-		clear(again)
-		p.sync(ctx, snap, keys, again)
-		var retry <-chan time.Time
-		if len(again) > 0 {
-			retry = time.After(time.Second)
+		for _, pod := range changed {
+			start(pod)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-snap.Changed():
 		case <-retry:
+			retry = nil
+			for pod := range failing {
+				start(pod)
+			}
+		case r := <-results:
+			if delete(failing, r.pod); r.err != nil {
+				failing[r.pod] = true
+			}
+			if r.err != nil || len(failing) == 0 {
+				p.failed.Note(r.err, "pod", r.pod)
+			}
+			again := running[r.pod]
+			if delete(running, r.pod); again {
+				start(r.pod)
+			}
+			if len(failing) > 0 && retry == nil {
+				retry = time.After(podRetry)
+			}
 		}
 	}
 }
 
-// sync brings the labels of these pods in force; those that failed go into again.
-func (p *pods) sync(ctx context.Context, snap table.Snapshot[string, k8s.Pod], keys []string, again map[string]bool) {
-	byPod := map[string][]uint16{}
+// apply brings the labels that a pod has now in force.
+func (p *pods) apply(ctx context.Context, name string) error {
+	pod, ok := p.pods.Table().Get(name)
+	if !ok {
+		return nil
+	}
+	labels := podLabels(&pod)
+	if labels == nil {
+		labels = []string{}
+	}
+	var errs error
 	for id, e := range p.endpoints.Table().Snapshot().All() {
-		k := e.Namespace + "/" + e.Name
-		byPod[k] = append(byPod[k], id)
-	}
-	for _, k := range keys {
-		pod, ok := snap.Get(k)
-		if !ok {
-			continue
-		}
-		for _, id := range byPod[k] {
-			labels := podLabels(&pod)
-			if labels == nil {
-				labels = []string{}
-			}
+		if e.Namespace+"/"+e.Name == name {
 			_, err := p.endpoints.Update(ctx, id, endpoint.Change{Labels: labels})
-			if ctx.Err() != nil {
-				return
-			}
-			p.failed.Note(err, "pod", k)
-			if err != nil {
-				again[k] = true
-			}
+			errs = errors.Join(errs, err)
 		}
 	}
+	return errs
 }

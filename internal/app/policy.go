@@ -28,7 +28,9 @@ type policies struct {
 	applier *dppolicy.Applier
 	stored  policyBook
 	local   *table.Table[uint16, model.Endpoint]
-	inForce func(sets map[uint16]model.SetID, revision uint64)
+	// apiServers are the addresses of API servers outside, if they are known; nil: there are none.
+	apiServers func() ([]netip.Addr, bool)
+	inForce    func(sets map[uint16]model.SetID, revision uint64)
 
 	started chan struct{} // closed when the first sync is in the kernel
 	poke    chan struct{}
@@ -40,6 +42,7 @@ type policies struct {
 	reconfig bool
 	peers    *peers
 	seen     state.PolicySnapshot // of which the engine has been given all
+	servers  []netip.Addr         // as the engine has been given them
 	retell   map[uint16]bool      // subjects of which the engine has been given something else since
 	resync   bool                 // the kernel may differ from what the engine believes
 
@@ -72,7 +75,18 @@ func newPolicies(log *slog.Logger, applier *dppolicy.Applier, cfg policy.Config)
 // agent that knows neither leaves in force what the kernel holds.
 func (p *policies) usable() bool {
 	s, ids := p.stored.Snapshot(), p.peers.ids.Snapshot()
+	if _, known := p.outsideServers(); !known {
+		return false
+	}
 	return s.Complete && ids.Complete() || s.Revision > 0 && ids.Len() > 0
+}
+
+// outsideServers are the addresses of API servers outside, if it is known where they are.
+func (p *policies) outsideServers() ([]netip.Addr, bool) {
+	if p.apiServers == nil {
+		return nil, true
+	}
+	return p.apiServers()
 }
 
 // Run applies changes until ctx ends.
@@ -90,6 +104,7 @@ func (p *policies) Run(ctx context.Context, ready func(context.Context) error) e
 	failed := fault.New(p.log, "policy not applied, trying again", "policy applied")
 	for {
 		stored, ids, ips, local := p.stored.Snapshot(), p.peers.ids.Snapshot(), p.peers.ips.Snapshot(), p.local.Snapshot()
+		homes := p.peers.homes.table.Snapshot()
 		var retry <-chan time.Time
 		if !p.usable() {
 			p.note(0, errors.New("the store has not answered yet and nothing is known from an earlier run: policy stays as the kernel has it"))
@@ -108,6 +123,7 @@ func (p *policies) Run(ctx context.Context, ready func(context.Context) error) e
 		case <-stored.Changed():
 		case <-ids.Changed():
 		case <-ips.Changed():
+		case <-homes.Changed():
 		case <-local.Changed():
 		case <-p.poke:
 		case <-retry:

@@ -79,6 +79,7 @@ func (r *rig) agent() {
 		r.t.Fatal(err)
 	}
 	p.stored, p.local = r.store.Policies(), r.local
+	p.peers.homes.table = table.New[netip.Addr, []model.IdentityID]("homes", table.Addr)
 	p.peers.ids, p.peers.ips = r.ids, table.New[netip.Prefix, model.IPEntry]("addresses", table.Prefix)
 	p.peers.nodes = func() []model.Identity { return nil }
 	p.inForce = func(map[uint16]model.SetID, uint64) {}
@@ -222,7 +223,7 @@ func TestEnforceCommitsWhenAllIsThere(t *testing.T) {
 			if old != 0 && !hasSet(st, old) {
 				t.Errorf("set %d is gone before the workload left it", old)
 			}
-			if st.Classes[e.Identity] == 0 {
+			if st.Classes[model.Peer{Identity: e.Identity}] == 0 {
 				t.Errorf("identity %d has no class at commit", e.Identity)
 			}
 			if revision != rev {
@@ -343,7 +344,7 @@ func TestStoreAwayAndNothingKnown(t *testing.T) {
 	if err := r.maps.PutLists(map[model.PolicyKey]model.PolicyList{{Set: 7}: set, {Set: 7, Dir: model.Egress}: set, {Set: 7, Class: 5}: {}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.maps.PutClasses(map[model.IdentityID]model.ClassID{1: 1, 1001: 5, 2002: 6}); err != nil {
+	if err := r.maps.PutClasses(map[model.Peer]model.ClassID{{Identity: 1}: 1, {Identity: 1001}: 5, {Identity: 2002}: 6}); err != nil {
 		t.Fatal(err)
 	}
 	e := workload(t, 1, 1001, "id=app1")
@@ -479,8 +480,8 @@ func TestNewIdentityIsOneWrite(t *testing.T) {
 	if err := r.sync(r.soon()); err != nil {
 		t.Fatal(err)
 	}
-	class, ok, err := r.maps.Class(3000)
-	alike, _, err2 := r.maps.Class(2007)
+	class, ok, err := r.maps.Class(model.Peer{Identity: 3000})
+	alike, _, err2 := r.maps.Class(model.Peer{Identity: 2007})
 	if err != nil || err2 != nil || !ok || class != alike || class == 0 {
 		t.Fatalf("class %d %v, that of its like %d: %v %v", class, ok, alike, err, err2)
 	}

@@ -74,7 +74,7 @@ func (r reader) ListIdentities(_ context.Context, req *connect.Request[agentv1.L
 			continue
 		}
 		out.Identities = append(out.Identities, &agentv1.Identity{Id: uint32(id.ID), Labels: id.Labels.Strings(),
-			Class: uint32(classes[id.ID]), References: refs[id.ID]})
+			Class: uint32(classes[model.Peer{Identity: id.ID}]), References: refs[id.ID]})
 	}
 	if req.Msg.GetId() != 0 && len(out.Identities) == 0 {
 		return nil, fail(connect.CodeNotFound, "identity %d is not known here", req.Msg.GetId())

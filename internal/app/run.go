@@ -76,6 +76,9 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if a.listed != nil {
 		run("services file", a.listed.Run)
 	}
+	if a.podPools != nil {
+		run("pools of addresses", a.podPools.Run)
+	}
 	if a.pods != nil {
 		run("pods", a.pods.Run)
 	}

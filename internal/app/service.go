@@ -89,6 +89,11 @@ func (s *services) sync(stored table.Snapshot[model.ServiceID, state.Service], n
 	if nodes {
 		s.known = s.facts()
 		s.plan.SetFacts(s.known)
+		if self, ok := s.nodes.Get(s.self.Name); ok { // with labels that only the cluster knows
+			now := s.self
+			now.Labels = self.Labels
+			s.plan.SetSelf(now)
+		}
 	}
 	for _, id := range s.due(stored) {
 		if v, ok := stored.Get(id); ok {

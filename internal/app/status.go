@@ -29,7 +29,7 @@ const (
 // status is what `hypha status` shows: every part says how it is and, when it is not well, what to do.
 func (a *Agent) status(context.Context) *agentv1.StatusResponse {
 	s := &agentv1.StatusResponse{Version: version.Get().Version, NodeName: a.cfg.NodeName, ClusterName: a.cfg.ClusterName, Started: timestamppb.New(a.started),
-		Addresses: texts(a.self.Addrs), PodCidrs: texts(a.self.PodCIDRs), RoutingMode: a.cfg.RoutingMode, StateDir: a.paths.State, Kernel: a.kernel.Release,
+		Addresses: texts(a.self.Addrs), PodCidrs: texts(a.alloc.Prefixes()), RoutingMode: a.cfg.RoutingMode, StateDir: a.paths.State, Kernel: a.kernel.Release,
 		PolicyRevision: a.policies.Revision(), Policies: uint32(len(a.store.policies.Snapshot().Policies)), Nodes: uint32(a.store.nodes.Table().Snapshot().Len()),
 		Identities: uint32(len(a.policies.Identities())), EventsStored: a.eventCounter.stored.Load(), EventsLost: a.eventCounter.lost.Load(),
 		Kvstore: a.storeName()}
@@ -167,8 +167,16 @@ func (a *Agent) endpointStatus(s *agentv1.StatusResponse, add addFunc) {
 	} else {
 		add("deletes", stateOK, "none pending", "")
 	}
-	used := len(a.alloc.Dump())
-	add("ipam", stateOK, fmt.Sprintf("%s in use of %s", counted(used, "address", "addresses"), strings.Join(texts(a.self.PodCIDRs), ", ")), "")
+	used, ranges, wrong := len(a.alloc.Dump()), strings.Join(texts(a.alloc.Prefixes()), ", "), ""
+	if a.podPools != nil {
+		ranges, wrong = a.podPools.state()
+	}
+	text := fmt.Sprintf("%s in use of %s", counted(used, "address", "addresses"), ranges)
+	if wrong != "" {
+		add("ipam", stateWarning, text+"; the operator says: "+wrong, "look at the CiliumPodIPPools: they may be full, or not be there")
+	} else {
+		add("ipam", stateOK, text, "")
+	}
 }
 
 func (a *Agent) serviceStatus(add addFunc) {

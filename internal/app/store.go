@@ -22,6 +22,8 @@ type clusterState struct {
 	identities identityBook
 	policies   policyBook
 	services   *table.Table[model.ServiceID, state.Service]
+	// apiServers are where the cluster's API servers are; nil where there are none.
+	apiServers *table.Table[netip.Addr, struct{}]
 	// facts are what the cluster says about a workload; nil: nothing.
 	facts func(namespace, name string) (model.Labels, bool)
 	// claim makes pod ranges this node's.
@@ -94,12 +96,12 @@ func (a *Agent) openAPI(ctx context.Context, addrs []netip.Addr) error {
 		}
 	}
 	s, err := k8s.Open(ctx, k8s.Config{NodeName: a.cfg.NodeName, ClusterName: a.cfg.ClusterName, Paths: a.paths, Server: a.cfg.APIServer,
-		Kubeconfig: a.cfg.Kubeconfig, IPAM: a.cfg.IPAM, Addrs: ordered, IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6}, k8s.Deps{Log: a.log.With("part", "kubernetes")})
+		Kubeconfig: a.cfg.Kubeconfig, IPAM: a.cfg.IPAM, DefaultPool: a.cfg.DefaultPool, Addrs: ordered, IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6}, k8s.Deps{Log: a.log.With("part", "kubernetes")})
 	if err != nil {
 		return err
 	}
 	a.store = clusterState{kube: s, nodes: s.Nodes(), addresses: s.Endpoints().Table(), workloads: s.Endpoints(), identities: s.Identities(),
-		policies: s.Policies(), services: s.Services().Table(), facts: factsOf(s.Pods()),
+		policies: s.Policies(), services: s.Services().Table(), apiServers: s.Services().APIServers(), facts: factsOf(s.Pods()),
 		claim: func(ctx context.Context, _ state.Chooser) ([]netip.Prefix, error) { return s.PodCIDRs(ctx) }, // who gives them out has chosen
 		ready: s.Ready, close: s.Close}
 	return nil

@@ -26,22 +26,26 @@ func (r reader) TracePolicy(_ context.Context, req *connect.Request[agentv1.Trac
 	if q.Proto, ok = protocols[strings.ToUpper(req.Msg.GetProtocol())]; !ok {
 		return nil, fail(connect.CodeInvalidArgument, "protocol %q is none of TCP, UDP, SCTP, ICMP, ICMPv6", req.Msg.GetProtocol())
 	}
-	var err error
-	var srcAway, dstAway bool
-	if q.Source, srcAway, err = r.peer(req.Msg.GetSource()); err != nil {
+	src, err := r.peer(req.Msg.GetSource())
+	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("source: %w", err))
 	}
-	if q.Destination, dstAway, err = r.peer(req.Msg.GetDestination()); err != nil {
+	dst, err := r.peer(req.Msg.GetDestination())
+	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("destination: %w", err))
 	}
+	v6 := strings.EqualFold(req.Msg.GetProtocol(), "ICMPv6") || src.Addr.Is6() || dst.Addr.Is6()
+	src.locate(v6)
+	dst.locate(v6)
 	// The address map knows the prefixes of policies of workloads that live here. Where the other end is elsewhere, an
 	// outside address is judged by itself.
-	if q.Source.Addr.IsValid() && q.Destination.Endpoint == 0 {
-		q.Source.Identity = 0
+	if src.outside && dst.Endpoint == 0 {
+		src.Identity = 0
 	}
-	if q.Destination.Addr.IsValid() && q.Source.Endpoint == 0 {
-		q.Destination.Identity = 0
+	if dst.outside && src.Endpoint == 0 {
+		dst.Identity = 0
 	}
+	q.Source, q.Destination = src.Peer, dst.Peer
 	res, revision, err := r.policies.Trace(q)
 	if err != nil {
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
@@ -51,7 +55,7 @@ func (r reader) TracePolicy(_ context.Context, req *connect.Request[agentv1.Trac
 		return nil, connect.NewError(connect.CodeInternal, err)
 	}
 	if audit {
-		auditNode(&res, srcAway, dstAway)
+		auditNode(&res, src.away, dst.away)
 	}
 	return connect.NewResponse(&agentv1.TracePolicyResponse{Verdict: verdictName(res.Verdict), Egress: judgement(res.Egress), Ingress: judgement(res.Ingress),
 		SourceLabels: res.Source.Strings(), DestinationLabels: res.Destination.Strings(), Revision: revision}), nil
@@ -113,27 +117,56 @@ func policyName(p model.PolicyRef) string {
 	return strings.Join(p.Labels.Strings(), ",")
 }
 
-// peer finds whom a request means, and whether that is a workload of another node. Addresses and pods of the cluster
-// become what they are; others are the outside.
-func (r reader) peer(p *agentv1.Peer) (_ policy.Peer, away bool, _ error) {
+// end is one end of a trace.
+type end struct {
+	policy.Peer
+	addrs   []netip.Addr // of the workload that it is
+	away    bool         // a workload of another node
+	outside bool
+}
+
+// locate chooses one of a workload's addresses, where none was given: policies may have blocks of addresses.
+func (e *end) locate(v6 bool) {
+	if i := slices.IndexFunc(e.addrs, func(a netip.Addr) bool { return a.Is6() == v6 }); i >= 0 && !e.Addr.IsValid() {
+		e.Addr = e.addrs[i]
+	}
+	if len(e.addrs) > 0 && !e.Addr.IsValid() {
+		e.Addr = e.addrs[0]
+	}
+}
+
+// peer finds whom a request means. Addresses and pods of the cluster become what they are; others are the outside.
+func (r reader) peer(p *agentv1.Peer) (e end, err error) {
+	if p.GetIp() != "" {
+		if e.Addr, err = netip.ParseAddr(p.GetIp()); err != nil {
+			return end{}, fmt.Errorf("%q is no IP address", p.GetIp())
+		}
+		e.Addr = e.Addr.Unmap()
+	}
 	switch {
 	case p.GetEndpoint() != 0:
-		if _, ok := r.endpoints.Table().Get(uint16(p.GetEndpoint())); !ok || p.GetEndpoint() > 65535 {
-			return policy.Peer{}, false, fmt.Errorf("no endpoint %d on this node", p.GetEndpoint())
+		row, ok := r.endpoints.Table().Get(uint16(p.GetEndpoint()))
+		if !ok || p.GetEndpoint() > 65535 {
+			return end{}, fmt.Errorf("no endpoint %d on this node", p.GetEndpoint())
 		}
-		return policy.Peer{Endpoint: uint16(p.GetEndpoint())}, false, nil
+		e.Endpoint, e.addrs = row.ID, row.Addrs()
 	case p.GetIdentity() != 0:
-		return policy.Peer{Identity: model.IdentityID(p.GetIdentity())}, false, nil
-	case p.GetIp() != "":
-		return r.peerAddr(p.GetIp())
+		e.Identity = model.IdentityID(p.GetIdentity())
 	case p.GetPod() != "":
 		return r.peerPod(p.GetPod())
 	case len(p.GetLabels()) > 0:
 		// A label without a source is a workload's own; a pod has those under "k8s".
 		ls, err := model.ParseLabels(p.GetLabels(), model.SourceK8s)
-		return policy.Peer{Labels: workloadLabels(ls, r.cfg.ClusterName)}, false, err
+		if err != nil {
+			return end{}, err
+		}
+		e.Labels = workloadLabels(ls, r.cfg.ClusterName)
+	case e.Addr.IsValid():
+		return r.peerAddr(e.Addr)
+	default:
+		return end{}, fmt.Errorf("name it by endpoint, identity, IP, pod or labels")
 	}
-	return policy.Peer{}, false, fmt.Errorf("name it by endpoint, identity, IP, pod or labels")
+	return e, nil
 }
 
 // workloadLabels are the labels of a hypothetical workload: like a real one it is of the cluster and of some namespace.
@@ -153,51 +186,49 @@ func workloadLabels(ls model.Labels, cluster string) model.Labels {
 	return model.NewLabels(all...)
 }
 
-func (r reader) peerAddr(s string) (_ policy.Peer, away bool, _ error) {
-	ip, err := netip.ParseAddr(s)
-	if err != nil {
-		return policy.Peer{}, false, fmt.Errorf("%q is no IP address", s)
-	}
-	ip = ip.Unmap()
+func (r reader) peerAddr(ip netip.Addr) (end, error) {
 	if e, ok := r.names.endpoint(ip); ok {
-		return policy.Peer{Endpoint: e.ID}, false, nil
+		return end{Peer: policy.Peer{Endpoint: e.ID, Addr: ip}}, nil
 	}
 	row, ok, err := r.maps.LookupIP(ip)
 	if err != nil {
-		return policy.Peer{}, false, err
+		return end{}, err
 	}
 	if !ok || row.Identity == model.IdentityUnknown {
-		return policy.Peer{}, false, fmt.Errorf("%s has no identity here: its packets are dropped", ip)
+		return end{}, fmt.Errorf("%s has no identity here: its packets are dropped", ip)
 	}
-	_, away = r.store.addresses.Get(netip.PrefixFrom(ip, ip.BitLen()))
-	found := policy.Peer{Identity: row.Identity}
+	found := end{Peer: policy.Peer{Identity: row.Identity, Addr: ip}}
+	_, found.away = r.store.addresses.Get(netip.PrefixFrom(ip, ip.BitLen()))
 	switch row.Identity {
 	case model.IdentityWorld, model.IdentityWorldIPv4, model.IdentityWorldIPv6:
-		found.Addr = ip
+		found.outside = true
 	default:
-		if row.Identity&model.IdentityScopeMask == model.IdentityScopeLocal {
-			found.Addr = ip
-		}
+		found.outside = row.Identity&model.IdentityScopeMask == model.IdentityScopeLocal
 	}
-	return found, away, nil
+	return found, nil
 }
 
-func (r reader) peerPod(s string) (_ policy.Peer, away bool, _ error) {
+func (r reader) peerPod(s string) (end, error) {
 	ns, name, ok := strings.Cut(s, "/")
 	if !ok {
 		ns, name = "default", s
 	}
 	for _, e := range r.endpoints.Table().Snapshot().All() {
 		if e.Name == name && e.Namespace == ns {
-			return policy.Peer{Endpoint: e.ID}, false, nil
+			return end{Peer: policy.Peer{Endpoint: e.ID}, addrs: e.Addrs()}, nil
 		}
 	}
+	found := end{away: true}
 	for _, e := range r.store.addresses.Snapshot().All() {
 		if e.Name == name && e.Namespace == ns {
-			return policy.Peer{Identity: e.Identity}, true, nil
+			found.Identity = e.Identity
+			found.addrs = append(found.addrs, e.Prefix.Addr())
 		}
 	}
-	return policy.Peer{}, false, fmt.Errorf("no pod %s/%s in the cluster (for what is no pod: an address, labels as id=app1, or reserved:%s)", ns, name, name)
+	if found.Identity != model.IdentityUnknown {
+		return found, nil
+	}
+	return end{}, fmt.Errorf("no pod %s/%s in the cluster (for what is no pod: an address, labels as id=app1, or reserved:%s)", ns, name, name)
 }
 
 // ListSelectors lists the peer selectors of the policies in force.

@@ -20,13 +20,22 @@ func (e *env) bpf() *cobra.Command {
 		e.bpfLB(),
 		group("ipcache", "Addresses and their identities", e.ipcacheList(), e.ipcacheGet(), e.ipcacheMatch()),
 		group("policy", "Compiled policy", e.bpfPolicyList(), e.bpfPolicyGet()),
-		group("class", "Peer classes of identities", e.table("class_v1", "No identity has a class.")),
+		group("class", "Peer classes of identities", e.table("class_v1", "No identity has a class."),
+			rename(e.table("class_at_v1", "Nobody has a class by where he lives: no block of a policy is around a workload or node."), "areas",
+				"List the classes of identities where they live, by area")),
+		group("area", "Areas of addresses: the blocks of policies (ipBlock, networks)", e.table("area_v1", "No policy in use has a block of addresses.")),
 		group("endpoint", "Endpoints of this node", e.table("endpoints_v1", "No workload is attached to this node.")),
 		group("metrics", "Counters of packets forwarded and dropped", e.table("metrics_v1", "No packet was seen yet.", reasonNames)),
 		group("frag", "Datagrams in fragments", e.table("frag_v1", "No datagram in fragments is on record.", protocolNames)),
 		group("device", "Devices to the outside", e.table("devices_v1", "No outside device is configured.")),
 		group("config", "State of the datapath that changes at run time", e.table("state_v1", "The datapath has no state yet.")),
 	)
+}
+
+// rename gives a command another name.
+func rename(cmd *cobra.Command, name, short string) *cobra.Command {
+	cmd.Use, cmd.Aliases, cmd.Short = name, nil, short
+	return cmd
 }
 
 // table lists one map; adapt may put words in place of numbers.

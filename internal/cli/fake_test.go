@@ -428,6 +428,8 @@ var fakeRows = map[string][]string{ // "COLUMN=value COLUMN=value"
 	"ipcache_exact_v1":   {"PREFIX=10.0.0.12 IDENTITY=256 TUNNEL=- FLAGS="},
 	"ipcache_v1":         {"PREFIX=0.0.0.0/0 IDENTITY=2 TUNNEL=- FLAGS=", "PREFIX=10.0.1.0/24 IDENTITY=2 TUNNEL=192.168.0.2 FLAGS=overlay"},
 	"class_v1":           {"IDENTITY=256 CLASS=4"},
+	"class_at_v1":        {"IDENTITY=256 AREA=2 CLASS=9"},
+	"area_v1":            {"PREFIX=10.0.0.0/8 AREA=2 STRICT=true"},
 	"policy_v1":          {"SET=5 CLASS=4 DIRECTION=ingress ENTRIES=6:80+allow,+1:8+allow,+any+allow DEFAULT=deny", "SET=5 CLASS=6 DIRECTION=ingress ENTRIES=17:0-65535+allow,+132:80-90+allow DEFAULT=deny", "SET=6 CLASS=0 DIRECTION=egress ENTRIES= DEFAULT=allow"},
 	"policy_overflow_v1": {"SET=6 CLASS=4 DIRECTION=egress KIND=lookup PROTOCOL=6 PORT=80/16 ENTRY=6:80+allow"},
 	"endpoints_v1":       {"ADDRESS=10.0.0.12 ENDPOINT=12 IDENTITY=256 POLICY-SET=5"},

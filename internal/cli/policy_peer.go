@@ -23,7 +23,7 @@ func (p *peerFlags) named() bool {
 	return len(p.labels) > 0 || p.identity != "" || p.endpoint != "" || p.pod != "" || p.ip != "" || p.any != ""
 }
 
-// peer reads the one way that was used; side is "source" or "destination".
+// peer reads the one way that was used, or an address besides labels or an identity; side is "source" or "destination".
 func (p *peerFlags) peer(side, example string) (*agentv1.Peer, error) {
 	var found []*agentv1.Peer
 	if ls := split(p.labels); len(ls) > 0 {
@@ -50,7 +50,11 @@ func (p *peerFlags) peer(side, example string) (*agentv1.Peer, error) {
 		if _, err := netip.ParseAddr(p.ip); err != nil {
 			return nil, usagef("%q is no IP address", p.ip)
 		}
-		found = append(found, &agentv1.Peer{Ip: p.ip})
+		if len(found) == 1 && (len(found[0].GetLabels()) > 0 || found[0].GetIdentity() != 0) {
+			found[0].Ip = p.ip
+		} else {
+			found = append(found, &agentv1.Peer{Ip: p.ip})
+		}
 	}
 	if p.any != "" {
 		peer, err := guessPeer(p.any)

@@ -4,14 +4,15 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
-	"encoding/json"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -27,12 +28,13 @@ const (
 // Cluster is one, seen through its API server.
 type Cluster struct {
 	api       kubernetes.Interface
+	names     metadata.Interface
 	namespace string
 }
 
-// New is the cluster behind a client; namespace is where Hypha is installed.
-func New(api kubernetes.Interface, namespace string) *Cluster {
-	return &Cluster{api: api, namespace: namespace}
+// New is the cluster behind a client, and one for what objects are called; namespace is where Hypha is installed.
+func New(api kubernetes.Interface, names metadata.Interface, namespace string) *Cluster {
+	return &Cluster{api: api, names: names, namespace: namespace}
 }
 
 // Rest finds the cluster as kubectl does: by a kubeconfig file and a context in it, each "" for the usual. It returns the name of the
@@ -62,7 +64,11 @@ func Open(kubeconfig, contextName, namespace string) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach cluster: %w", err)
 	}
-	return New(api, namespace), nil
+	names, err := metadata.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("reach cluster: %w", err)
+	}
+	return New(api, names, namespace), nil
 }
 
 // Config are the options in the ConfigMap.

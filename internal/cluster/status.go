@@ -37,12 +37,33 @@ func (p *Part) Well() bool {
 	return len(p.Errors) == 0
 }
 
+// State is how Hypha does in a cluster.
+type State struct {
+	Parts []Part
+	Chart string // version of the chart, "" where none installed it
+	Pods  Pods   // counted only when every part is well
+}
+
+// Well says whether every part is.
+func (s *State) Well() bool {
+	return !slices.ContainsFunc(s.Parts, func(p Part) bool { return !p.Well() })
+}
+
 // Status asks how every part does.
-func (c *Cluster) Status(ctx context.Context) ([]Part, error) {
+func (c *Cluster) Status(ctx context.Context) (State, error) {
+	var s State
+	var err error
+	if s.Parts, s.Chart, err = c.parts(ctx); err == nil && s.Well() {
+		s.Pods, err = c.workloads(ctx)
+	}
+	return s, err
+}
+
+func (c *Cluster) parts(ctx context.Context) (parts []Part, chart string, err error) {
 	agent := Part{Name: "Cilium", Kind: "DaemonSet", Object: agents, Needed: true}
 	d, err := c.api.AppsV1().DaemonSets(c.namespace).Get(ctx, agents, metav1.GetOptions{})
 	if err == nil {
-		agent.Installed = true
+		agent.Installed, chart = true, strings.TrimPrefix(d.Labels["helm.sh/chart"], "cilium-")
 		s := d.Status
 		agent.Desired, agent.Ready, agent.Available, agent.Updated =
 			int(s.DesiredNumberScheduled), int(s.NumberReady), int(s.NumberAvailable), int(s.UpdatedNumberScheduled)
@@ -54,9 +75,9 @@ func (c *Cluster) Status(ctx context.Context) ([]Part, error) {
 		err = nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look at %s: %w", agents, err)
+		return nil, "", fmt.Errorf("look at %s: %w", agents, err)
 	}
-	parts := []Part{agent}
+	parts = []Part{agent}
 	for _, p := range []Part{
 		{Name: "Operator", Object: operator, Needed: true}, {Name: "Hubble Relay", Object: relay}, {Name: "ClusterMesh", Object: mesh},
 	} {
@@ -68,14 +89,14 @@ func (c *Cluster) Status(ctx context.Context) ([]Part, error) {
 			err = nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("look at %s: %w", p.Object, err)
+			return nil, "", fmt.Errorf("look at %s: %w", p.Object, err)
 		}
 		parts = append(parts, p)
 	}
 	for i := range parts {
 		parts[i].judge()
 	}
-	return parts, nil
+	return parts, chart, nil
 }
 
 func (c *Cluster) deployment(ctx context.Context, p *Part, d *appsv1.Deployment) error {
@@ -149,11 +170,6 @@ func complaints(pod *corev1.Pod) []string {
 		}
 	}
 	return out
-}
-
-// Well says whether every part does.
-func Well(parts []Part) bool {
-	return !slices.ContainsFunc(parts, func(p Part) bool { return !p.Well() })
 }
 
 // counts is "Running: 2, Pending: 1".

@@ -11,10 +11,10 @@ import (
 )
 
 // Text is the familiar summary. What objects say of themselves is escaped.
-func Text(parts []Part) string {
+func Text(s State) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
-	for _, p := range parts {
+	for _, p := range s.Parts {
 		word := "OK"
 		switch {
 		case !p.Installed && !p.Needed:
@@ -28,7 +28,7 @@ func Text(parts []Part) string {
 		fmt.Fprintf(w, "%s:\t%s\n", p.Name, word)
 	}
 	fmt.Fprintln(w)
-	installed := slices.DeleteFunc(slices.Clone(parts), func(p Part) bool { return !p.Installed })
+	installed := slices.DeleteFunc(slices.Clone(s.Parts), func(p Part) bool { return !p.Installed })
 	for _, p := range installed {
 		fmt.Fprintf(w, "%s\t%s\tDesired: %d, Ready: %d/%d, Available: %d/%d\n", p.Kind, p.Object, p.Desired, p.Ready, p.Desired, p.Available, p.Desired)
 	}
@@ -36,6 +36,12 @@ func Text(parts []Part) string {
 	for _, p := range installed {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", title, p.Object, counts(p.Phases))
 		title = ""
+	}
+	if s.Well() {
+		fmt.Fprintf(w, "Cluster Pods:\t%d/%d managed by Cilium\n", s.Pods.Managed, s.Pods.Running)
+	}
+	if s.Chart != "" {
+		fmt.Fprintf(w, "Helm chart version:\t%s\n", escape.Text(s.Chart))
 	}
 	title = "Image versions"
 	for _, p := range installed {
@@ -45,7 +51,7 @@ func Text(parts []Part) string {
 		}
 	}
 	title = "Errors:"
-	for _, p := range parts {
+	for _, p := range s.Parts {
 		for _, e := range p.Errors {
 			fmt.Fprintf(w, "%s\t%s\t%s\n", title, p.Object, escape.Text(e))
 			title = ""

@@ -17,6 +17,9 @@ const (
 	ModeNetkit = "netkit-l2"
 )
 
+// CIDRMatchNodes lets CIDRs of policies match nodes (policy-cidr-match-mode).
+const CIDRMatchNodes = "nodes"
+
 // Values of identity-allocation-mode.
 const (
 	ModeCRD     = "crd"
@@ -65,8 +68,13 @@ type Agent struct {
 
 	APIServer    string `koanf:"k8s-api-server"`
 	Kubeconfig   string `koanf:"k8s-kubeconfig-path"`
+	Namespace    string `koanf:"k8s-namespace"`
 	IdentityMode string `koanf:"identity-allocation-mode"`
 	IPAM         string `koanf:"ipam"`
+
+	DefaultPool     string   `koanf:"ipam-default-ip-pool"`
+	PreAllocation   []string `koanf:"ipam-multi-pool-pre-allocation"`
+	MasqDefaultPool bool     `koanf:"only-masquerade-default-pool"`
 
 	EtcdLocal      string        `koanf:"etcd-local-address"`
 	EtcdListen     []string      `koanf:"etcd-listen"`
@@ -203,13 +211,17 @@ func flags(hostname string) *pflag.FlagSet {
 	f.String("enable-policy", "default", "default (a policy that selects a workload makes it default-deny), always or never")
 	f.Bool("policy-audit-mode", false, "let pass what policy denies, and report it as AUDIT")
 	f.String("allow-localhost", "always", "always: the node reaches its own workloads; policy: only where a policy says so")
-	f.StringSlice("policy-cidr-match-mode", nil, "not supported yet: CIDR rules never match node addresses")
+	f.StringSlice("policy-cidr-match-mode", nil, "what CIDR rules match besides the outside: nodes, or nothing")
 	f.StringSlice("labels", nil, "which workload labels make an identity (prefixes, ! excludes; default: all but noise)")
 
 	f.String("k8s-api-server", "", "URL of the API server that keeps the cluster's state (default: as the kubeconfig or the pod says)")
+	f.String("k8s-namespace", "", "namespace of the agents, whose CiliumNodeConfigs set options of nodes (default $CILIUM_K8S_NAMESPACE; without one there are none)")
 	f.String("k8s-kubeconfig-path", "", "kubeconfig file with the credentials for it (default: those of the agent's pod)")
 	f.String("identity-allocation-mode", "", "who keeps the cluster's state: crd (the API server) or kvstore (etcd); default: crd with k8s-api-server or k8s-kubeconfig-path, else kvstore")
-	f.String("ipam", "kubernetes", "with crd, who gives a node its pod ranges: kubernetes (the Node's podCIDRs) or cluster-pool (the operator)")
+	f.String("ipam", "kubernetes", "with crd, who gives a node its pod ranges: kubernetes (the Node's podCIDRs), cluster-pool (the operator) or multi-pool (the operator, of CiliumPodIPPools as they are needed)")
+	f.String("ipam-default-ip-pool", "default", "with multi-pool, the pool of pods that no other one is said of, and of the node's own address")
+	f.StringSlice("ipam-multi-pool-pre-allocation", nil, "with multi-pool, how many addresses of a pool a node has ahead of need, pool=number (default: 8 of the default pool)")
+	f.Bool("only-masquerade-default-pool", false, "with multi-pool, addresses of other pools than the default one leave the cluster as they are")
 	f.String("etcd-local-address", "127.0.0.1:2379", "loopback address of the embedded store")
 	f.StringSlice("etcd-listen", nil, "https URLs on which the embedded store serves other nodes, mutual TLS")
 	f.StringSlice("etcd-endpoints", nil, "URLs of an external store; none: the embedded one")
@@ -243,7 +255,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.Uint32("bpf-lb-maglev-table-size", 16381, "places of a Maglev table: a hundred times the backends of one service, one of 251, 509, 1021, 2039, 4093, 8191, 16381, 32749, 65521, 131071")
 	f.String("bpf-lb-maglev-hash-seed", "JLfvgnHc2kaSUFaI", "seed of Maglev tables, base64 of 12 bytes, the same on every node")
 	f.Uint32("bpf-lb-map-max", 65536, "rows of the service maps")
-	f.Bool("enable-service-topology", false, "send new flows to backends that are near, as services (trafficDistribution) and hints of their backends say; the node's zone is its label topology.kubernetes.io/zone")
+	f.Bool("enable-service-topology", false, "send new flows to backends that are near, as hints of the backends say (topology-mode), also where their service does not say that it prefers those (trafficDistribution, which always counts); the node's zone is its label topology.kubernetes.io/zone")
 	f.String("service-no-backend-response", "reject", "what who asks a service without backends gets, packet by packet: reject (ICMP: port unreachable) or drop")
 	f.Bool("bpf-lb-sock-hostns-only", false, "translate at the sockets of the node itself only, not of workloads")
 	f.Bool("bpf-lb-sock-terminate-pod-connections", true, "end workloads' sockets whose backend has left its service, not only the node's own")

@@ -54,8 +54,8 @@ func (a *Agent) check() error {
 	oneOf("enable-policy", a.EnablePolicy, "default", "always", "never")
 	oneOf("allow-localhost", a.AllowLocalhost, "always", "policy")
 	oneOf("log-format", a.LogFormat, "text", "json")
-	if len(a.CIDRMatchMode) > 0 {
-		bad("policy-cidr-match-mode", "%s is not supported yet: name nodes by fromNodes, toNodes or the entity remote-node", strings.Join(a.CIDRMatchMode, ","))
+	for _, mode := range a.CIDRMatchMode {
+		oneOf("policy-cidr-match-mode", mode, CIDRMatchNodes)
 	}
 	seen := map[bool]bool{}
 	for _, s := range a.NodeIP {
@@ -113,7 +113,8 @@ func (a *Agent) checkKubernetes(bad func(string, string, ...any), oneOf func(str
 		}
 	}
 	oneOf("identity-allocation-mode", a.IdentityMode, ModeCRD, ModeKVStore)
-	oneOf("ipam", a.IPAM, "kubernetes", "cluster-pool")
+	oneOf("ipam", a.IPAM, IPAMKubernetes, IPAMClusterPool, IPAMMultiPool)
+	a.checkPools(bad)
 	if u, err := url.Parse(a.APIServer); a.APIServer != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
 		bad("k8s-api-server", "%q is no http(s) URL", a.APIServer)
 	} else if a.APIServer != "" && u.Scheme == "http" {

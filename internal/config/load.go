@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 
@@ -40,6 +41,14 @@ func Usage() string { return flags("this host's name").FlagUsages() }
 // then args (as of os.Args[1:]). A name that is not an option, in args or the file, is an error, as is a value that makes no
 // sense. In the directory, which may serve several programs, such a name is a warning.
 func LoadAgent(args []string, environ func() []string) (*Loaded, error) {
+	return LoadAgentFor(nil, args, environ)
+}
+
+// found are the options by which an agent finds out what its node's options are: those cannot say otherwise.
+var found = []string{"config", "config-dir", "identity-allocation-mode", "k8s-api-server", "k8s-kubeconfig-path", "k8s-namespace", "node-name", "state-dir"}
+
+// LoadAgentFor is LoadAgent with options of this node alone, which go before those of the directory.
+func LoadAgentFor(node map[string]string, args []string, environ func() []string) (*Loaded, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("find host name: %w", err)
@@ -97,8 +106,22 @@ func LoadAgent(args []string, environ func() []string) (*Loaded, error) {
 			}
 			source[name] = "directory"
 		}
-		sort.Strings(l.Warnings)
 	}
+	for name, v := range node {
+		err := mark("CiliumNodeConfig", []string{name})
+		if slices.Contains(found, name) {
+			err = fmt.Errorf("CiliumNodeConfig: option %q is not for it to set", name)
+		}
+		if err != nil {
+			l.Warnings = append(l.Warnings, err.Error())
+			continue
+		}
+		if err := k.Set(name, v); err != nil {
+			return nil, fmt.Errorf("CiliumNodeConfig: option %s: %w", name, err)
+		}
+		source[name] = "node"
+	}
+	sort.Strings(l.Warnings)
 	path := place("config")
 	if path != "" {
 		f := koanf.New(".")

@@ -44,6 +44,33 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// TestOptionsOfNode: they go before those of the directory, and not before any others; what the agent was found by stays.
+func TestOptionsOfNode(t *testing.T) {
+	dir, path := t.TempDir(), filepath.Join(t.TempDir(), "config.yaml")
+	for name, v := range map[string]string{"mtu": "1400", "debug": "false", "devices": "eth9"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(v), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path, []byte("devices: [eth1]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := LoadAgentFor(map[string]string{"mtu": "1300", "debug": "true", "devices": "eth0", "node-name": "other", "no-such": "x"},
+		[]string{"--config-dir=" + dir, "--config=" + path, "--node-name=n1"}, none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := &l.Agent; a.MTU != 1300 || !a.Debug || len(a.Devices) != 1 || a.Devices[0] != "eth1" || a.NodeName != "n1" {
+		t.Errorf("%+v", a)
+	}
+	if len(l.Warnings) != 2 || !strings.Contains(l.Warnings[0], "node-name") || !strings.Contains(l.Warnings[1], "no-such") {
+		t.Errorf("%q", l.Warnings)
+	}
+	if _, err := LoadAgentFor(map[string]string{"mtu": "many"}, nil, none); err == nil {
+		t.Error("a value that makes no sense")
+	}
+}
+
 // TestEncapsulationPort: the port is the encapsulation's own unless somebody says.
 func TestEncapsulationPort(t *testing.T) {
 	for args, want := range map[string]uint16{"": 8472, "--routing-mode=native": 8472, "--routing-mode=native --bpf-lb-dsr-dispatch=geneve": 6081,
@@ -95,7 +122,7 @@ func TestRefused(t *testing.T) {
 		"open local store": {args: []string{"--etcd-local-address=0.0.0.0:2379"}, want: "no loopback"},
 		"path in name":     {args: []string{"--node-name=../x"}, want: "node-name"},
 		"bool in env":      {env: []string{"HYPHA_ENABLE_IPV6=perhaps"}, want: "enable-ipv6"},
-		"CIDR match mode":  {args: []string{"--policy-cidr-match-mode=nodes"}, want: "not supported yet"},
+		"CIDR match mode":  {args: []string{"--policy-cidr-match-mode=nodes,pods"}, want: "policy-cidr-match-mode"},
 		"ports":            {args: []string{"--masquerade-port-range=5-1"}, want: "LOW-HIGH"},
 		"flow address":     {args: []string{"--hubble-listen-address=nonsense"}, want: "option hubble-listen-address: \"nonsense\" is no host:port"},
 		"metrics address":  {args: []string{"--prometheus-serve-addr=192.0.2.1"}, want: "option prometheus-serve-addr: \"192.0.2.1\" is no host:port"},

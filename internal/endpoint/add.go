@@ -108,15 +108,18 @@ func (m *Manager) create(ctx context.Context, k Key, spec Spec, labels []model.L
 func (m *Manager) attach(ctx context.Context, e *entry, labels []model.Label) (err error) {
 	owner := e.spec.Namespace + "/" + e.spec.Name
 	v4, v6 := m.deps.IPAM.Versions()
+	var a4, a6 Address
 	if v4 {
-		if e.v4, err = m.deps.IPAM.Allocate(ctx, owner, false, e.spec.IPv4); err != nil {
+		if a4, err = m.deps.IPAM.Allocate(ctx, Claim{Owner: owner, Addr: e.spec.IPv4, Pool: e.spec.IPv4Pool}); err != nil {
 			return fmt.Errorf("allocate IPv4 address: %w", err)
 		}
+		e.v4 = a4.Addr
 	}
 	if v6 {
-		if e.v6, err = m.deps.IPAM.Allocate(ctx, owner, true, e.spec.IPv6); err != nil {
+		if a6, err = m.deps.IPAM.Allocate(ctx, Claim{Owner: owner, V6: true, Addr: e.spec.IPv6, Pool: e.spec.IPv6Pool}); err != nil {
 			return fmt.Errorf("allocate IPv6 address: %w", err)
 		}
+		e.v6 = a6.Addr
 	}
 	if e.spec.IPv4.IsValid() && !v4 || e.spec.IPv6.IsValid() && !v6 {
 		return fmt.Errorf("%w: an address was asked of an IP version that this node has not", ErrInvalid)
@@ -125,6 +128,7 @@ func (m *Manager) attach(ctx context.Context, e *entry, labels []model.Label) (e
 	row := model.Endpoint{
 		ID: e.id, Name: e.spec.Name, Namespace: e.spec.Namespace, ContainerID: e.key.ContainerID, NetNS: e.spec.NetNS,
 		IfName: e.key.IfName, HostIfName: paths.HostIf(e.key.ContainerID, e.key.IfName), IPv4: e.v4, IPv6: e.v6,
+		IPv4Pool: a4.Pool, IPv6Pool: a6.Pool, IPv4NoMasq: a4.NoMasq, IPv6NoMasq: a6.NoMasq,
 		Labels: m.resolve(e.spec.Namespace, e.spec.Name, labels, nil), NamedPorts: e.spec.NamedPorts,
 		State: model.EndpointWaiting, Created: m.deps.Now().UTC(),
 	}

@@ -7,13 +7,29 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
+// Claim asks for an address.
+type Claim struct {
+	Owner string // "namespace/name", for messages
+	V6    bool
+	Addr  netip.Addr // when valid, it must be this one
+	Pool  string     // to have it from; "": wherever the node has its addresses from
+}
+
+// Address is one that was reserved.
+type Address struct {
+	netip.Addr
+	Pool   string // that it is from, where pools have names
+	NoMasq bool   // the workload leaves the cluster under it
+}
+
 // IPAM gives out this node's addresses. It keeps no state on disk: Restore allocates again what is in use.
 type IPAM interface {
 	// Versions says which IP versions a workload gets.
 	Versions() (v4, v6 bool)
-	// Allocate reserves an address for an owner ("namespace/name", for messages); want, when valid, must be that one.
-	// Errors wrap ErrFull when none is left.
-	Allocate(ctx context.Context, owner string, v6 bool, want netip.Addr) (netip.Addr, error)
+	// Allocate reserves an address. Errors wrap ErrFull when none is left.
+	Allocate(ctx context.Context, c Claim) (Address, error)
+	// Keep reserves an address that a workload found at start has.
+	Keep(owner string, addr netip.Addr) error
 	// Release gives an address back; one that was not allocated is ignored.
 	Release(addr netip.Addr)
 }

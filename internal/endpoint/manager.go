@@ -173,13 +173,18 @@ func (m *Manager) setState(id uint16, s model.EndpointState) {
 
 // begin opens a call for an attachment: bounded in time, alone.
 func (m *Manager) begin(ctx context.Context, k Key) (context.Context, func(), error) {
+	return m.beginFor(ctx, k, m.cfg.Timeout)
+}
+
+// beginFor is begin with another bound.
+func (m *Manager) beginFor(ctx context.Context, k Key, timeout time.Duration) (context.Context, func(), error) {
 	m.mu.Lock()
 	ready := m.restored
 	m.mu.Unlock()
 	if !ready {
 		return nil, nil, ErrNotReady
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	unlock, err := m.locks.lock(ctx, k)
 	if err != nil {
 		cancel()

@@ -423,6 +423,26 @@ func TestUpdateUndo(t *testing.T) {
 	}
 }
 
+// TestUpdateGrace: other nodes may be given longer to hear of a new identity than a call may take.
+func TestUpdateGrace(t *testing.T) {
+	n := newNode(t)
+	e := n.add("a", "id=app1")
+	n.halt()
+	n.world.Restart()
+	n.cfg.Timeout, n.cfg.Grace = 200*time.Millisecond, 300*time.Millisecond
+	n.start()
+	n.settle(1)
+	start := time.Now()
+	got, err := n.Update(t.Context(), e.ID, endpoint.Change{AddLabels: []string{"id=app2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took < n.cfg.Grace || got.Identity == e.Identity {
+		t.Errorf("identity %d after %v, it was %d", got.Identity, took, e.Identity)
+	}
+	n.settle(1)
+}
+
 func TestSweep(t *testing.T) {
 	n := newNode(t)
 	n.add("a")

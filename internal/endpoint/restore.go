@@ -85,7 +85,7 @@ func (m *Manager) adopt(ctx context.Context, r Record, l Link) error {
 		return errors.New("another endpoint has its number or its attachment")
 	}
 	for _, a := range row.Addrs() {
-		if _, err := m.deps.IPAM.Allocate(ctx, row.Namespace+"/"+row.Name, a.Is6(), a); err != nil {
+		if err := m.deps.IPAM.Keep(row.Namespace+"/"+row.Name, a); err != nil {
 			// Better an address outside of the node's range than a workload cut off because the range is not known yet.
 			m.log.Warn("address of a running workload could not be reserved", "endpoint", row.ID, "address", a, "error", err)
 		}

@@ -27,6 +27,7 @@ func (s *Server) AddEndpoint(ctx context.Context, req *agentv1.AddEndpointReques
 	spec := Spec{
 		ContainerID: req.GetContainerId(), NetNS: req.GetNetns(), IfName: req.GetInterface(), Network: req.GetNetwork(),
 		Name: req.GetName(), Namespace: req.GetNamespace(), Labels: req.GetLabels(), MAC: req.GetMac(),
+		IPv4Pool: req.GetIpv4Pool(), IPv6Pool: req.GetIpv6Pool(),
 	}
 	if req.GetMtu() > maxMTU {
 		return nil, code(fmt.Errorf("%w: MTU %d", ErrInvalid, req.GetMtu()))
@@ -175,6 +176,7 @@ func (s *Server) Message(e model.Endpoint) *agentv1.Endpoint {
 		Id: uint32(e.ID), Name: e.Name, Namespace: e.Namespace, ContainerId: e.ContainerID, Interface: e.IfName,
 		HostInterface: e.HostIfName, Netns: e.NetNS, Mac: e.MAC, Labels: e.Labels.Strings(), Identity: uint32(e.Identity),
 		State: string(e.State), Audit: e.Audit, PolicyRevision: e.PolicyRev, PolicySet: e.PolicySet, Created: timestamppb.New(e.Created),
+		Ipv4Pool: e.IPv4Pool, Ipv6Pool: e.IPv6Pool,
 	}
 	if e.IPv4.IsValid() {
 		out.Ipv4 = e.IPv4.String()

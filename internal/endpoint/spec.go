@@ -38,6 +38,8 @@ type Spec struct {
 	MAC         string            `json:"mac,omitempty"` // wished
 	IPv4        netip.Addr        `json:"ipv4,omitzero"` // wished
 	IPv6        netip.Addr        `json:"ipv6,omitzero"`
+	IPv4Pool    string            `json:"ipv4Pool,omitempty"` // to have the address from, where pools have names
+	IPv6Pool    string            `json:"ipv6Pool,omitempty"`
 	MTU         int               `json:"mtu,omitempty"` // bytes; default: the node's
 }
 
@@ -49,6 +51,7 @@ var (
 	containerID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,252}$`) // CNI specification
 	workload    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,252}$`)
 	namespace   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	poolName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 	portName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,13}[a-z0-9])?$`) // IANA_SVC_NAME, in Kubernetes' reading
 	letter      = regexp.MustCompile(`[a-z]`)
 )
@@ -88,6 +91,11 @@ func (s *Spec) complete() error {
 	s.IPv4, s.IPv6 = s.IPv4.Unmap(), s.IPv6.WithZone("")
 	if s.IPv4.IsValid() && !s.IPv4.Is4() || s.IPv6.IsValid() && (!s.IPv6.Is6() || s.IPv6.Is4In6()) {
 		return fmt.Errorf("%w: addresses %s and %s: want one of each version", ErrInvalid, s.IPv4, s.IPv6)
+	}
+	for _, pool := range []string{s.IPv4Pool, s.IPv6Pool} {
+		if pool != "" && !poolName.MatchString(pool) {
+			return fmt.Errorf("%w: pool %q: want small letters, digits, '-' and '.'", ErrInvalid, pool)
+		}
 	}
 	if s.MTU != 0 && (s.MTU < minMTU || s.MTU > maxMTU) {
 		return fmt.Errorf("%w: MTU %d: want %d to %d", ErrInvalid, s.MTU, minMTU, maxMTU)

@@ -24,7 +24,7 @@ func (m *Manager) Update(ctx context.Context, id uint16, c Change) (model.Endpoi
 	if !ok {
 		return model.Endpoint{}, fmt.Errorf("endpoint %d: %w", id, ErrNotFound)
 	}
-	ctx, end, err := m.begin(ctx, Key{old.ContainerID, old.IfName})
+	ctx, end, err := m.beginFor(ctx, Key{old.ContainerID, old.IfName}, m.cfg.Timeout+m.cfg.Grace) // what waits is no work
 	if err != nil {
 		return model.Endpoint{}, fmt.Errorf("update endpoint %d: %w", id, err)
 	}

@@ -30,6 +30,9 @@ const (
 	Namespace = "kube-system"
 )
 
+// manager owns the fields of what is made here: the `helm` command's name for itself, so that each may upgrade what the other installed.
+const manager = "helm"
+
 // ErrNone says that there is no release to upgrade or uninstall.
 var ErrNone = errors.New("nothing is installed there: install it first, or name its --namespace")
 
@@ -51,6 +54,7 @@ type Installer struct {
 // New is an Installer by a configuration of Helm's.
 func New(cfg *action.Configuration, namespace string) *Installer {
 	cfg.SetLogger(slog.DiscardHandler) // errors are returned
+	kube.ManagedFieldsManager = manager
 	return &Installer{cfg: cfg, namespace: namespace}
 }
 
@@ -111,6 +115,8 @@ func (i *Installer) Upgrade(ctx context.Context, o Options) (*release.Release, e
 	}
 	up := action.NewUpgrade(i.cfg)
 	up.Namespace, up.WaitStrategy, up.Timeout, up.ServerSideApply = i.namespace, o.strategy(), o.Timeout, "auto"
+	// Who changed a field by hand since (`cilium config set`, kubectl edit) does not keep it from what the chart says.
+	up.ForceConflicts = true
 	// New values of a newer chart keep their defaults; what somebody chose for the release stays.
 	up.ResetThenReuseValues, up.ResetValues = o.Reuse, !o.Reuse
 	if o.DryRun {
@@ -134,7 +140,8 @@ func (i *Installer) Uninstall(ctx context.Context, o Options, keep bool) error {
 		return err
 	}
 	if !keep && !off(r) {
-		o.Values, o.Reuse, o.Wait = map[string]any{"cni": map[string]any{"uninstall": true}}, true, true
+		// Agents read their options when they start.
+		o.Values, o.Reuse, o.Wait = map[string]any{"cni": map[string]any{"uninstall": true}, "rollOutCiliumPods": true}, true, true
 		if _, err := i.Upgrade(ctx, o); err != nil {
 			return fmt.Errorf("have the agents take the CNI configuration away (--keep-cni leaves it there): %w", err)
 		}
@@ -161,5 +168,5 @@ func (i *Installer) release() (*release.Release, error) {
 // off says whether the agents of a release take the CNI configuration away by themselves, or have none.
 func off(r *release.Release) bool {
 	cni, _ := r.Config["cni"].(map[string]any)
-	return cni["uninstall"] == true || cni["install"] == false
+	return cni["install"] == false || cni["uninstall"] == true && r.Config["rollOutCiliumPods"] == true
 }

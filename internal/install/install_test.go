@@ -70,9 +70,11 @@ func TestUninstallTakesConfigurationAway(t *testing.T) {
 		keep      bool
 		revisions int
 	}{
-		"told":      {revisions: 2},
-		"kept":      {keep: true, revisions: 1},
-		"always":    {values: map[string]any{"cni": map[string]any{"uninstall": true}}, revisions: 1},
+		"told":   {revisions: 2},
+		"kept":   {keep: true, revisions: 1},
+		"always": {values: map[string]any{"cni": map[string]any{"uninstall": true}, "rollOutCiliumPods": true}, revisions: 1},
+		// Its agents may have started before somebody chose that.
+		"unheard":   {values: map[string]any{"cni": map[string]any{"uninstall": true}}, revisions: 2},
 		"no plugin": {values: map[string]any{"cni": map[string]any{"install": false}}, revisions: 1},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -37,6 +37,10 @@ type Endpoint struct {
 	HostMAC     string        `json:"hostMac"`
 	IPv4        netip.Addr    `json:"ipv4,omitzero"`
 	IPv6        netip.Addr    `json:"ipv6,omitzero"`
+	IPv4Pool    string        `json:"ipv4Pool,omitempty"` // that the address is from, where pools have names
+	IPv6Pool    string        `json:"ipv6Pool,omitempty"`
+	IPv4NoMasq  bool          `json:"ipv4NoMasquerade,omitempty"` // it leaves the cluster under this address
+	IPv6NoMasq  bool          `json:"ipv6NoMasquerade,omitempty"`
 	Labels      Labels        `json:"labels"`
 	NamedPorts  []NamedPort   `json:"namedPorts,omitempty"`
 	Identity    IdentityID    `json:"identity"`

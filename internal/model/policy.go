@@ -1,9 +1,44 @@
 package model
 
-import "net/netip"
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+)
 
-// ClassID is the number of a peer class: identities that match exactly the same selectors. 0 is "any other peer".
+// ClassID is the number of a peer class: peers that match exactly the same selectors. 0 is "any other peer".
 type ClassID uint32
+
+// AreaID is the number of a part of the address space: where a block of policies, which means addresses whoever lives there
+// (ipBlock, networks), is the narrowest one. 0 is everywhere else.
+type AreaID uint32
+
+// Area is what holds for the addresses of an area.
+type Area struct {
+	ID AreaID
+	// Strict says that a block around it may deny: a workload or node of which it is not known that it lives here is refused,
+	// and not judged by its identity alone.
+	Strict bool
+}
+
+// Peer is whom policy takes one end of a connection for: an identity, and for a workload or node the area where it lives.
+type Peer struct {
+	Identity IdentityID
+	Area     AreaID
+}
+
+// String is the identity, with the area if there is one.
+func (p Peer) String() string {
+	if p.Area == 0 {
+		return p.Identity.String()
+	}
+	return fmt.Sprintf("%s@%d", p.Identity, p.Area)
+}
+
+// ComparePeers orders peers by identity, the one without an area first.
+func ComparePeers(a, b Peer) int {
+	return cmp.Or(cmp.Compare(a.Identity, b.Identity), cmp.Compare(a.Area, b.Area))
+}
 
 // SetID is the number of a compiled policy, shared by all workloads with the same identity (and named ports and mode).
 type SetID uint32
@@ -57,23 +92,27 @@ type PolicyPlan struct {
 	Revision uint64 // policy revision in force once the last step is applied
 }
 
-// PolicyStep holds writes of independent maps; within one step the order is: Lists, Classes, Prefixes, EndpointSets,
-// the epoch when BumpEpoch is set, then the deletions: prefixes, classes, lists.
+// PolicyStep holds writes of independent maps; within one step the order is: Lists, Classes (those in areas
+// first), Prefixes, Areas (the narrowest first), EndpointSets, the epoch when BumpEpoch is set, then the deletions: prefixes,
+// areas (in this order: wider ones first), classes, lists.
 type PolicyStep struct {
 	Lists          map[PolicyKey]PolicyList
-	Classes        map[IdentityID]ClassID
+	Classes        map[Peer]ClassID
 	Prefixes       map[netip.Prefix]IdentityID // CIDRs of policies, with their node-local identities
-	EndpointSets   map[uint16]SetID            // endpoint id -> set
-	BumpEpoch      bool                        // verdicts given before this step must be asked again
+	Areas          map[netip.Prefix]Area
+	EndpointSets   map[uint16]SetID // endpoint id -> set
+	BumpEpoch      bool             // verdicts given before this step must be asked again
 	DeletePrefixes []netip.Prefix
-	DeleteClasses  []IdentityID
+	DeleteAreas    []netip.Prefix
+	DeleteClasses  []Peer
 	DeleteLists    []PolicyKey
 }
 
 // PolicyState is the compiled policy as the kernel holds it, read back after a restart.
 type PolicyState struct {
 	Lists        map[PolicyKey]PolicyList
-	Classes      map[IdentityID]ClassID
+	Classes      map[Peer]ClassID
 	Prefixes     map[netip.Prefix]IdentityID // rows with a node-local CIDR identity
+	Areas        map[netip.Prefix]Area
 	EndpointSets map[uint16]SetID
 }

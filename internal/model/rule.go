@@ -48,9 +48,13 @@ type RuleRef struct {
 	Text     string      `json:"text"`               // one line for people
 }
 
+// KindNetworkPolicy is how policies of networking.k8s.io/v1 are called. Their CIDRs are blocks: they mean addresses, whoever
+// lives there.
+const KindNetworkPolicy = "NetworkPolicy"
+
 // PolicyRef names a policy.
 type PolicyRef struct {
-	Kind      string `json:"kind,omitempty"` // CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, ClusterNetworkPolicy, or "" for a raw rule
+	Kind      string `json:"kind,omitempty"` // CiliumNetworkPolicy, CiliumClusterwideNetworkPolicy, ClusterNetworkPolicy, NetworkPolicy, or "" for a raw rule
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name,omitempty"`
 	Labels    Labels `json:"labels,omitempty"`

@@ -81,6 +81,8 @@ type Backend struct {
 	Node   string       `json:"node,omitempty"`   // name of the node it lives on, for Local traffic policies; "" if unknown
 	Zone   string       `json:"zone,omitempty"`
 	Hints  Zones        `json:"hints,omitempty"` // zones that it is for, by who spreads traffic (EndpointSlice hints); "": none said
+	// NodeHints are the nodes that it is for, likewise.
+	NodeHints Zones `json:"nodeHints,omitempty"`
 }
 
 // Selection is how a backend is chosen for a new flow.
@@ -109,6 +111,7 @@ type Service struct {
 	RangesDeny    bool           `json:"rangesDeny,omitempty"`
 	Select        Selection      `json:"select,omitempty"`
 	Prefer        Preference     `json:"prefer,omitempty"`
+	Elsewhere     bool           `json:"elsewhere,omitempty"` // other nodes serve it, and not this one
 }
 
 // Balance is what the kernel is to do with one frontend: the service as this node sees it, after traffic policy, states and

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Zones is a set of names of zones, in order with a comma between two: backends that have one can be compared.
+// Zones is a set of names of zones, or of nodes, in order with a comma between two: backends that have one can be compared.
 type Zones string
 
 // NewZones makes a set of names.

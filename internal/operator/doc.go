@@ -6,8 +6,12 @@
 //
 //	crd          definitions, before anything else
 //	clusterpool  CiliumNode.spec.ipam.podCIDRs
+//	multipool    CiliumNode.spec.ipam.pools, out of CiliumPodIPPools
 //	lb           Service.status.loadBalancer, and the status of CiliumLoadBalancerIPPools
 //	identity     CiliumIdentities that no workload has
 //	endpoint     CiliumEndpoints whose pod is gone
+//	policystatus whether policies are understood, in their status
+//	node         CiliumNodes whose Node is gone
+//	unmanaged    restarts pods of the cluster's DNS that have no endpoint
 //	taint        node.cilium.io/agent-not-ready, and the condition NetworkUnavailable
 package operator

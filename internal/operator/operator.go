@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -31,8 +32,12 @@ import (
 	"github.com/hypha-net/hypha/internal/operator/endpoint"
 	"github.com/hypha-net/hypha/internal/operator/identity"
 	"github.com/hypha-net/hypha/internal/operator/lb"
+	"github.com/hypha-net/hypha/internal/operator/multipool"
+	"github.com/hypha-net/hypha/internal/operator/node"
 	"github.com/hypha-net/hypha/internal/operator/option"
+	"github.com/hypha-net/hypha/internal/operator/policystatus"
 	"github.com/hypha-net/hypha/internal/operator/taint"
+	"github.com/hypha-net/hypha/internal/operator/unmanaged"
 	"github.com/hypha-net/hypha/internal/version"
 )
 
@@ -122,6 +127,11 @@ func newManager(conf *rest.Config, scheme *runtime.Scheme, o *option.Options, lo
 	if metrics == "" {
 		metrics = "0" // the library's word for nowhere
 	}
+	kept := map[client.Object]ctrlcache.ByObject{
+		&corev1.Pod{}:  {Namespaces: map[string]ctrlcache.Config{o.PodNamespace: {}}, Label: labels},
+		&corev1.Node{}: {Transform: cache.TransformFunc(trimNode)},
+	}
+	maps.Copy(kept, policystatus.ByObject())
 	health := o.APIAddr
 	if health == "" {
 		health = "0"
@@ -136,10 +146,7 @@ func newManager(conf *rest.Config, scheme *runtime.Scheme, o *option.Options, lo
 		LeaseDuration: &o.LeaseDuration, RenewDeadline: &o.RenewDeadline, RetryPeriod: &o.RetryPeriod,
 		Cache: ctrlcache.Options{
 			DefaultTransform: ctrlcache.TransformStripManagedFields(),
-			ByObject: map[client.Object]ctrlcache.ByObject{
-				&corev1.Pod{}:  {Namespaces: map[string]ctrlcache.Config{o.PodNamespace: {}}, Label: labels},
-				&corev1.Node{}: {Transform: cache.TransformFunc(trimNode)},
-			},
+			ByObject:         kept,
 		},
 	})
 	if err != nil {
@@ -169,6 +176,15 @@ func add(ctx context.Context, mgr ctrl.Manager, o *option.Options, log *slog.Log
 			return err
 		}
 	}
+	if o.IPAM == option.IPAMMultiPool {
+		pools, err := o.PodPools()
+		if err != nil {
+			return err
+		}
+		if err := multipool.Add(mgr, multipool.Config{IPv4: o.IPv4, IPv6: o.IPv6, Pools: pools}); err != nil {
+			return err
+		}
+	}
 	if o.LBIPAM {
 		if err := lb.Add(mgr, lb.Config{IPv4: o.IPv4, IPv6: o.IPv6, Default: o.DefaultLB == option.LBIPAM}); err != nil {
 			return err
@@ -185,16 +201,33 @@ func add(ctx context.Context, mgr ctrl.Manager, o *option.Options, log *slog.Log
 			return err
 		}
 	}
-	if !o.RemoveTaints && !o.SetUp {
-		return nil
+	if o.JudgePolicies {
+		if err := policystatus.Add(mgr); err != nil {
+			return err
+		}
 	}
-	labels, err := o.PodLabels()
+	if o.NodeInterval > 0 {
+		if err := node.Add(mgr, o.NodeInterval, log); err != nil {
+			return err
+		}
+	}
+	agents, err := o.PodLabels()
 	if err != nil {
 		return err
 	}
-	cfg := taint.Config{Condition: o.SetUp, Namespace: o.PodNamespace, Labels: labels, Workers: o.TaintWorkers}
-	if o.RemoveTaints {
-		cfg.Key = o.TaintKey
+	if o.RestartInterval > 0 {
+		pods, err := o.RestartLabels()
+		if err != nil {
+			return err
+		}
+		cfg := unmanaged.Config{Interval: time.Duration(o.RestartInterval), Selector: pods, Namespace: o.PodNamespace, Agents: agents}
+		if err := unmanaged.Add(mgr, cfg, log); err != nil {
+			return err
+		}
 	}
-	return taint.Add(ctx, mgr, cfg)
+	if !o.RemoveTaints && !o.SetTaints && !o.SetUp {
+		return nil
+	}
+	return taint.Add(ctx, mgr, taint.Config{Key: o.TaintKey, Remove: o.RemoveTaints, Set: o.SetTaints, Condition: o.SetUp,
+		Namespace: o.PodNamespace, Labels: agents, Workers: o.TaintWorkers})
 }

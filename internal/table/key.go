@@ -15,14 +15,17 @@ func Uint[N ~uint16 | ~uint32 | ~uint64](n N) []byte {
 	return binary.BigEndian.AppendUint64(nil, uint64(n))
 }
 
-// Prefix encodes a prefix: version, address, length.
-func Prefix(p netip.Prefix) []byte {
+// Addr encodes an address: version, address.
+func Addr(a netip.Addr) []byte {
 	b := []byte{4}
-	if p.Addr().Is6() {
+	if a.Is6() {
 		b[0] = 6
 	}
-	return append(append(b, p.Addr().AsSlice()...), byte(p.Bits()))
+	return append(b, a.AsSlice()...)
 }
+
+// Prefix encodes a prefix: version, address, length.
+func Prefix(p netip.Prefix) []byte { return append(Addr(p.Addr()), byte(p.Bits())) }
 
 // Frontend encodes a frontend: version, address, port, protocol, scope.
 func Frontend(f model.Frontend) []byte {

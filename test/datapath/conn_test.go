@@ -120,22 +120,23 @@ func asked(f flow, against bool) uint16 {
 // judge asks the policies of both ends about a flow, in the direction of its conversation.
 func (w *town) judge(f flow, from, to end, against bool) denial {
 	port := asked(f, against)
+	fromAt, toAt := f.src, f.dst
 	if against {
-		from, to = to, from
+		from, to, fromAt, toAt = to, from, toAt, fromAt
 	}
 	if from.set != 0 {
-		if d := w.rule(from, maps.PolicyEgress, to.id, f.proto, port); d != none {
+		if d := w.rule(from, maps.PolicyEgress, to.id, toAt, f.proto, port); d != none {
 			return d
 		}
 	}
 	if to.set != 0 {
-		return w.rule(to, maps.PolicyIngress, from.id, f.proto, port)
+		return w.rule(to, maps.PolicyIngress, from.id, fromAt, f.proto, port)
 	}
 	return none
 }
 
-func (w *town) rule(whose end, dir, other uint32, proto uint8, port uint16) denial {
-	r, why := w.law.ask(whose.set, dir, other, proto, port)
+func (w *town) rule(whose end, dir, other uint32, at netip.Addr, proto uint8, port uint16) denial {
+	r, why := w.law.ask(whose.set, dir, other, at, proto, port)
 	if why != 0 {
 		return denial{why: why}
 	}

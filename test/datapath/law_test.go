@@ -3,6 +3,7 @@ package datapath_test
 import (
 	"math/bits"
 	"math/rand/v2"
+	"net/netip"
 
 	"github.com/hypha-net/hypha/bpf/maps"
 	"github.com/hypha-net/hypha/internal/testutil/bpftest"
@@ -58,9 +59,9 @@ func (c chapter) decide(proto uint8, port uint16) ruling {
 	return ruling{best.verdict, best.rule, false}
 }
 
-// ask returns a ruling, or why there is none.
-func (l law) ask(set, dir, identity uint32, proto uint8, port uint16) (ruling, uint8) {
-	class, known := classes[identity]
+// ask returns a ruling about who is at an address, or why there is none.
+func (l law) ask(set, dir, identity uint32, a netip.Addr, proto uint8, port uint16) (ruling, uint8) {
+	class, known := classOf(identity, a)
 	if !known {
 		return ruling{}, maps.DropIdentity
 	}
@@ -132,7 +133,7 @@ func (w *town) legislate(r *rand.Rand) {
 	rule := uint32(1000 * r.IntN(1000))
 	for _, p := range w.pods {
 		for _, dir := range []uint32{maps.PolicyIngress, maps.PolicyEgress} {
-			for _, class := range []uint32{maps.ClassAny, 1, 2, 6, 7, 8, 11, 12, 13, 21, 23, 25} {
+			for _, class := range []uint32{maps.ClassAny, 1, 2, 6, 7, 8, 11, 12, 13, 21, 23, 25, 31, 32, 33, 34, 35, 36, 37, 38, 39} {
 				if class == maps.ClassAny && r.IntN(20) > 0 || r.IntN(4) == 0 {
 					w.enact(about{p.Set, class, dir}, someChapter(r, &rule))
 				}

@@ -47,6 +47,45 @@ const (
 var classes = map[uint32]uint32{idHost: 1, idWorld: 2, idNode: 6, idLabelled: 7, idCIDR: 8, 1001: 11, 1002: 12, 1003: 13,
 	2001: 21, 2002: 21, 2003: 23, 2005: 25}
 
+// area is where policies have a block of addresses.
+type area struct {
+	net    netip.Prefix
+	id     uint32
+	strict bool
+}
+
+var areas = []area{{netip.MustParsePrefix("10.0.1.0/24"), 4, false}, {netip.MustParsePrefix("10.0.3.0/24"), 1, false}, {netip.MustParsePrefix("10.0.3.22/32"), 2, true},
+	{netip.MustParsePrefix("192.0.2.0/24"), 3, false}, {netip.MustParsePrefix("192.0.2.4/32"), 8, true}, {netip.MustParsePrefix("203.0.113.0/25"), 9, true},
+	{netip.MustParsePrefix("fd00:1::/64"), 5, false}, {netip.MustParsePrefix("fd00:4::/64"), 6, true}, {netip.MustParsePrefix("::/0"), 7, false}}
+
+// classesAt are classes of who lives in an area. Outside they mean nothing.
+var classesAt = map[maps.Peer]uint32{{Identity: 1001, Area: 4}: 31, {Identity: 1002, Area: 5}: 32, {Identity: 2002, Area: 1}: 33, {Identity: 2002, Area: 2}: 34,
+	{Identity: idNode, Area: 3}: 35, {Identity: idHost, Area: 7}: 36, {Identity: 2001, Area: 7}: 37, {Identity: 2005, Area: 7}: 37, {Identity: 2003, Area: 1}: 38,
+	{Identity: idWorld, Area: 7}: 39, {Identity: idCIDR, Area: 9}: 39, {Identity: idStranger, Area: 1}: 33}
+
+// areaOf is the narrowest area around an address; nil if there is none.
+func areaOf(a netip.Addr) (best *area) {
+	for i, x := range areas {
+		if x.net.Contains(a) && (best == nil || x.net.Bits() > best.net.Bits()) {
+			best = &areas[i]
+		}
+	}
+	return best
+}
+
+// classOf is the class of who is at an address; false if he is not known, or not known to be there.
+func classOf(id uint32, a netip.Addr) (uint32, bool) {
+	class, known := classes[id]
+	x := areaOf(a)
+	if !known || x == nil || outside(id) || id == idCIDR {
+		return class, known
+	}
+	if at, ok := classesAt[maps.Peer{Identity: id, Area: x.id}]; ok {
+		return at, true
+	}
+	return class, !x.strict
+}
+
 // town is the truth that both sides are told.
 type town struct {
 	e      *bpftest.Env
@@ -107,6 +146,16 @@ func newTown(t testing.TB) *town {
 	}
 	for id, class := range classes {
 		w.e.Put(w.e.Maps.ClassV1, id, class)
+	}
+	for peer, class := range classesAt {
+		w.e.Put(w.e.Maps.ClassAtV1, peer, class)
+	}
+	for _, x := range areas {
+		row := maps.Area{Id: x.id}
+		if x.strict {
+			row.Flags = maps.AreaStrict
+		}
+		w.e.Put(w.e.Maps.AreaV1, maps.AreaKeyFrom(x.net), row)
 	}
 	return w
 }

@@ -31,10 +31,12 @@ func startKube(t *testing.T) *kube {
 	k := &kube{t: t, api: kubeapi.Start(t)}
 	k.api.Install(t)
 	for i := 1; i <= 2; i++ {
-		k.api.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Node, metadata: {name: node%[1]d}, spec: {podCIDR: 10.10.%[1]d.0/24, podCIDRs: [10.10.%[1]d.0/24, "fd10::%[1]d00/120"]}}`, i))
+		k.api.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Node, metadata: {name: node%[1]d, labels: {number: "%[1]d"}}, spec: {podCIDR: 10.10.%[1]d.0/24, podCIDRs: [10.10.%[1]d.0/24, "fd10::%[1]d00/120"]}}`, i))
 	}
+	k.api.Apply(t, `{apiVersion: cilium.io/v2, kind: CiliumNodeConfig, metadata: {name: second, namespace: kube-system}, spec: {
+		nodeSelector: {matchLabels: {number: "2"}}, defaults: {bpf-lb-algorithm: maglev, node-name: other, no-such: x}}}`)
 	conf := filepath.Join(t.TempDir(), "kubeconfig")
-	k.Cluster = startConfig(t, cluster.Config{Nodes: 2, IPv4: true, IPv6: true, Kubeconfig: conf, Prepare: func(c *cluster.Cluster) error {
+	k.Cluster = startConfig(t, cluster.Config{Nodes: 2, IPv4: true, IPv6: true, Kubeconfig: conf, Options: map[string]any{"k8s-namespace": "kube-system"}, Prepare: func(c *cluster.Cluster) error {
 		l, err := c.World.Listen("tcp", frontAddr)
 		if err == nil {
 			k.front = k.api.Front(t, l, conf)
@@ -88,6 +90,11 @@ func TestKubernetes(t *testing.T) {
 	for _, from := range []*cluster.Pod{near, far, stranger} {
 		k.reach("no policy, "+from.Name, from, web, true)
 	}
+	for i, want := range []string{"random", "maglev"} {
+		if out, err := k.Hypha(t.Context(), k.Nodes[i], "config", "get", "bpf-lb-algorithm"); err != nil || !strings.Contains(out, want) {
+			t.Errorf("options of node%d: %v\n%s", i+1, err, out)
+		}
+	}
 	out, err := k.Hypha(t.Context(), k.Nodes[0], "endpoint", "list", "-o", "json")
 	if err != nil || !strings.Contains(out, "k8s:app=web") || !strings.Contains(out, "k8s:io.cilium.k8s.namespace.labels.team=x") ||
 		!strings.Contains(out, "k8s:io.cilium.k8s.policy.serviceaccount=default") || strings.Contains(out, "pretended") {
@@ -122,6 +129,9 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("the agent's own command: %v %s", err, out)
 	}
 
+	k.apiServer(near)
+	k.hostPort(near, web)
+	k.localService(web, near, far)
 	k.away(web, near, far, stranger)
 
 	if err := k.Delete(t.Context(), web); err != nil {
@@ -133,6 +143,111 @@ func TestKubernetes(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// apiServer: an API server outside, and one on a node, are who policies call kube-apiserver, as long as they are such.
+func (k *kube) apiServer(client *cluster.Pod) {
+	t := k.t
+	t.Helper()
+	outside, remote := netip.MustParseAddrPort(frontAddr), netip.AddrPortFrom(k.Nodes[1].IP4, 4240)
+	l, err := k.Nodes[1].NS.Listen("tcp", remote.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // nothing was written
+	reach := func(what string, to netip.AddrPort, ok bool) {
+		t.Helper()
+		eventually(t, 3*yes, what, func() error {
+			c, err := dialFor(client.NS, to, no)
+			if err == nil {
+				_ = c.Close()
+			}
+			switch {
+			case ok:
+				return err
+			case !dropped(err):
+				return fmt.Errorf("is not dropped: %w", err)
+			}
+			return nil
+		})
+	}
+	const slice = `{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}, addressType: IPv4, ports: [{name: https, port: 6443}], endpoints: [{addresses: [%s]}]}`
+	k.api.Apply(t, `{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: api, namespace: shop}, spec: {endpointSelector: {matchLabels: {app: client}}, egress: [{toEntities: [kube-apiserver]}]}}`)
+	reach("nobody is an API server, outside", outside, false)
+	reach("nobody is an API server, a node", remote, false)
+	k.api.Apply(t, fmt.Sprintf(slice, outside.Addr()))
+	reach("an API server outside", outside, true)
+	reach("a node that is none", remote, false)
+	out, err := k.Hypha(t.Context(), k.Nodes[0], "identity", "list")
+	if err != nil || !strings.Contains(out, "cidr:"+outside.Addr().String()+"/32") || !strings.Contains(out, "reserved:kube-apiserver") {
+		t.Errorf("identities: %v\n%s", err, out)
+	}
+	k.api.Apply(t, fmt.Sprintf(slice, remote.Addr()))
+	reach("a node that is an API server", remote, true)
+	reach("an API server no more", outside, false)
+	k.api.Delete(t, "cilium.io/v2", "CiliumNetworkPolicy", "shop", "api")
+	k.api.Delete(t, "discovery.k8s.io/v1", "EndpointSlice", "default", "kubernetes")
+	reach("without the policy", outside, true)
+}
+
+// hostPort: a pod's ports at one address of its node are found there alone, by the node's processes and by pods.
+func (k *kube) hostPort(pod, client *cluster.Pod) {
+	t := k.t
+	t.Helper()
+	node := k.Nodes[0]
+	const at, loop = 8081, 8082
+	k.api.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: ports, namespace: shop}, spec: {nodeName: node1, containers: [
+		{name: a, image: i, ports: [{containerPort: %[1]d, hostPort: %[2]d, hostIP: %[3]s}]}, {name: b, image: i, ports: [{containerPort: %[1]d, hostPort: %[4]d, hostIP: 127.0.0.1}]},
+		{name: c, image: i, ports: [{containerPort: %[1]d, hostPort: 8083, hostIP: %[5]s}]}]}, status: {phase: Running, podIP: %[6]s, podIPs: [{ip: %[6]s}]}}`,
+		workload.HTTPPort, at, node.IP4, loop, k.Nodes[1].IP4, pod.Addr(false)))
+	eventually(t, 2*yes, "host port at the node's address", func() error { _, err := fetch(client.NS, node.IP4, at, no); return err })
+	eventually(t, 2*yes, "host port at the node's address, from outside", func() error { _, err := fetch(k.World, node.IP4, at, no); return err })
+	if _, err := fetch(client.NS, node.IP4, loop, no); err == nil {
+		t.Error("a port of the node's loopback is open to pods")
+	}
+	eventually(t, yes, "what is another node's is refused", func() error {
+		out, err := k.Hypha(t.Context(), node, "status")
+		if !strings.Contains(out, "8083") {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	k.api.Delete(t, "v1", "Pod", "shop", "ports")
+}
+
+// localService: traffic policies Local, what is published before it is ready, and the port by which load balancers know.
+func (k *kube) localService(web, near, far *cluster.Pod) {
+	t := k.t
+	t.Helper()
+	k.api.Apply(t, `{apiVersion: v1, kind: Service, metadata: {name: near, namespace: shop}, spec: {type: LoadBalancer, clusterIP: 10.96.0.81, internalTrafficPolicy: Local,
+		externalTrafficPolicy: Local, healthCheckNodePort: 31999, publishNotReadyAddresses: true, ports: [{port: 8000, nodePort: 31998}]}}`)
+	slice := func(conditions string) {
+		k.api.Apply(t, fmt.Sprintf(`{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: near-1, namespace: shop, labels: {kubernetes.io/service-name: near}}, addressType: IPv4, ports: [{port: %d}], endpoints: [{addresses: [%s], nodeName: node1, conditions: %s}]}`,
+			workload.HTTPPort, web.Addr(false), conditions))
+	}
+	vip := netip.MustParseAddr("10.96.0.81")
+	healthy := func(node int, want string) {
+		t.Helper()
+		n := k.Nodes[node]
+		eventually(t, 2*yes, "health-check node port of "+n.Name, func() error {
+			out, err := fetch(k.World, n.IP4, 31999, yes)
+			if text := fmt.Sprint(out, err); !strings.Contains(text, want) {
+				return fmt.Errorf("%s, want %s", text, want)
+			}
+			return nil
+		})
+	}
+	slice("{ready: true, serving: false}") // as the controller writes what is published not ready
+	eventually(t, 2*yes, "from the node of the backend", func() error { _, err := fetch(near.NS, vip, 8000, no); return err })
+	if _, err := fetch(far.NS, vip, 8000, no); err == nil {
+		t.Error("another node has no backend of its own and sends on")
+	}
+	healthy(0, `"localEndpoints":1`)
+	healthy(1, "503")
+	slice("{ready: false}")
+	healthy(0, "503")
+	k.api.Delete(t, "v1", "Service", "shop", "near")
+	k.api.Delete(t, "discovery.k8s.io/v1", "EndpointSlice", "shop", "near-1")
 }
 
 // away takes the API server away for a while.

@@ -33,27 +33,39 @@ var made = map[string]func(ctx context.Context, version string) (*image.Image, e
 		}
 		return catalog.Pause(file, cluster.PauseImage), nil
 	},
-	"agnhost": func(ctx context.Context, _ string) (*image.Image, error) {
-		folder, err := builder().Folder(ctx)
-		if err != nil {
-			return nil, err
-		}
-		applets, err := catalog.Applets(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return catalog.Agnhost(ctx, filepath.Join(programs, "agnhost"), folder, applets)
+	"agnhost":        func(ctx context.Context, _ string) (*image.Image, error) { return agnhost(ctx, catalog.Agnhost) },
+	"agnhost-policy": func(ctx context.Context, _ string) (*image.Image, error) { return agnhost(ctx, catalog.Policy) },
+	"dns-client":     func(ctx context.Context, _ string) (*image.Image, error) { return catalog.DNSClient(ctx) },
+	"nginx": func(ctx context.Context, _ string) (*image.Image, error) {
+		return catalog.WebServer(ctx, packages)
 	},
 }
+
+// packages of Debian that images take programs from.
+var packages = catalog.Debian(filepath.Join(bin, "packages"))
+
+// agnhost makes an image of the program and the sources of Kubernetes.
+func agnhost(ctx context.Context, make func(ctx context.Context, program, kubernetes string, d catalog.Debian) (*image.Image, error)) (*image.Image, error) {
+	folder, _, err := builder().Source(ctx, "k8s.io/kubernetes")
+	if err != nil {
+		return nil, err
+	}
+	return make(ctx, filepath.Join(programs, "agnhost"), folder, packages)
+}
+
+// suites are images that only Kubernetes' own tests need.
+var suites = []string{"agnhost-policy", "dns-client", "nginx"}
 
 func imagesCommand() *cobra.Command {
 	var version string
 	cmd := &cobra.Command{
-		Use: "images [hypha-agent | hypha-operator | workload | pause | coredns | agnhost]...", Short: "Make images, as archives in bin/images (default: all)",
+		Use: "images [NAME]...", Short: "Make images, as archives in bin/images (default: all but " + strings.Join(suites, ", ") + ")",
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if len(names) == 0 {
 				for name := range made {
-					names = append(names, name)
+					if !slices.Contains(suites, name) {
+						names = append(names, name)
+					}
 				}
 				slices.Sort(names)
 			}

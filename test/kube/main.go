@@ -48,7 +48,7 @@ func builder() program.Builder {
 	if err != nil {
 		exit(err)
 	}
-	return program.Builder{Source: filepath.Join("tools", "kubernetes"), Dir: dir, Out: os.Stderr}
+	return program.Builder{Modules: filepath.Join("tools", "kubernetes"), Dir: dir, Out: os.Stderr}
 }
 
 func command() *cobra.Command {

@@ -64,21 +64,15 @@ func traces(t *testing.T) []string {
 	return out
 }
 
-// TestUp makes a cluster of three nodes with both IP versions, one of them the control plane, runs a pod on each, runs commands in them, and removes it.
-func TestUp(t *testing.T) {
+// testCluster is a cluster that is not up yet, and is removed after the test.
+func testCluster(t *testing.T, config cluster.Config) *cluster.Cluster {
+	t.Helper()
 	if os.Getenv("HYPHA_KUBE") == "" {
 		t.Skip("set HYPHA_KUBE=1, as root and after `make kube-images`: makes a Kubernetes cluster")
 	}
-	for _, dir := range []*string{&programs, &archives} {
-		abs, err := filepath.Abs(filepath.Join("..", "..", *dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		*dir = abs
-	}
-	var said bytes.Buffer
-	k, err := cluster.New(cluster.Config{Name: "kubetest", Dir: filepath.Join(t.TempDir(), "kubetest"), Nodes: 2, DualStack: true, Member: true,
-		Programs: programs, Images: archives, Out: &said})
+	config.Name, config.Dir, config.Nodes = "kubetest", filepath.Join(t.TempDir(), "kubetest"), 2
+	config.Programs, config.Images = fromTop(t, programs), fromTop(t, archives)
+	k, err := cluster.New(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +87,23 @@ func TestUp(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return k
+}
+
+// fromTop is a place of the project, seen from anywhere.
+func fromTop(t *testing.T, place string) string {
+	t.Helper()
+	abs, err := filepath.Abs(filepath.Join("..", "..", place))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return abs
+}
+
+// TestUp makes a cluster of three nodes with both IP versions, one of them the control plane, runs a pod on each, runs commands in them, and removes it.
+func TestUp(t *testing.T) {
+	var said bytes.Buffer
+	k := testCluster(t, cluster.Config{DualStack: true, Member: true, Out: &said})
 	start := time.Now()
 	if err := k.Up(t.Context()); err != nil {
 		t.Fatal(err)
@@ -163,7 +174,12 @@ spec:
     args: [netexec]
     readinessProbe: {httpGet: {path: /hostname, port: 8080}}
 `, node)
-	cmd := exec.Command(filepath.Join(programs, "kubectl"), "--kubeconfig", k.Kubeconfig(), "apply", "-f", "-")
+	apply(t, k, manifest)
+}
+
+func apply(t *testing.T, k *cluster.Cluster, manifest string) {
+	t.Helper()
+	cmd := exec.Command(fromTop(t, filepath.Join(programs, "kubectl")), "--kubeconfig", k.Kubeconfig(), "apply", "-f", "-")
 	cmd.Stdin = strings.NewReader(manifest)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -172,14 +188,21 @@ spec:
 
 func kubectl(t *testing.T, k *cluster.Cluster, args ...string) string {
 	t.Helper()
+	return run(t, k, filepath.Join(programs, "kubectl"), args...)
+}
+
+// run runs a program of the project's against the cluster, and is what it prints.
+func run(t *testing.T, k *cluster.Cluster, program string, args ...string) string {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(programs, "kubectl"), append([]string{"--kubeconfig", k.Kubeconfig()}, args...)...)
+	cmd := exec.CommandContext(ctx, fromTop(t, program), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+k.Kubeconfig())
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
-		all, _ := exec.Command(filepath.Join(programs, "kubectl"), "--kubeconfig", k.Kubeconfig(), "describe", "pods", "-A").CombinedOutput()
-		t.Fatalf("kubectl %s: %v: %s\n%s", strings.Join(args, " "), err, errOut.String(), all)
+		all, _ := exec.Command(fromTop(t, filepath.Join(programs, "kubectl")), "--kubeconfig", k.Kubeconfig(), "describe", "pods", "-A").CombinedOutput()
+		t.Fatalf("%s %s: %v: %s%s\n%s", program, strings.Join(args, " "), err, out.String(), errOut.String(), all)
 	}
 	return out.String()
 }

@@ -175,11 +175,32 @@ var words = policygen.Words{Namespaces: []string{v1alpha2.KeyNamespaceName, "tea
 	Networks: []string{"0.0.0.0/0", "::/0", "128.0.0.0/1", "198.51.0.0/16", "198.51.100.0/24", "198.51.100.7/32", "10.0.0.0/8", "10.0.2.0/24", "192.0.2.0/24",
 		"203.0.113.0/24", "2000::/3", "2001:db8::/32", "2001:db8:ffff::/48", "2001:db8:ffff::7/128", "fd00::/8", "fd77::/16"}}
 
-// Policies p0 to p5 are of tier Normal, p6 to p8 of the others.
-const policies = 9
+// Policies p0 to p5 are of tier Normal, p6 to p8 of the others, p9 and p10 of tier Normal and with blocks.
+const policies = 11
+
+// genBlocks is what a NetworkPolicy of Kubernetes with blocks becomes.
+func genBlocks(t *rapid.T) v2.Rule {
+	section := func(name string) []v2.IngressRule {
+		if one(t, 3, name) {
+			return nil
+		}
+		return listOf(t, 0, 2, func(t *rapid.T) v2.IngressRule {
+			m := v2.IngressRule{FromCIDRSet: listOf(t, 1, 2, genCIDRRule)}
+			if rapid.Bool().Draw(t, "ports") {
+				m.ToPorts = []v2.PortRule{{Ports: listOf(t, 1, 2, genPort)}}
+			}
+			return m
+		})
+	}
+	return v2.Rule{EndpointSelector: &v2.LabelSelector{}, Ingress: section("no ingress"), Egress: egress(section("no egress"))}
+}
 
 func genPolicy(t *rapid.T) parse.Policy {
 	n := rapid.IntRange(0, policies-1).Draw(t, "policy")
+	if n > 8 {
+		return parse.Policy{Key: fmt.Sprintf("p%d", n), Audit: one(t, 5, "audit"), Rules: []v2.Rule{genBlocks(t)},
+			Ref: model.PolicyRef{Kind: model.KindNetworkPolicy, Namespace: "a", Name: fmt.Sprintf("p%d", n)}}
+	}
 	if n > 5 {
 		return parse.Policy{Key: fmt.Sprintf("p%d", n), Audit: one(t, 5, "audit"), Cluster: words.Cluster(t),
 			Ref: model.PolicyRef{Kind: v1alpha2.KindClusterNetworkPolicy, Name: fmt.Sprintf("p%d", n)}}

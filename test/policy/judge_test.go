@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
+	"slices"
 
 	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	netdev "github.com/hypha-net/hypha/bpf/host"
@@ -71,17 +73,24 @@ func (w *world) end(o *oracle.World, s *somebody, v int) oracle.End {
 	if id == 0 {
 		return o.Outside(s.addr[v])
 	}
+	var at netip.Addr
+	if w.knows(s) {
+		at = s.addr[v]
+	}
 	if row, ok := w.identities[id]; ok {
-		return oracle.End{Labels: row.Labels, Ports: row.NamedPorts}
+		return oracle.End{Labels: row.Labels, Ports: row.NamedPorts, Addr: at}
 	}
 	for _, r := range model.ReservedIdentities() {
 		if r.ID == id {
-			return oracle.End{Labels: r.Labels}
+			return oracle.End{Labels: r.Labels, Addr: at}
 		}
 	}
 	w.t.Fatalf("%s has identity %d, which nobody knows", s.name, id)
 	return oracle.End{}
 }
+
+// knows says whether it is known here where somebody lives. Outside, an address is all there is.
+func (w *world) knows(s *somebody) bool { return s.name != "unheard" }
 
 // subject is a workload as the one whose policy is asked.
 func (w *world) subject(o *oracle.World, s *somebody, v int) oracle.End {
@@ -98,6 +107,7 @@ type want struct {
 	rule     uint32
 	implicit bool
 	entry    bool // an entry of the list decided
+	unknown  bool // nothing was asked: the peer is not known to live where a block may deny
 }
 
 func (x want) denies() bool { return x.verdict == model.VerdictDeny }
@@ -113,6 +123,13 @@ func (w *world) sides(q question) []want {
 		verdict := o.Judge(dir, w.subject(o, self, q.v), w.end(o, other, q.v), q.pkt)
 		if j == nil {
 			w.t.Fatalf("%v: %s: trace says nothing", q, dir)
+		}
+		if j.Unknown {
+			if w.knows(other) {
+				w.t.Fatalf("%v: %s: %s is known, and yet: %v", q, dir, other.name, j.Log)
+			}
+			out = append(out, want{dir: uint8(dir), verdict: model.VerdictDeny, unknown: true})
+			return
 		}
 		said := j.Verdict
 		if w.audit && said == model.VerdictDeny {
@@ -142,14 +159,14 @@ func (w *world) sides(q question) []want {
 func (w *world) peer(s *somebody, v int) policy.Peer {
 	w.t.Helper()
 	if s.place == local {
-		return policy.Peer{Endpoint: s.ep}
+		return policy.Peer{Endpoint: s.ep, Addr: s.addr[v]}
 	}
 	row, ok, err := w.k.maps.LookupIP(s.addr[v])
 	w.must(err)
 	if id := w.identity(s); !ok || id != 0 && row.Identity != id {
 		w.t.Fatalf("%s %v has identity %d in the kernel, want %d", s.name, s.addr[v], row.Identity, id)
 	}
-	return policy.Peer{Identity: row.Identity}
+	return policy.Peer{Identity: row.Identity, Addr: s.addr[v]}
 }
 
 // ports numbers a conversation: the sender's port, or the id of an echo.
@@ -244,6 +261,7 @@ func (w *world) forget(f packet.Flow, port uint16, proto uint8) {
 func (w *world) ask(q question) {
 	w.t.Helper()
 	sides := w.sides(q)
+	all := sides
 	sport := w.nextPort()
 	got := w.send(q, sport, "S", false)
 	if q.by != nil {
@@ -256,6 +274,11 @@ func (w *world) ask(q question) {
 		}
 	}
 	for i, s := range sides {
+		if s.unknown {
+			w.dropped(q, got, s)
+			sides = sides[:i]
+			break
+		}
 		if i >= len(got.judged) {
 			w.t.Fatalf("%v: %d verdicts, want %v: %+v", q, len(got.judged), sides, got)
 		}
@@ -278,7 +301,7 @@ func (w *world) ask(q question) {
 	if len(got.judged) != len(sides) {
 		w.t.Fatalf("%v: %d verdicts, want %v: %+v", q, len(got.judged), sides, got)
 	}
-	if !sides[len(sides)-1].denies() {
+	if !slices.ContainsFunc(all, want.denies) {
 		if !got.passed() || got.drop != 0 {
 			w.t.Fatalf("%v: allowed by all, but %+v", q, got)
 		}
@@ -310,7 +333,10 @@ func (w *world) passes() bool {
 func (w *world) dropped(q question, got outcome, s want) {
 	w.t.Helper()
 	reason := layout.DropPolicy
-	if s.entry {
+	switch {
+	case s.unknown:
+		reason, s.rule = layout.DropIdentity, got.rule
+	case s.entry:
 		reason = layout.DropPolicyDeny
 	}
 	if got.passed() || got.drop != reason || got.rule != s.rule {

@@ -17,7 +17,8 @@ import (
 func genConfig(t *rapid.T) policy.Config {
 	cfg := policy.Config{Cluster: "c1",
 		Mode:           rapid.SampledFrom([]policy.Mode{policy.ModeDefault, policy.ModeDefault, policy.ModeDefault, policy.ModeAlways, policy.ModeNever}).Draw(t, "mode"),
-		AllowLocalhost: rapid.SampledFrom([]policy.Localhost{policy.LocalhostAlways, policy.LocalhostPolicy}).Draw(t, "localhost")}
+		AllowLocalhost: rapid.SampledFrom([]policy.Localhost{policy.LocalhostAlways, policy.LocalhostPolicy}).Draw(t, "localhost"),
+		CIDRMatchNodes: one(t, 3, "nodes")}
 	switch rapid.IntRange(0, 7).Draw(t, "versions") {
 	case 0:
 		cfg.IPv4 = true
@@ -99,6 +100,7 @@ func (w *world) relabel(t *rapid.T, s *somebody) {
 
 // remake gives a remote workload another identity, or takes it away.
 func (w *world) remake(t *rapid.T, s *somebody) {
+	defer func() { w.apply(policy.Changes{}) }() // who lives where, if that is news
 	if w.remote[s.index] != 0 && one(t, 4, "away") {
 		w.remote[s.index] = 0
 		w.remoteRows(s)
@@ -169,7 +171,7 @@ func (w *world) change(t *rapid.T) {
 			return
 		}
 		cfg := genConfig(t)
-		w.cfg.Mode, w.cfg.AllowLocalhost = cfg.Mode, cfg.AllowLocalhost
+		w.cfg.Mode, w.cfg.AllowLocalhost, w.cfg.CIDRMatchNodes = cfg.Mode, cfg.AllowLocalhost, cfg.CIDRMatchNodes
 		cfg = w.cfg
 		w.apply(policy.Changes{Config: &cfg})
 	case 12:
@@ -206,7 +208,7 @@ func (w *world) watch() (stop func()) {
 	var qs []question
 	var before [][]want
 	for range watched {
-		if q, ok := w.genQuestion(w.rand); ok {
+		if q, ok := w.genQuestion(w.rand); ok && w.knows(q.from) && w.knows(q.to) {
 			qs = append(qs, q)
 			before = append(before, w.sides(q))
 		}

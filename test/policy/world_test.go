@@ -44,7 +44,8 @@ type world struct {
 	stored     map[string]parse.CIDRGroup
 	identities map[model.IdentityID]policy.Identity
 	subjects   map[uint16]policy.Subject
-	remote     [remotes]model.IdentityID // 0: not there
+	remote     [remotes]model.IdentityID         // 0: not there
+	homes      map[netip.Addr][]model.IdentityID // as the engine has been told
 	revision   uint64
 
 	sport   uint16
@@ -64,6 +65,7 @@ func newWorld(t failer, k *kernel, cfg policy.Config, seed uint64) *world {
 	}
 	w.apply(policy.Changes{Identities: slices.Collect(maps.Values(w.identities))})
 	w.addresses()
+	w.apply(policy.Changes{})
 	return w
 }
 
@@ -88,6 +90,13 @@ func (k *kernel) clear() error {
 		return err
 	}
 	if err := k.maps.DeleteClasses(slices.Collect(maps.Keys(classes))); err != nil {
+		return err
+	}
+	areas, err := k.maps.Areas()
+	if err != nil {
+		return err
+	}
+	if err := k.maps.DeleteAreas(slices.Collect(maps.Keys(areas))); err != nil {
 		return err
 	}
 	ips, err := k.maps.IPs()
@@ -127,6 +136,7 @@ func (w *world) start() {
 	w.applier = dppolicy.New(dppolicy.Deps{Log: discard, Maps: w.k.maps, Prefixes: w.cache})
 	state, err := w.applier.ReadState()
 	w.must(err)
+	w.homes = map[netip.Addr][]model.IdentityID{}
 	w.engine, err = policy.New(w.cfg, state)
 	w.must(err)
 }
@@ -181,9 +191,42 @@ func (w *world) apply(c policy.Changes) {
 	w.t.Helper()
 	w.revision++
 	c.Revision = w.revision
+	w.house(&c, nil, 0)
 	plan, err := w.engine.Apply(c)
 	w.must(err)
 	w.write(plan, 0, nil)
+}
+
+// house adds to the news who lives where, as the address cache says and the workloads here, and one who is about to come.
+func (w *world) house(c *policy.Changes, coming *somebody, id model.IdentityID) {
+	now := map[netip.Addr][]model.IdentityID{}
+	for a, ids := range w.cache.Homes().Snapshot().All() {
+		now[a] = slices.Clone(ids)
+	}
+	for _, s := range everybody {
+		for v, a := range s.addr {
+			if s.place == local && w.subjects[s.ep].Endpoint != 0 && w.v(v) {
+				now[a] = append(now[a], w.subjects[s.ep].Identity)
+			}
+			if s == coming && w.v(v) {
+				now[a] = append(now[a], id)
+			}
+		}
+	}
+	c.Addresses = map[netip.Addr][]model.IdentityID{}
+	for a := range w.homes {
+		if len(now[a]) == 0 {
+			c.DeleteAddresses = append(c.DeleteAddresses, a)
+		}
+	}
+	for a, ids := range now {
+		slices.Sort(ids)
+		now[a] = slices.Compact(ids)
+		if !slices.Equal(w.homes[a], now[a]) {
+			c.Addresses[a] = now[a]
+		}
+	}
+	w.homes = now
 }
 
 // write applies a plan, write by write if somebody watches. The flip of endpoint ep is left to commit.
@@ -225,8 +268,19 @@ func (w *world) split(s model.PolicyStep) []model.PolicyStep {
 	}
 	var out []model.PolicyStep
 	each(w, s.Lists, func(m map[model.PolicyKey]model.PolicyList) { out = append(out, model.PolicyStep{Lists: m}) })
-	each(w, s.Classes, func(m map[model.IdentityID]model.ClassID) { out = append(out, model.PolicyStep{Classes: m}) })
+	for _, areas := range []bool{true, false} {
+		each(w, s.Classes, func(m map[model.Peer]model.ClassID) {
+			for p := range m {
+				if (p.Area != 0) == areas {
+					out = append(out, model.PolicyStep{Classes: m})
+				}
+			}
+		})
+	}
 	each(w, s.Prefixes, func(m map[netip.Prefix]model.IdentityID) { out = append(out, model.PolicyStep{Prefixes: m}) })
+	for _, p := range slices.SortedFunc(maps.Keys(s.Areas), func(a, b netip.Prefix) int { return b.Bits() - a.Bits() }) {
+		out = append(out, model.PolicyStep{Areas: map[netip.Prefix]model.Area{p: s.Areas[p]}})
+	}
 	each(w, s.EndpointSets, func(m map[uint16]model.SetID) { out = append(out, model.PolicyStep{EndpointSets: m}) })
 	if s.BumpEpoch {
 		out = append(out, model.PolicyStep{BumpEpoch: true})
@@ -234,8 +288,11 @@ func (w *world) split(s model.PolicyStep) []model.PolicyStep {
 	for _, x := range shuffled(w, s.DeletePrefixes) {
 		out = append(out, model.PolicyStep{DeletePrefixes: []netip.Prefix{x}})
 	}
+	for _, x := range s.DeleteAreas {
+		out = append(out, model.PolicyStep{DeleteAreas: []netip.Prefix{x}})
+	}
 	for _, x := range shuffled(w, s.DeleteClasses) {
-		out = append(out, model.PolicyStep{DeleteClasses: []model.IdentityID{x}})
+		out = append(out, model.PolicyStep{DeleteClasses: []model.Peer{x}})
 	}
 	for _, x := range shuffled(w, s.DeleteLists) {
 		out = append(out, model.PolicyStep{DeleteLists: []model.PolicyKey{x}})
@@ -260,10 +317,14 @@ func shuffled[T any](w *world, in []T) []T {
 func (w *world) enforce(s *somebody, sub policy.Subject) {
 	w.t.Helper()
 	// The identity first: the workload's rows must not name one that has no class yet.
-	w.apply(policy.Changes{Identities: []policy.Identity{w.identities[sub.Identity]}})
+	first := policy.Changes{Identities: []policy.Identity{w.identities[sub.Identity]}}
+	w.house(&first, s, sub.Identity)
+	plan, err := w.engine.Apply(first)
+	w.must(err)
+	w.write(plan, 0, nil)
 	w.revision++
 	w.subjects[s.ep] = sub
-	plan, err := w.engine.Apply(policy.Changes{Subjects: []policy.Subject{sub}, Revision: w.revision})
+	plan, err = w.engine.Apply(policy.Changes{Subjects: []policy.Subject{sub}, Revision: w.revision})
 	w.must(err)
 	set, ok := w.engine.Set(s.ep)
 	if !ok {
@@ -284,6 +345,7 @@ func (w *world) enforce(s *somebody, sub policy.Subject) {
 		return nil
 	})
 	w.localRows(s)
+	w.apply(policy.Changes{})
 }
 
 // leave takes a workload out.
@@ -312,6 +374,7 @@ func (w *world) restart() {
 	w.revision++
 	c := policy.Changes{Policies: slices.Collect(maps.Values(w.policies)), CIDRGroups: slices.Collect(maps.Values(w.stored)),
 		Identities: slices.Collect(maps.Values(w.identities)), Subjects: slices.Collect(maps.Values(w.subjects)), Revision: w.revision}
+	w.house(&c, nil, 0)
 	plan, err := w.engine.Apply(c)
 	w.must(err)
 	if hidden {

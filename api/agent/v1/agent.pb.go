@@ -423,6 +423,8 @@ type Endpoint struct {
 	EgressEnforced  bool                   `protobuf:"varint,18,opt,name=egress_enforced,json=egressEnforced,proto3" json:"egress_enforced,omitempty"`
 	NamedPorts      []*NamedPort           `protobuf:"bytes,19,rep,name=named_ports,json=namedPorts,proto3" json:"named_ports,omitempty"`
 	Created         *timestamppb.Timestamp `protobuf:"bytes,20,opt,name=created,proto3" json:"created,omitempty"`
+	Ipv4Pool        string                 `protobuf:"bytes,21,opt,name=ipv4_pool,json=ipv4Pool,proto3" json:"ipv4_pool,omitempty"` // of which its addresses are, where pools have names
+	Ipv6Pool        string                 `protobuf:"bytes,22,opt,name=ipv6_pool,json=ipv6Pool,proto3" json:"ipv6_pool,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -595,6 +597,20 @@ func (x *Endpoint) GetCreated() *timestamppb.Timestamp {
 		return x.Created
 	}
 	return nil
+}
+
+func (x *Endpoint) GetIpv4Pool() string {
+	if x != nil {
+		return x.Ipv4Pool
+	}
+	return ""
+}
+
+func (x *Endpoint) GetIpv6Pool() string {
+	if x != nil {
+		return x.Ipv6Pool
+	}
+	return ""
 }
 
 type NamedPort struct {
@@ -3278,7 +3294,9 @@ type AddEndpointRequest struct {
 	Ipv4          string                 `protobuf:"bytes,9,opt,name=ipv4,proto3" json:"ipv4,omitempty"` // wished, may be empty
 	Ipv6          string                 `protobuf:"bytes,10,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
 	Mtu           uint32                 `protobuf:"varint,11,opt,name=mtu,proto3" json:"mtu,omitempty"`
-	Network       string                 `protobuf:"bytes,12,opt,name=network,proto3" json:"network,omitempty"` // CNI network the attachment belongs to; SweepEndpoints looks at one network
+	Network       string                 `protobuf:"bytes,12,opt,name=network,proto3" json:"network,omitempty"`                   // CNI network the attachment belongs to; SweepEndpoints looks at one network
+	Ipv4Pool      string                 `protobuf:"bytes,13,opt,name=ipv4_pool,json=ipv4Pool,proto3" json:"ipv4_pool,omitempty"` // wished, may be empty; only where pools have names
+	Ipv6Pool      string                 `protobuf:"bytes,14,opt,name=ipv6_pool,json=ipv6Pool,proto3" json:"ipv6_pool,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3393,6 +3411,20 @@ func (x *AddEndpointRequest) GetMtu() uint32 {
 func (x *AddEndpointRequest) GetNetwork() string {
 	if x != nil {
 		return x.Network
+	}
+	return ""
+}
+
+func (x *AddEndpointRequest) GetIpv4Pool() string {
+	if x != nil {
+		return x.Ipv4Pool
+	}
+	return ""
+}
+
+func (x *AddEndpointRequest) GetIpv6Pool() string {
+	if x != nil {
+		return x.Ipv6Pool
 	}
 	return ""
 }
@@ -5562,7 +5594,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\tflows_max\x18\x14 \x01(\x04R\bflowsMax\x12\x18\n" +
 	"\akvstore\x18\x15 \x01(\tR\akvstore\x12\x1b\n" +
 	"\tstate_dir\x18\x16 \x01(\tR\bstateDir\x12\x16\n" +
-	"\x06kernel\x18\x17 \x01(\tR\x06kernel\"\xf2\x04\n" +
+	"\x06kernel\x18\x17 \x01(\tR\x06kernel\"\xac\x05\n" +
 	"\bEndpoint\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -5586,7 +5618,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x0fegress_enforced\x18\x12 \x01(\bR\x0eegressEnforced\x12:\n" +
 	"\vnamed_ports\x18\x13 \x03(\v2\x19.hypha.agent.v1.NamedPortR\n" +
 	"namedPorts\x124\n" +
-	"\acreated\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"O\n" +
+	"\acreated\x18\x14 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x1b\n" +
+	"\tipv4_pool\x18\x15 \x01(\tR\bipv4Pool\x12\x1b\n" +
+	"\tipv6_pool\x18\x16 \x01(\tR\bipv6Pool\"O\n" +
 	"\tNamedPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\x12\x1a\n" +
@@ -5773,7 +5807,7 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tR\x04name\"H\n" +
 	"\x14DeletePolicyResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x14\n" +
-	"\x05count\x18\x02 \x01(\rR\x05count\"\xd7\x02\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\"\x91\x03\n" +
 	"\x12AddEndpointRequest\x12!\n" +
 	"\fcontainer_id\x18\x01 \x01(\tR\vcontainerId\x12\x14\n" +
 	"\x05netns\x18\x02 \x01(\tR\x05netns\x12\x1c\n" +
@@ -5788,7 +5822,9 @@ const file_agent_v1_agent_proto_rawDesc = "" +
 	"\x04ipv6\x18\n" +
 	" \x01(\tR\x04ipv6\x12\x10\n" +
 	"\x03mtu\x18\v \x01(\rR\x03mtu\x12\x18\n" +
-	"\anetwork\x18\f \x01(\tR\anetwork\"U\n" +
+	"\anetwork\x18\f \x01(\tR\anetwork\x12\x1b\n" +
+	"\tipv4_pool\x18\r \x01(\tR\bipv4Pool\x12\x1b\n" +
+	"\tipv6_pool\x18\x0e \x01(\tR\bipv6Pool\"U\n" +
 	"\x05Route\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12\x18\n" +
 	"\agateway\x18\x02 \x01(\tR\agateway\x12\x10\n" +

@@ -69,3 +69,31 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* Pools as the operator's option has them: name=ipv4-cidrs:A,B;ipv4-mask-size:N;... */}}
+{{- define "cilium.pools" -}}
+{{- $pools := list }}
+{{- range $name, $pool := . }}
+  {{- $parts := list }}
+  {{- range $version := list "ipv4" "ipv6" }}
+    {{- with get $pool $version }}
+      {{- $cidrs := .cidrs }}
+      {{- if kindIs "slice" $cidrs }}{{ $cidrs = join "," $cidrs }}{{ end }}
+      {{- $parts = append $parts (printf "%s-cidrs:%s;%s-mask-size:%s" $version ($cidrs | replace " " "") $version (include "cilium.text" .maskSize)) }}
+    {{- end }}
+  {{- end }}
+  {{- $pools = append $pools (printf "%s=%s" $name (join ";" $parts)) }}
+{{- end }}
+{{- join "," $pools }}
+{{- end }}
+
+{{/* What a node has ahead of need, of text or a map: default=8,blue=16 */}}
+{{- define "cilium.preAllocation" -}}
+{{- if kindIs "map" . }}
+{{- $out := list }}
+{{- range $name, $n := . }}{{ $out = append $out (printf "%s=%s" $name (include "cilium.text" $n)) }}{{ end }}
+{{- join "," $out }}
+{{- else }}
+{{- include "cilium.text" . | replace " " "," }}
+{{- end }}
+{{- end }}

@@ -101,7 +101,10 @@ func TestScope(t *testing.T) {
 
 func TestRemoteNode(t *testing.T) {
 	n := model.Node{Name: "n", Labels: parse(t, "role=db")}
-	if got := RemoteNode(&n).Key(); got != "node:role=db;reserved:remote-node=;" {
+	if got := RemoteNode(&n, false).Key(); got != "node:role=db;reserved:remote-node=;" {
+		t.Error(got)
+	}
+	if got := RemoteNode(&n, true).Key(); got != "node:role=db;reserved:kube-apiserver=;reserved:remote-node=;" {
 		t.Error(got)
 	}
 }

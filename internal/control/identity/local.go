@@ -98,9 +98,13 @@ func (s *Scope) Labels(id model.IdentityID) (model.Labels, bool) {
 	return ls, ok
 }
 
-// RemoteNode are the labels of a node seen from another one: reserved:remote-node, and its own as node labels.
-func RemoteNode(n *model.Node) model.Labels {
+// RemoteNode are the labels of a node seen from another one: reserved:remote-node, and its own as node labels; reserved:kube-apiserver
+// besides, where there is an API server.
+func RemoteNode(n *model.Node, api bool) model.Labels {
 	ls := []model.Label{{Source: model.SourceReserved, Key: model.IdentityRemoteNode.String()}}
+	if api {
+		ls = append(ls, model.Label{Source: model.SourceReserved, Key: model.IdentityKubeAPI.String()})
+	}
 	for _, l := range n.Labels {
 		ls = append(ls, model.Label{Source: model.SourceNode, Key: l.Key, Value: l.Value})
 	}

@@ -1,5 +1,5 @@
-// Package ipam decides who gets which address: pod ranges for nodes out of the cluster's pools (Ranges), and addresses
-// for workloads out of the node's pod ranges (Allocator). It is pure bookkeeping; what must outlive the agent, its caller
+// Package ipam decides who gets which address: pod ranges for nodes out of the cluster's pools (Ranges, Cluster, and where there are
+// pools by name, Book), and addresses for workloads out of the node's pod ranges (Allocator). It is pure bookkeeping; what must outlive the agent, its caller
 // keeps and gives back with AllocateIP. Nothing waits, and nothing depends on time or chance.
 package ipam
 
@@ -33,6 +33,8 @@ type Allocation struct {
 // the subnet-router anycast address (RFC 6164: not of a /127 or /128); and per IP version one router address, the first
 // usable one of the first range that has more than one.
 //
+// Ranges may belong to pools that have names, and then come and go as the node needs them (Add, Remove, Needed, Surplus).
+//
 // Addresses are given out in rising order, starting behind the one given out last, so a released one rests as long as
 // the range allows.
 type Allocator struct {
@@ -44,36 +46,47 @@ type Allocator struct {
 
 // span is one range. first and last are usable; next is where the search starts.
 type span struct {
+	pool        string
 	prefix      netip.Prefix
 	first, last netip.Addr
 	router      netip.Addr
 	next        netip.Addr
 }
 
-// New makes an allocator with all addresses free. The prefixes must be masked and must not overlap.
+// New makes an allocator with all addresses free, of ranges that belong to no pool by name. The prefixes must be masked and must not
+// overlap.
 func New(prefixes []netip.Prefix) (*Allocator, error) {
 	a := &Allocator{owners: map[netip.Addr]string{}}
 	routed := map[bool]bool{}
-	for i, p := range prefixes {
-		if err := checkPrefix(p); err != nil {
+	for _, p := range prefixes {
+		s, err := a.add("", p)
+		if err != nil {
 			return nil, err
 		}
-		for _, q := range prefixes[:i] {
-			if p.Overlaps(q) {
-				return nil, fmt.Errorf("pod ranges %s and %s overlap", q, p)
-			}
-		}
-		s := newSpan(p)
 		if v6 := p.Addr().Is6(); !routed[v6] && s.first != s.last {
 			routed[v6] = true
 			s.router = s.first
 			s.first = s.first.Next()
 			a.routers = append(a.routers, s.router)
+			s.next = s.first
 		}
-		s.next = s.first
-		a.ranges = append(a.ranges, s)
 	}
 	return a, nil
+}
+
+func (a *Allocator) add(pool string, p netip.Prefix) (*span, error) {
+	if err := checkPrefix(p); err != nil {
+		return nil, err
+	}
+	for _, s := range a.ranges {
+		if p.Overlaps(s.prefix) {
+			return nil, fmt.Errorf("pod ranges %s and %s overlap", s.prefix, p)
+		}
+	}
+	s := newSpan(p)
+	s.pool, s.next = pool, s.first
+	a.ranges = append(a.ranges, s)
+	return s, nil
 }
 
 func checkPrefix(p netip.Prefix) error {
@@ -113,6 +126,12 @@ func (a *Allocator) Routers() []netip.Addr { return slices.Clone(a.routers) }
 
 // Prefixes are the pod ranges.
 func (a *Allocator) Prefixes() []netip.Prefix {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.prefixes()
+}
+
+func (a *Allocator) prefixes() []netip.Prefix {
 	out := make([]netip.Prefix, len(a.ranges))
 	for i, s := range a.ranges {
 		out[i] = s.prefix
@@ -120,13 +139,13 @@ func (a *Allocator) Prefixes() []netip.Prefix {
 	return out
 }
 
-// Allocate gives owner the next free address of the wanted IP version: ErrExhausted, ErrNoFamily.
-func (a *Allocator) Allocate(owner string, v6 bool) (netip.Addr, error) {
+// Allocate gives owner the next free address of a pool and IP version: ErrExhausted, ErrNoFamily.
+func (a *Allocator) Allocate(owner, pool string, v6 bool) (netip.Addr, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	var full []netip.Prefix
 	for _, s := range a.ranges {
-		if s.prefix.Addr().Is6() != v6 {
+		if s.pool != pool || s.prefix.Addr().Is6() != v6 {
 			continue
 		}
 		if ip, ok := a.search(s); ok {
@@ -195,7 +214,7 @@ func (a *Allocator) AllocateIP(ip netip.Addr, owner string) error {
 		}
 		return nil
 	}
-	return fmt.Errorf("allocate %s: %w %v", ip, ErrOutside, a.Prefixes())
+	return fmt.Errorf("allocate %s: %w %v", ip, ErrOutside, a.prefixes())
 }
 
 // Release frees an address and returns whose it was. Freeing a free one does nothing.

@@ -51,7 +51,7 @@ func TestSizes(t *testing.T) {
 		v6 := c.ranges[0].Addr().Is6()
 		n := 0
 		for ; ; n++ {
-			ip, err := a.Allocate("x", v6)
+			ip, err := a.Allocate("x", "", v6)
 			if errors.Is(err, ErrExhausted) {
 				break
 			}
@@ -65,7 +65,7 @@ func TestSizes(t *testing.T) {
 		if n != c.count {
 			t.Errorf("%v: %d addresses, want %d", c.ranges, n, c.count)
 		}
-		if _, err := a.Allocate("x", !v6); !errors.Is(err, ErrNoFamily) {
+		if _, err := a.Allocate("x", "", !v6); !errors.Is(err, ErrNoFamily) {
 			t.Errorf("%v: other family: %v", c.ranges, err)
 		}
 	}
@@ -77,7 +77,7 @@ func TestHugeRange(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 1000 {
-		if _, err := a.Allocate(fmt.Sprint(i), true); err != nil {
+		if _, err := a.Allocate(fmt.Sprint(i), "", true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,7 +103,7 @@ func TestAllocateIP(t *testing.T) {
 			t.Errorf("%s for %s: %v, want %v", c.ip, c.owner, err, c.want)
 		}
 	}
-	if ip, _ := a.Allocate("c", false); ip.String() != "10.0.1.10" {
+	if ip, _ := a.Allocate("c", "", false); ip.String() != "10.0.1.10" {
 		t.Errorf("next is %s: not behind the restored ones", ip)
 	}
 	if got := fmt.Sprint(a.ReleaseOwner("a")); got != "[10.0.1.9 fd00::1ff]" {
@@ -118,7 +118,7 @@ func TestRestBeforeReuse(t *testing.T) {
 	}
 	var seen []string
 	for range 7 {
-		ip, err := a.Allocate("x", false)
+		ip, err := a.Allocate("x", "", false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -156,7 +156,7 @@ func TestAllocatorModel(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"allocate": func(t *rapid.T) {
-				ip, err := a.Allocate("x", false)
+				ip, err := a.Allocate("x", "", false)
 				if (err != nil) != (len(model) == usable) {
 					t.Fatalf("%d of %d in use: %v", len(model), usable, err)
 				}

@@ -44,7 +44,7 @@ func (e *Engine) check(c Changes) (*batch, error) {
 		known[id.ID] = true
 	}
 	for _, s := range c.Subjects {
-		if _, ok := e.index.all[s.Identity]; s.Endpoint == 0 || !ok && !known[s.Identity] {
+		if _, ok := e.index.all[model.Peer{Identity: s.Identity}]; s.Endpoint == 0 || !ok && !known[s.Identity] {
 			return nil, fmt.Errorf("endpoint %d: identity %d is not known", s.Endpoint, s.Identity)
 		}
 	}
@@ -127,6 +127,10 @@ func (e *Engine) take(c Changes, b *batch) {
 		}
 	}
 	e.takeIdentities(c)
+	if c.APIServers != nil {
+		e.takeAPIServers(*c.APIServers)
+	}
+	e.takeAddresses(c)
 	e.takeSubjects(c)
 	if b.cfg != e.cfg {
 		e.cfg = b.cfg
@@ -147,11 +151,13 @@ func (e *Engine) takeIdentities(c Changes) {
 			e.setIdentity(Identity{Identity: r})
 			continue
 		}
-		if old := e.index.all[n]; old != nil && n&model.IdentityScopeMask != model.IdentityScopeLocal {
+		peer := model.Peer{Identity: n}
+		if old := e.index.all[peer]; old != nil && n&model.IdentityScopeMask != model.IdentityScopeLocal {
 			e.unplace(old)
 			e.index.remove(old)
-			delete(e.pending.ids, n)
-			e.pending.gone[n] = true
+			delete(e.pending.ids, peer)
+			e.pending.gone[peer] = true
+			e.moved(n)
 		}
 	}
 	for _, id := range c.Identities {
@@ -164,10 +170,10 @@ func (e *Engine) takeIdentities(c Changes) {
 
 func (e *Engine) setIdentity(in Identity) {
 	id := newIdentity(e.cfg, in.ID, in.Labels, in.NamedPorts, in.ID.Local())
-	if delete(e.pending.gone, in.ID); e.kernel.classes[in.ID] != 0 {
-		e.pending.mutated[in.ID] = true
+	if delete(e.pending.gone, id.peer); e.kernel.classes[id.peer] != 0 {
+		e.pending.mutated[id.peer] = true
 	}
-	if old := e.index.all[in.ID]; old != nil {
+	if old := e.index.all[id.peer]; old != nil {
 		if old.labels.Equal(id.labels) && slices.Equal(old.ports, id.ports) {
 			return
 		}
@@ -181,7 +187,37 @@ func (e *Engine) setIdentity(in Identity) {
 		}
 	}
 	e.index.add(id)
-	e.pending.ids[in.ID] = id
+	e.pending.ids[id.peer] = id
+	for _, x := range e.places.areas {
+		peer := model.Peer{Identity: in.ID, Area: x.num}
+		if e.kernel.classes[peer] != 0 {
+			e.pending.mutated[peer] = true
+		}
+		if old := e.index.all[peer]; old != nil {
+			e.index.remove(old)
+			e.unplace(old)
+			at := id.at(e.cfg, x.num, x.prefix)
+			e.index.add(at)
+			e.pending.ids[peer] = at
+		}
+	}
+	e.moved(in.ID)
+}
+
+// moved has the peers that an identity is in areas looked at again.
+func (e *Engine) moved(id model.IdentityID) {
+	for _, x := range e.places.areas {
+		e.places.moved[model.Peer{Identity: id, Area: x.num}] = true
+	}
+}
+
+func (e *Engine) takeAddresses(c Changes) {
+	for _, a := range c.DeleteAddresses {
+		e.places.settle(a, nil)
+	}
+	for a, ids := range c.Addresses {
+		e.places.settle(a, ids)
+	}
 }
 
 func (e *Engine) takeSubjects(c Changes) {
@@ -201,7 +237,7 @@ func (e *Engine) takeSubjects(c Changes) {
 			s = &subject{}
 			e.local[in.Endpoint] = s
 		}
-		labels := e.index.all[in.Identity].labels
+		labels := e.index.all[model.Peer{Identity: in.Identity}].labels
 		if s.set != nil && s.Identity == in.Identity && s.Audit == in.Audit && s.labels.Equal(labels) &&
 			slices.Equal(sortedPorts(s.NamedPorts), sortedPorts(in.NamedPorts)) {
 			continue

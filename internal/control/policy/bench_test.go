@@ -2,7 +2,9 @@ package policy_test
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
+	"time"
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
 	"github.com/hypha-net/hypha/internal/control/policy"
@@ -97,5 +99,100 @@ func BenchmarkEndpoint(b *testing.B) {
 func BenchmarkStart(b *testing.B) {
 	for b.Loop() {
 		bigWorld(b, 1000, 3000, 100)
+	}
+}
+
+// manyHomes are two addresses for each of so many identities, ten pods to each.
+func manyHomes(pods int) (c policy.Changes) {
+	c.Addresses = map[netip.Addr][]model.IdentityID{}
+	for i := range pods {
+		if i%10 == 0 {
+			c.Identities = append(c.Identities, bigIdentity(i/10))
+		}
+		id := []model.IdentityID{model.IdentityID(1000 + i/10)}
+		c.Addresses[netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})] = id
+		c.Addresses[netip.AddrFrom16([16]byte{0xfd, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)})] = id
+	}
+	return c
+}
+
+func blockPolicy(i int, cidrs ...v2.CIDRRule) parse.Policy {
+	subject := v2.LabelSelector{MatchLabels: map[string]string{"app": fmt.Sprintf("a%d", i)}}
+	return parse.Policy{Key: fmt.Sprintf("NetworkPolicy/n/%d", i), Ref: model.PolicyRef{Kind: model.KindNetworkPolicy, Namespace: "n", Name: fmt.Sprint(i)},
+		Rules: []v2.Rule{{EndpointSelector: &subject, Ingress: []v2.IngressRule{{FromCIDRSet: cidrs}}}}}
+}
+
+var everywhere = []v2.CIDRRule{{CIDR: "0.0.0.0/0", Except: []string{"10.0.1.0/24", "10.0.0.7/32"}}, {CIDR: "::/0"}}
+
+// A cluster of 30,000 pods and a policy for all addresses: what is written goes with the identities, and a pod that comes costs
+// one row at most.
+func TestManyHomes(t *testing.T) {
+	e, err := policy.New(policy.Config{}, model.PolicyState{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := manyHomes(30000)
+	c.Subjects = []policy.Subject{{Endpoint: 1, Identity: 1000}}
+	k := newFakeKernel()
+	do := func(c policy.Changes) model.PolicyPlan {
+		p, err := e.Apply(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.apply(p, seeded(), nil)
+		return p
+	}
+	do(c)
+	if rows := len(k.classes); rows > 3100 {
+		t.Errorf("%d classes while no policy has a block", rows)
+	}
+	begin := time.Now()
+	do(policy.Changes{Policies: []parse.Policy{blockPolicy(0, everywhere...)}})
+	took := time.Since(begin)
+	if rows, want := len(k.classes), 3000*3+1000; rows > want || rows < 9000 {
+		t.Errorf("%d classes, want at most %d: each identity, and where it lives", rows, want)
+	}
+	for what, want := range map[string]struct {
+		writes int
+		who    []model.IdentityID
+		at     string
+	}{"a pod of known labels": {0, []model.IdentityID{1500}, "10.200.0.1"}, "where its like do not live yet": {1, []model.IdentityID{1500}, "10.0.0.7"},
+		"nobody": {0, nil, "10.200.0.1"}} {
+		before := k.writes
+		do(policy.Changes{Addresses: map[netip.Addr][]model.IdentityID{netip.MustParseAddr(want.at): want.who}})
+		if n := k.writes - before; n > want.writes+1 { // who lived there alone goes
+			t.Errorf("%s: %d writes, want %d", what, n, want.writes)
+		}
+	}
+	do(policy.Changes{DeletePolicies: []string{"NetworkPolicy/n/0"}})
+	if len(k.areas) > 0 || len(k.classes) > 3100 {
+		t.Errorf("left: %d areas, %d classes", len(k.areas), len(k.classes))
+	}
+	t.Logf("the policy in %s", took)
+}
+
+// A pod comes, among 30,000, where a policy is for all addresses.
+func BenchmarkNewHome(b *testing.B) {
+	e := bigWorld(b, 1000, 3000, 100)
+	c := manyHomes(30000)
+	c.Policies = []parse.Policy{blockPolicy(0, everywhere...)}
+	apply(b, e, c)
+	i := 0
+	for b.Loop() {
+		i++
+		a := netip.AddrFrom4([4]byte{10, 100, byte(i >> 8), byte(i)})
+		if p := apply(b, e, policy.Changes{Addresses: map[netip.Addr][]model.IdentityID{a: {model.IdentityID(1000 + i%3000)}}}); len(p.Steps) > 1 {
+			b.Fatalf("%+v", p.Steps)
+		}
+	}
+}
+
+// A policy for all addresses comes and goes, among 1000 policies and 30,000 pods.
+func BenchmarkBlockOfAll(b *testing.B) {
+	e := bigWorld(b, 1000, 3000, 100)
+	apply(b, e, manyHomes(30000))
+	for b.Loop() {
+		apply(b, e, policy.Changes{Policies: []parse.Policy{blockPolicy(0, everywhere...)}})
+		apply(b, e, policy.Changes{DeletePolicies: []string{"NetworkPolicy/n/0"}})
 	}
 }

@@ -8,14 +8,14 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-// cell is what the sets in use cannot tell apart: identities that match the same live selectors and have the same
+// cell is what the sets in use cannot tell apart: peers that match the same live selectors and have the same
 // ports behind the names in use.
 type cell struct {
 	sig     string
 	sels    []*liveSel // by id
 	named   []model.NamedPort
 	class   model.ClassID // 0: none yet
-	members map[model.IdentityID]*identity
+	members map[model.Peer]*identity
 }
 
 func lower(s string) string { return strings.ToLower(s) }
@@ -47,13 +47,13 @@ func (e *Engine) place(id *identity) {
 	e.unplace(id)
 	c := e.cells[sig]
 	if c == nil {
-		c = &cell{sig: sig, sels: sels, named: named, members: map[model.IdentityID]*identity{}}
+		c = &cell{sig: sig, sels: sels, named: named, members: map[model.Peer]*identity{}}
 		e.cells[sig] = c
 		for _, s := range sels {
 			s.cells[c] = true
 		}
 	}
-	c.members[id.id] = id
+	c.members[id.peer] = id
 	id.cell = c
 }
 
@@ -63,7 +63,7 @@ func (e *Engine) unplace(id *identity) {
 		return
 	}
 	id.cell = nil
-	if delete(c.members, id.id); len(c.members) == 0 {
+	if delete(c.members, id.peer); len(c.members) == 0 {
 		delete(e.cells, c.sig)
 		for _, s := range c.sels {
 			delete(s.cells, c)

@@ -110,7 +110,7 @@ func clusterTerms(p v1alpha2.EgressPeer) ([]term, error) {
 		if err != nil {
 			return nil, err
 		}
-		t, _ := cidrTerm(prefix, nil)
+		t, _ := cidrTerm(prefix, nil, true)
 		out = append(out, t)
 	}
 	return out, nil

@@ -26,7 +26,7 @@ type Config struct {
 	Mode           Mode
 	AllowLocalhost Localhost
 	Audit          bool // every denial is reported and passes
-	CIDRMatchNodes bool // policyCIDRMatchMode: nodes. CIDR rules match nodes that have a "cidr:" label
+	CIDRMatchNodes bool // policy-cidr-match-mode: nodes. CIDR rules match nodes too, by where they live
 	// Cluster is the name of the local cluster, for the entity "cluster". Workloads without a cluster label are local.
 	Cluster string
 	// IPv4 and IPv6 say which versions are in use; none means both. With one, identity 2 (world) is the world of that one.

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -65,7 +66,7 @@ func (d *drama) want(dir model.Direction, ep uint16, peer any, port uint16, pass
 	case string:
 		id = d.k.identify(mustAddr(p), true)
 	}
-	got := d.k.ask(ep, id, dir, 6, port)
+	got := d.k.ask(ep, id, netip.Addr{}, dir, 6, port)
 	ref, _ := d.e.Rule(got.rule)
 	if got.drop != 0 || (got.verdict == model.VerdictAllow) != pass {
 		d.t.Errorf("%s of endpoint %d, peer %v, port %d: %+v by %q, want pass %t", dir, ep, peer, port, got, ref.Text, pass)

@@ -12,7 +12,8 @@
 //	                cluster.go, rank.go          those of tiers Admin and Baseline, asked in order
 //	                set.go                       the entries that one workload is under, shared by content
 //	identities   -> identity.go, index.go        which peers each identity is, found by index
-//	                cell.go                      identities that the sets in use cannot tell apart
+//	addresses    -> place.go, people.go          who lives where, as far as blocks tell addresses apart
+//	                cell.go                      peers that the sets in use cannot tell apart
 //	                list.go                      entries of one set for one cell -> the sorted list
 //	                plan.go                      kernel state and wanted state -> ordered steps
 //
@@ -25,7 +26,10 @@
 //   - A policy in audit mode counts its denials (its deny rules, and the default deny it causes) and lets them pass. It never
 //     lets pass what the other policies deny. What it allows is allowed.
 //   - allow-localhost=always comes before everything, explicit deny rules and tier Admin too.
-//   - ClusterNetworkPolicies of one tier and priority go by name. Their networks are outside, as every CIDR is; their
-//     namespaces and pods are those of every cluster; nodes include this one.
+//   - ClusterNetworkPolicies of one tier and priority go by name. Their namespaces and pods are those of every cluster; nodes
+//     include this one.
+//   - CIDRs mean the outside, and nodes with policy-cidr-match-mode. Those of NetworkPolicies (ipBlock) and the networks of
+//     ClusterNetworkPolicies are blocks: they mean addresses, whoever lives there. A workload or node of which it is not known
+//     where it lives is in no block, and refused where one denies.
 //   - Default deny by enforcement mode "always" comes behind tier Baseline, that of a policy before it.
 package policy

@@ -32,6 +32,13 @@ type Changes struct {
 	Identities       []Identity
 	DeleteIdentities []model.IdentityID
 
+	// APIServers are the addresses outside at which there is an API server of the cluster; nil: as they were.
+	APIServers *[]netip.Addr
+	// Addresses say who lives there, of workloads and nodes: more than one while that changes. Identities that are not known
+	// are fine, and so are those of the outside, which do not count.
+	Addresses       map[netip.Addr][]model.IdentityID
+	DeleteAddresses []netip.Addr
+
 	// Subjects' identities must be known, from this batch or an earlier one. A deleted subject must be out of the kernel's
 	// endpoint table before the plan is applied.
 	Subjects       []Subject
@@ -51,6 +58,8 @@ type Engine struct {
 	local    map[uint16]*subject
 	prefixes map[netip.Prefix]*prefix
 	nextID   model.IdentityID // of a prefix
+	api      map[netip.Prefix]bool
+	places   *places
 
 	sets  map[string]*set
 	live  *live
@@ -78,19 +87,21 @@ type prefix struct {
 
 // pending is what a batch has touched and the plan has yet to deal with.
 type pending struct {
-	ids     map[model.IdentityID]*identity // to be placed again
-	mutated map[model.IdentityID]bool      // known before, now with other labels or ports
-	gone    map[model.IdentityID]bool
+	ids     map[model.Peer]*identity // to be placed again
+	mutated map[model.Peer]bool      // known before, now with other labels or ports, or new in an area
+	gone    map[model.Peer]bool
+	leaving map[model.Peer]bool // who does not live in the area any more
 	local   map[uint16]*subject // whose set is to be made again
 	dying   []*set
 	dead    []model.SetID // numbers that no set has any more
 	// prefixes whose use changed
 	prefixes map[netip.Prefix]bool
+	served   bool // an API server went: what was judged of its address is to be judged again
 }
 
 func newPending() pending {
-	return pending{ids: map[model.IdentityID]*identity{}, mutated: map[model.IdentityID]bool{},
-		gone: map[model.IdentityID]bool{}, local: map[uint16]*subject{}, prefixes: map[netip.Prefix]bool{}}
+	return pending{ids: map[model.Peer]*identity{}, mutated: map[model.Peer]bool{},
+		gone: map[model.Peer]bool{}, leaving: map[model.Peer]bool{}, local: map[uint16]*subject{}, prefixes: map[netip.Prefix]bool{}}
 }
 
 // New makes an engine over what the kernel holds, which is the zero state on a fresh start. The first Apply must come
@@ -102,7 +113,7 @@ func New(cfg Config, state model.PolicyState) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, ids: newRuleIDs(), policies: map[string]*compiled{}, groups: map[string]parse.CIDRGroup{},
 		subjects: newReqIndex[*rule](), index: newIDIndex(), local: map[uint16]*subject{},
-		prefixes: map[netip.Prefix]*prefix{}, nextID: model.IdentityScopeLocal + 1, sets: map[string]*set{},
+		prefixes: map[netip.Prefix]*prefix{}, nextID: model.IdentityScopeLocal + 1, places: newPlaces(), sets: map[string]*set{},
 		live: newLive(), cells: map[string]*cell{}, owners: map[model.ClassID]*cell{}, pending: newPending()}
 	for _, id := range model.ReservedIdentities() {
 		e.index.add(newIdentity(cfg, id.ID, id.Labels, nil, false))
@@ -117,16 +128,26 @@ func (e *Engine) Resync(state model.PolicyState) {
 	e.kernel = newKernel(state)
 	for p, x := range e.prefixes {
 		e.index.remove(x.id)
-		delete(e.pending.ids, x.id.id)
+		delete(e.pending.ids, x.id.peer)
 		delete(e.prefixes, p)
 	}
-	for id := range state.Classes {
-		if id&model.IdentityScopeMask == model.IdentityScopeLocal { // of a prefix that is hidden behind somebody known, too
+	e.evict()
+	for _, x := range e.places.areas {
+		e.places.drop(x)
+	}
+	for peer := range state.Classes {
+		if id := peer.Identity; id&model.IdentityScopeMask == model.IdentityScopeLocal { // of a prefix that is hidden behind somebody known, too
 			e.nextID = max(e.nextID, id+1)
+		}
+		e.places.nextID = max(e.places.nextID, peer.Area+1)
+	}
+	for p, a := range state.Areas {
+		if a.ID != 0 && e.places.byNum[a.ID] == nil { // else a number twice: the plan deletes the row
+			e.places.add(p, a.ID)
 		}
 	}
 	for p, id := range state.Prefixes {
-		if id&model.IdentityScopeMask != model.IdentityScopeLocal || e.index.all[id] != nil {
+		if id&model.IdentityScopeMask != model.IdentityScopeLocal || e.index.all[model.Peer{Identity: id}] != nil {
 			continue // not ours, or a number twice: the plan deletes the row
 		}
 		e.nextID = max(e.nextID, id+1)
@@ -146,33 +167,41 @@ func (e *Engine) reset() {
 		s.set = nil
 		e.pending.local[s.Endpoint] = s
 	}
-	byPrefix := map[model.IdentityID]bool{}
+	e.evict()
+	for _, x := range e.places.areas {
+		x.refs, x.denies = 0, 0
+	}
+	e.places.stale, e.places.changed = true, true
+	byPrefix := map[model.Peer]bool{}
 	for p, x := range e.prefixes {
 		x.refs = 0
 		e.pending.prefixes[p] = true
-		byPrefix[x.id.id] = true
+		byPrefix[x.id.peer] = true
 		e.index.remove(x.id)
-		x.id = newIdentity(e.cfg, x.id.id, cidrLabels(e.cfg, p), nil, true)
+		x.id = newIdentity(e.cfg, x.id.peer.Identity, e.prefixLabels(p), nil, true)
 		e.index.add(x.id)
-		e.pending.ids[x.id.id] = x.id
+		e.pending.ids[x.id.peer] = x.id
 	}
-	for _, n := range slices.Sorted(maps.Keys(e.index.all)) {
+	for _, n := range slices.SortedFunc(maps.Keys(e.index.all), model.ComparePeers) {
 		if byPrefix[n] {
 			continue
 		}
 		id := e.index.all[n]
 		e.index.remove(id)
-		id = newIdentity(e.cfg, n, id.labels, id.ports, n.Local())
+		id = newIdentity(e.cfg, n.Identity, id.labels, id.ports, n.Identity.Local())
 		e.index.add(id)
 		e.pending.ids[n] = id
+	}
+	for p := range e.api {
+		e.useAPIServer(p, 1)
 	}
 }
 
 func (e *Engine) addPrefix(p netip.Prefix, id model.IdentityID) *prefix {
-	x := &prefix{id: newIdentity(e.cfg, id, cidrLabels(e.cfg, p), nil, true)}
+	x := &prefix{id: newIdentity(e.cfg, id, e.prefixLabels(p), nil, true)}
 	e.prefixes[p] = x
 	e.index.add(x.id)
-	e.pending.ids[id] = x.id
+	e.pending.ids[x.id.peer] = x.id
 	return x
 }
 
@@ -191,9 +220,9 @@ func (e *Engine) Enforced(endpoint uint16) (ingress, egress bool) {
 	return s.set.sides[model.Ingress].enforced, s.set.sides[model.Egress].enforced
 }
 
-// Class is the peer class of an identity as the last plan leaves it.
-func (e *Engine) Class(id model.IdentityID) (model.ClassID, bool) {
-	c, ok := e.kernel.classes[id]
+// Class is the class of a peer as the last plan leaves it.
+func (e *Engine) Class(p model.Peer) (model.ClassID, bool) {
+	c, ok := e.kernel.classes[p]
 	return c, ok
 }
 
@@ -207,7 +236,7 @@ func (e *Engine) Set(endpoint uint16) (model.SetID, bool) {
 func (e *Engine) PrefixIdentities() map[netip.Prefix]model.Identity {
 	out := make(map[netip.Prefix]model.Identity, len(e.prefixes))
 	for p, x := range e.prefixes {
-		out[p] = model.Identity{ID: x.id.id, Labels: x.id.labels}
+		out[p] = model.Identity{ID: x.id.peer.Identity, Labels: x.id.labels}
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -68,8 +69,12 @@ func checkDocument(t *testing.T, o *oracle.World, c policy.Changes) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := world{identities: map[model.IdentityID]policy.Identity{}}
+	w := world{identities: map[model.IdentityID]policy.Identity{}, homes: map[netip.Addr][]model.IdentityID{}}
 	c.Identities = fuzzIdentities
+	for i, a := range inside {
+		w.homes[a] = []model.IdentityID{[]model.IdentityID{1000, 1001, 1002, model.IdentityHost, model.IdentityRemoteNode}[i%5]}
+	}
+	c.Addresses = w.homes
 	for i, id := range fuzzIdentities {
 		w.identities[id.ID] = id
 		c.Subjects = append(c.Subjects, policy.Subject{Endpoint: uint16(i + 1), Identity: id.ID, NamedPorts: id.NamedPorts})
@@ -80,11 +85,13 @@ func checkDocument(t *testing.T, o *oracle.World, c policy.Changes) {
 	}
 	k := newFakeKernel()
 	k.apply(plan, seeded(), nil)
-	for _, q := range questions([]uint16{1, 2, 3}, w.peersOf(w.identities), outside) {
+	for _, q := range questions([]uint16{1, 2, 3}, w.peersOf(w.identities), w.known(), outside) {
 		self := w.end(fuzzIdentities[q.ep-1].ID)
 		other := w.end(q.id)
-		if q.addr.IsValid() {
+		if q.id == 0 {
 			other = o.Outside(q.addr)
+		} else {
+			other.Addr = q.addr
 		}
 		want, got := o.Judge(q.dir, self, other, q.pkt), k.answer(q, true)
 		if got.drop != 0 || got.verdict != want {

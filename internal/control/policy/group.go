@@ -64,11 +64,13 @@ func (e *Engine) attach(s *set) {
 			}
 			e.usePrefixes(en.peers, 1) // first, so that a fresh selector finds their identities
 			sel, fresh := e.live.acquire(en.peers)
-			s.sels = append(s.sels, sel)
+			u := use{sel, en.deny || en.pass}
+			e.useAreas(en.peers, 1, u.denies)
+			s.sels = append(s.sels, u)
 			sel.sets[s] = true
 			sd.bySel[sel] = append(sd.bySel[sel], i)
 			if fresh {
-				e.index.matching(en.peers, func(id *identity) { e.pending.ids[id.id] = id })
+				e.index.matching(en.peers, func(id *identity) { e.pending.ids[id.peer] = id })
 			}
 		}
 	}
@@ -85,9 +87,10 @@ func (e *Engine) detach(s *set) {
 	e.releaseRules(s)
 	for _, sel := range s.sels {
 		e.usePrefixes(sel.peers, -1)
+		e.useAreas(sel.peers, -1, sel.denies)
 		delete(sel.sets, s)
-		if e.live.release(sel) {
-			e.index.matching(sel.peers, func(id *identity) { e.pending.ids[id.id] = id })
+		if e.live.release(sel.liveSel) {
+			e.index.matching(sel.peers, func(id *identity) { e.pending.ids[id.peer] = id })
 		}
 	}
 	for _, n := range s.names {
@@ -115,7 +118,7 @@ func (e *Engine) usePrefixes(p *peers, by int) {
 			continue
 		}
 		for _, pre := range append([]netip.Prefix{t.prefix}, t.except...) {
-			if pre.Bits() == 0 || pre.Addr().Is4() && !e.cfg.IPv4 || pre.Addr().Is6() && !e.cfg.IPv6 {
+			if pre.Bits() == 0 || !e.serves(pre) {
 				continue
 			}
 			x := e.prefixes[pre]
@@ -136,7 +139,7 @@ func (e *Engine) freeID() model.IdentityID {
 		}
 		id := e.nextID
 		e.nextID++
-		if e.index.all[id] == nil {
+		if e.index.all[model.Peer{Identity: id}] == nil {
 			return id
 		}
 	}

@@ -16,12 +16,15 @@ type Identity struct {
 
 // identity is an Identity with what selectors ask of it worked out.
 type identity struct {
-	id     model.IdentityID
+	peer   model.Peer
 	labels model.Labels
 	ports  []model.NamedPort // sorted, each once
-	prefix netip.Prefix      // of the addresses it stands for; only outside and, where CIDRs match nodes, nodes
+	prefix netip.Prefix      // of the addresses it stands for: of outside ones, and of those of an insider in an area
 
-	node, cluster, world4, world6 bool
+	node, host, cluster, world4, world6 bool
+
+	inside bool // prefix is where an insider lives: it is meant by blocks,
+	byCIDR bool // and by other CIDRs too, being a node of which the settings say so
 
 	cell *cell
 }
@@ -29,7 +32,7 @@ type identity struct {
 // newIdentity works out what a label set is. cidr allows a "cidr:" label to count: not for workloads, whose labels say
 // nothing about addresses.
 func newIdentity(cfg Config, id model.IdentityID, ls model.Labels, ports []model.NamedPort, cidr bool) *identity {
-	out := &identity{id: id, labels: ls, ports: slices.Clone(ports)}
+	out := &identity{peer: model.Peer{Identity: id}, labels: ls, ports: slices.Clone(ports)}
 	slices.SortFunc(out.ports, comparePort)
 	out.ports = slices.Compact(out.ports)
 	var reserved, outside, cidrOnly bool
@@ -43,7 +46,7 @@ func newIdentity(cfg Config, id model.IdentityID, ls model.Labels, ports []model
 			case "remote-node":
 				out.node, out.cluster = true, true
 			case "host":
-				out.cluster = true
+				out.host, out.cluster = true, true
 			case "init", "ingress", "health", "unmanaged", "kube-apiserver":
 				out.cluster = true
 			case "world":
@@ -68,9 +71,9 @@ func newIdentity(cfg Config, id model.IdentityID, ls model.Labels, ports []model
 			}
 		}
 	}
-	isNode := out.node || hasReserved(ls, "host")
-	if isNode && !cfg.CIDRMatchNodes {
-		out.prefix = netip.Prefix{}
+	isNode := out.node || out.host
+	if isNode {
+		out.prefix = netip.Prefix{} // where a node lives is known by itself
 	}
 	if out.prefix.IsValid() && outside {
 		out.world4, out.world6 = out.prefix.Addr().Is4(), out.prefix.Addr().Is6()
@@ -79,6 +82,17 @@ func newIdentity(cfg Config, id model.IdentityID, ls model.Labels, ports []model
 		out.cluster = true
 	}
 	return out
+}
+
+// insider says whether it stands for workloads or nodes, and not for what is outside.
+func (id *identity) insider() bool { return !id.prefix.IsValid() && !id.world4 && !id.world6 }
+
+// at is an insider as a peer where it lives.
+func (id *identity) at(cfg Config, area model.AreaID, prefix netip.Prefix) *identity {
+	out := *id
+	out.peer.Area, out.prefix, out.inside, out.cell = area, prefix, true, nil
+	out.byCIDR = cfg.CIDRMatchNodes && (id.node || id.host)
+	return &out
 }
 
 func hasReserved(ls model.Labels, key string) bool {

@@ -102,37 +102,37 @@ func (x *reqIndex[T]) candidates(ls model.Labels, f func(T)) {
 
 // idIndex finds the identities that may match a term.
 type idIndex struct {
-	all     map[model.IdentityID]*identity
-	byLabel map[labelKey]map[model.IdentityID]*identity
-	outside map[model.IdentityID]*identity // with a prefix, or of the world
+	all     map[model.Peer]*identity
+	byLabel map[labelKey]map[model.Peer]*identity
+	placed  map[model.Peer]*identity // with a prefix, or of the world
 }
 
 func newIDIndex() idIndex {
-	return idIndex{all: map[model.IdentityID]*identity{}, byLabel: map[labelKey]map[model.IdentityID]*identity{},
-		outside: map[model.IdentityID]*identity{}}
+	return idIndex{all: map[model.Peer]*identity{}, byLabel: map[labelKey]map[model.Peer]*identity{},
+		placed: map[model.Peer]*identity{}}
 }
 
 func (x *idIndex) add(id *identity) {
-	x.all[id.id] = id
+	x.all[id.peer] = id
 	for _, l := range id.labels {
 		for _, k := range labelKeys(l) {
 			if x.byLabel[k] == nil {
-				x.byLabel[k] = map[model.IdentityID]*identity{}
+				x.byLabel[k] = map[model.Peer]*identity{}
 			}
-			x.byLabel[k][id.id] = id
+			x.byLabel[k][id.peer] = id
 		}
 	}
 	if id.prefix.IsValid() || id.world4 || id.world6 {
-		x.outside[id.id] = id
+		x.placed[id.peer] = id
 	}
 }
 
 func (x *idIndex) remove(id *identity) {
-	delete(x.all, id.id)
-	delete(x.outside, id.id)
+	delete(x.all, id.peer)
+	delete(x.placed, id.peer)
 	for _, l := range id.labels {
 		for _, k := range labelKeys(l) {
-			if delete(x.byLabel[k], id.id); len(x.byLabel[k]) == 0 {
+			if delete(x.byLabel[k], id.peer); len(x.byLabel[k]) == 0 {
 				delete(x.byLabel, k)
 			}
 		}
@@ -143,7 +143,7 @@ func (x *idIndex) remove(id *identity) {
 func (x *idIndex) matching(p *peers, f func(*identity)) {
 	for i := range p.terms {
 		t := &p.terms[i]
-		try := func(m map[model.IdentityID]*identity) {
+		try := func(m map[model.Peer]*identity) {
 			for _, id := range m {
 				if t.matches(id) {
 					f(id)
@@ -152,7 +152,7 @@ func (x *idIndex) matching(p *peers, f func(*identity)) {
 		}
 		switch t.kind {
 		case termCIDR, termWorld4, termWorld6:
-			try(x.outside)
+			try(x.placed)
 			continue
 		case termCluster:
 			try(x.all)

@@ -10,9 +10,10 @@ import (
 // kernel is what the kernel holds once all plans so far are applied.
 type kernel struct {
 	rows      map[model.SetID]map[model.ClassID][2]*model.PolicyList
-	classes   map[model.IdentityID]model.ClassID
-	members   map[model.ClassID]map[model.IdentityID]bool // the inverse of classes; no empty ones
+	classes   map[model.Peer]model.ClassID
+	members   map[model.ClassID]map[model.Peer]bool // the inverse of classes; no empty ones
 	prefixes  map[netip.Prefix]model.IdentityID
+	areas     map[netip.Prefix]model.Area
 	endpoints map[uint16]model.SetID
 
 	lastSet   model.SetID // highest number ever seen
@@ -20,8 +21,8 @@ type kernel struct {
 }
 
 func newKernel(s model.PolicyState) *kernel {
-	k := &kernel{rows: map[model.SetID]map[model.ClassID][2]*model.PolicyList{}, classes: map[model.IdentityID]model.ClassID{},
-		members: map[model.ClassID]map[model.IdentityID]bool{}, prefixes: map[netip.Prefix]model.IdentityID{},
+	k := &kernel{rows: map[model.SetID]map[model.ClassID][2]*model.PolicyList{}, classes: map[model.Peer]model.ClassID{},
+		members: map[model.ClassID]map[model.Peer]bool{}, prefixes: map[netip.Prefix]model.IdentityID{}, areas: map[netip.Prefix]model.Area{},
 		endpoints: map[uint16]model.SetID{}}
 	for key, l := range s.Lists {
 		if key.Dir <= model.Egress {
@@ -32,6 +33,7 @@ func newKernel(s model.PolicyState) *kernel {
 		k.setClass(id, c)
 	}
 	maps.Copy(k.prefixes, s.Prefixes)
+	maps.Copy(k.areas, s.Areas)
 	for e, s := range s.EndpointSets {
 		k.endpoints[e] = s
 		k.lastSet = max(k.lastSet, s)
@@ -49,17 +51,17 @@ func (k *kernel) setList(key model.PolicyKey, l *model.PolicyList) {
 	k.lastSet, k.lastClass = max(k.lastSet, key.Set), max(k.lastClass, key.Class)
 }
 
-func (k *kernel) setClass(id model.IdentityID, c model.ClassID) {
+func (k *kernel) setClass(id model.Peer, c model.ClassID) {
 	k.dropClass(id)
 	k.classes[id] = c
 	if k.members[c] == nil {
-		k.members[c] = map[model.IdentityID]bool{}
+		k.members[c] = map[model.Peer]bool{}
 	}
 	k.members[c][id] = true
 	k.lastClass = max(k.lastClass, c)
 }
 
-func (k *kernel) dropClass(id model.IdentityID) {
+func (k *kernel) dropClass(id model.Peer) {
 	c, ok := k.classes[id]
 	if !ok {
 		return
@@ -68,4 +70,28 @@ func (k *kernel) dropClass(id model.IdentityID) {
 	if delete(k.members[c], id); len(k.members[c]) == 0 {
 		delete(k.members, c)
 	}
+}
+
+// around is the area that the datapath finds for the addresses of a prefix; ok is false where there is none.
+func (k *kernel) around(prefix netip.Prefix) (a model.Area, ok bool) {
+	for {
+		if a, ok = k.areas[prefix]; ok || prefix.Bits() == 0 {
+			return a, ok
+		}
+		prefix = netip.PrefixFrom(prefix.Addr(), prefix.Bits()-1).Masked()
+	}
+}
+
+// standIn is the peer as which another one is judged as long as it has no class of its own; ok is false if it is dropped.
+func (k *kernel) standIn(id *identity) (peer model.Peer, ok bool) {
+	peer = model.Peer{Identity: id.peer.Identity}
+	a, found := k.around(id.prefix)
+	if !found {
+		return peer, true
+	}
+	at := model.Peer{Identity: id.peer.Identity, Area: a.ID}
+	if _, ok := k.classes[at]; ok {
+		return at, true
+	}
+	return peer, !a.Strict
 }

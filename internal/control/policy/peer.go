@@ -32,16 +32,21 @@ type term struct {
 	reqs   []requirement  // termLabels, termNode
 	prefix netip.Prefix   // termCIDR
 	except []netip.Prefix // termCIDR: inside prefix, sorted
+	block  bool           // termCIDR: it means addresses, whoever lives there, and not the outside alone
 }
 
 // String is the written form, as `policy selectors` shows it; equal terms have equal forms.
 func (t *term) String() string {
 	switch t.kind {
 	case termCIDR:
-		if len(t.except) == 0 {
-			return "cidr " + t.prefix.String()
+		what := "cidr"
+		if t.block {
+			what = "block"
 		}
-		return fmt.Sprintf("cidr %s except %v", t.prefix, t.except)
+		if len(t.except) == 0 {
+			return what + " " + t.prefix.String()
+		}
+		return fmt.Sprintf("%s %s except %v", what, t.prefix, t.except)
 	case termCluster:
 		return "entity cluster"
 	case termWorld4:
@@ -122,8 +127,12 @@ func (t *term) matches(id *identity) bool {
 	return t.covers(id)
 }
 
-// covers holds for identities of prefixes inside the term's prefix, and for the whole world if it is of length 0.
+// covers holds for identities of prefixes inside the term's prefix, and for the whole world if it is of length 0. An insider
+// of whom it is not known where he lives is in no prefix.
 func (t *term) covers(id *identity) bool {
+	if id.inside && !t.block && !id.byCIDR {
+		return false
+	}
 	if !id.prefix.IsValid() {
 		if t.prefix.Bits() != 0 {
 			return false
@@ -146,8 +155,8 @@ func within(inner, outer netip.Prefix) bool {
 }
 
 // cidrTerm leaves out exceptions that cut nothing, and answers false when nothing remains.
-func cidrTerm(p netip.Prefix, except []netip.Prefix) (term, bool) {
-	t := term{kind: termCIDR, prefix: p}
+func cidrTerm(p netip.Prefix, except []netip.Prefix, block bool) (term, bool) {
+	t := term{kind: termCIDR, prefix: p, block: block}
 	for _, x := range except {
 		if within(p, x) {
 			return term{}, false

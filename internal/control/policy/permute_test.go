@@ -83,6 +83,16 @@ func (w *world) chains(t *rapid.T) [][]policy.Changes {
 		}
 		out = append(out, []policy.Changes{part})
 	}
+	for _, a := range inside {
+		chain := []policy.Changes{{Addresses: map[netip.Addr][]model.IdentityID{a: w.homes[a]}}}
+		if rapid.IntRange(0, 2).Draw(t, "before") == 0 {
+			chain = append([]policy.Changes{{Addresses: map[netip.Addr][]model.IdentityID{a: {1000, 1001}}}}, chain...)
+		}
+		if w.homes[a] == nil {
+			chain = append(chain[:len(chain)-1], policy.Changes{DeleteAddresses: []netip.Addr{a}})
+		}
+		out = append(out, chain)
+	}
 	if rapid.Bool().Draw(t, "gone") {
 		ghost := genIdentity(t)
 		ghost.ID = 1099
@@ -119,6 +129,11 @@ func (w *world) arrive(t *rapid.T, chains [][]policy.Changes, r *rand.Rand) (*fa
 			next[i]++
 			c.Policies, c.CIDRGroups = append(c.Policies, p.Policies...), append(c.CIDRGroups, p.CIDRGroups...)
 			c.Identities, c.Subjects = append(c.Identities, p.Identities...), append(c.Subjects, p.Subjects...)
+			if len(p.Addresses) > 0 && c.Addresses == nil {
+				c.Addresses = map[netip.Addr][]model.IdentityID{}
+			}
+			maps.Copy(c.Addresses, p.Addresses)
+			c.DeleteAddresses = append(c.DeleteAddresses, p.DeleteAddresses...)
 			c.DeleteSubjects, c.DeleteIdentities = append(c.DeleteSubjects, p.DeleteSubjects...), append(c.DeleteIdentities, p.DeleteIdentities...)
 		}
 		for _, ep := range c.DeleteSubjects {
@@ -140,11 +155,18 @@ func (k *fakeKernel) digest() string {
 	for p, id := range k.prefixes {
 		prefixes[id] = p
 	}
+	areas := map[model.AreaID]netip.Prefix{}
+	for p, a := range k.areas {
+		areas[a.ID] = p
+	}
 	classes, sets := map[model.ClassID][]string{0: {"any"}}, map[model.SetID][]string{}
 	for id, c := range k.classes {
-		who := id.String()
-		if p, ok := prefixes[id]; ok {
+		who := id.Identity.String()
+		if p, ok := prefixes[id.Identity]; ok {
 			who = p.String()
+		}
+		if id.Area != 0 {
+			who += " in " + areas[id.Area].String()
 		}
 		classes[c] = append(classes[c], who)
 	}

@@ -23,15 +23,17 @@ type planner struct {
 	fresh    []*set                     // numbered in this plan
 	flips    map[uint16]model.SetID     // endpoints to their new sets
 	entering map[netip.Prefix]*identity // prefixes not in the kernel yet
-	retiring map[model.IdentityID]bool  // identities of prefixes that no set names any more
+	retiring map[model.Peer]bool        // of prefixes that no set names any more, and those who left an area
+	opening  map[netip.Prefix]*area     // areas not in the kernel yet
 	lost     map[model.ClassID]bool     // classes that lost a member
 }
 
 func (e *Engine) plan() []model.PolicyStep {
 	e.regroup()
+	e.people()
 	p := &planner{e: e, k: e.kernel, flips: map[uint16]model.SetID{}, entering: map[netip.Prefix]*identity{},
-		retiring: map[model.IdentityID]bool{}, lost: map[model.ClassID]bool{}}
-	for _, n := range slices.Sorted(maps.Keys(e.pending.ids)) {
+		retiring: maps.Clone(e.pending.leaving), opening: map[netip.Prefix]*area{}, lost: map[model.ClassID]bool{}}
+	for _, n := range slices.SortedFunc(maps.Keys(e.pending.ids), model.ComparePeers) {
 		e.place(e.pending.ids[n])
 	}
 	p.forget()
@@ -41,17 +43,27 @@ func (e *Engine) plan() []model.PolicyStep {
 			continue
 		}
 		if x.refs == 0 {
-			p.retiring[x.id.id] = true
-		} else if id, ok := p.k.prefixes[pre]; !ok || id != x.id.id {
+			p.retiring[x.id.peer] = true
+		} else if id, ok := p.k.prefixes[pre]; !ok || id != x.id.peer.Identity {
 			p.entering[pre] = x.id
 		}
 	}
+	if e.places.changed {
+		for prefix, x := range e.places.areas {
+			if have, ok := p.k.areas[prefix]; x.refs > 0 && (!ok || have.ID != x.num) {
+				p.opening[prefix] = x
+			}
+		}
+	}
 	p.number()
-	if len(p.fresh)+len(p.entering) > 0 {
+	if p.restructures() {
 		p.split()
 	}
 	p.swap()
 	p.settle()
+	if e.pending.served { // a step of its own: its address has to be without the row before
+		p.step(model.PolicyStep{BumpEpoch: true})
+	}
 	e.pending = newPending()
 	e.adopt = false
 	return p.steps
@@ -59,11 +71,14 @@ func (e *Engine) plan() []model.PolicyStep {
 
 // step adds a step unless it says nothing.
 func (p *planner) step(s model.PolicyStep) {
-	if len(s.Lists)+len(s.Classes)+len(s.Prefixes)+len(s.EndpointSets)+len(s.DeletePrefixes)+len(s.DeleteClasses)+
-		len(s.DeleteLists) > 0 || s.BumpEpoch {
+	if len(s.Lists)+len(s.Classes)+len(s.Prefixes)+len(s.Areas)+len(s.EndpointSets)+len(s.DeletePrefixes)+len(s.DeleteAreas)+
+		len(s.DeleteClasses)+len(s.DeleteLists) > 0 || s.BumpEpoch {
 		p.steps = append(p.steps, s)
 	}
 }
+
+// restructures says whether sets, prefixes or areas come into being: then classes have to be ready for them first.
+func (p *planner) restructures() bool { return len(p.fresh)+len(p.entering)+len(p.opening) > 0 }
 
 // list writes one list into a step and the kernel.
 func (p *planner) list(s *model.PolicyStep, key model.PolicyKey, l *model.PolicyList) {
@@ -82,9 +97,9 @@ func (p *planner) rows(s *model.PolicyStep, set model.SetID, class model.ClassID
 	}
 }
 
-func (p *planner) class(s *model.PolicyStep, id model.IdentityID, c model.ClassID) {
+func (p *planner) class(s *model.PolicyStep, id model.Peer, c model.ClassID) {
 	if s.Classes == nil {
-		s.Classes = map[model.IdentityID]model.ClassID{}
+		s.Classes = map[model.Peer]model.ClassID{}
 	}
 	if old, ok := p.k.classes[id]; ok {
 		p.lost[old] = true
@@ -93,7 +108,7 @@ func (p *planner) class(s *model.PolicyStep, id model.IdentityID, c model.ClassI
 	p.k.setClass(id, c)
 }
 
-func (p *planner) dropClass(s *model.PolicyStep, id model.IdentityID) {
+func (p *planner) dropClass(s *model.PolicyStep, id model.Peer) {
 	if c, ok := p.k.classes[id]; ok {
 		p.lost[c] = true
 		s.DeleteClasses = append(s.DeleteClasses, id)
@@ -117,7 +132,7 @@ func (p *planner) forget() {
 			}
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(gone)) {
+	for _, id := range slices.SortedFunc(maps.Keys(gone), model.ComparePeers) {
 		p.dropClass(&s, id)
 	}
 	p.step(s)
@@ -240,12 +255,45 @@ func (p *planner) swap() {
 		if s.Prefixes == nil {
 			s.Prefixes = map[netip.Prefix]model.IdentityID{}
 		}
-		s.Prefixes[pre] = id.id
-		p.k.prefixes[pre] = id.id
+		s.Prefixes[pre] = id.peer.Identity
+		p.k.prefixes[pre] = id.peer.Identity
 	}
+	p.open(&s)
 	if len(p.flips) > 0 {
 		s.EndpointSets, s.BumpEpoch = p.flips, true
 		maps.Copy(p.k.endpoints, p.flips)
 	}
 	p.step(s)
+}
+
+// area writes the row of an area into a step and the kernel.
+func (p *planner) area(s *model.PolicyStep, prefix netip.Prefix, row model.Area) {
+	if s.Areas == nil {
+		s.Areas = map[netip.Prefix]model.Area{}
+	}
+	s.Areas[prefix] = row
+	p.k.areas[prefix] = row
+}
+
+// open writes the areas that come into being, and makes strict those that are to be, before a set denies there. An area inside
+// one that is strict is so as well until all who live there are known.
+func (p *planner) open(s *model.PolicyStep) {
+	if !p.e.places.changed {
+		return
+	}
+	rows := map[netip.Prefix]model.Area{}
+	for prefix, x := range p.opening {
+		row := p.e.places.wanted(x)
+		around, _ := p.k.around(prefix)
+		row.Strict = row.Strict || around.Strict
+		rows[prefix] = row
+	}
+	for prefix, have := range p.k.areas {
+		if x := p.e.places.areas[prefix]; x != nil && x.num == have.ID && !have.Strict && p.e.places.wanted(x).Strict {
+			rows[prefix] = model.Area{ID: have.ID, Strict: true}
+		}
+	}
+	for prefix, row := range rows {
+		p.area(s, prefix, row)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 
 	"pgregory.net/rapid"
 
@@ -167,11 +168,44 @@ var words = policygen.Words{Namespaces: []string{v1alpha2.KeyNamespaceName, "tea
 	Nodes: []string{"zone"}, Values: []string{"x", "y", "a", "b", ""}, Ports: []int32{80, 81, 443, 1, 65535}, Names: []string{"web", "dns"},
 	Networks: []string{"0.0.0.0/0", "::/0", "10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "fd00::/8", "fd00:1::/32", "fd00:1::1/128", "128.0.0.0/1"}}
 
-// Policies p0 to p4 are of tier Normal, p5 to p7 of the others.
-const policies = 8
+// Policies p0 to p4 are of tier Normal, p5 to p7 of the others, p8 and p9 of tier Normal and with blocks.
+const policies = 10
+
+// genBlocks is what a NetworkPolicy of Kubernetes with blocks becomes.
+func genBlocks(t *rapid.T) v2.Rule {
+	no := false
+	section := func(name string) []v2.IngressRule {
+		if rapid.IntRange(0, 2).Draw(t, name) == 0 {
+			return nil
+		}
+		return list(t, 0, 3, func(t *rapid.T) v2.IngressRule {
+			m := v2.IngressRule{FromCIDRSet: list(t, 1, 2, genCIDRRule)}
+			if rapid.Bool().Draw(t, "ports") {
+				m.ToPorts = []v2.PortRule{{Ports: list(t, 1, 2, genPort)}}
+			}
+			return m
+		})
+	}
+	s := v2.LabelSelector{}
+	if rapid.Bool().Draw(t, "subject") {
+		s = genSelector(t)
+	}
+	r := v2.Rule{EndpointSelector: &s, Ingress: section("ingress"), Egress: egress(section("egress"))}
+	if rapid.IntRange(0, 3).Draw(t, "deny") == 0 {
+		r.IngressDeny = section("ingress deny") // not in the language, but a block that denies all the same
+	}
+	if rapid.IntRange(0, 3).Draw(t, "open") == 0 {
+		r.EnableDefaultDeny = &v2.DefaultDeny{Ingress: &no, Egress: &no}
+	}
+	return r
+}
 
 func genPolicy(t *rapid.T) parse.Policy {
 	n := rapid.IntRange(0, policies-1).Draw(t, "policy")
+	if n > 7 {
+		return parse.Policy{Key: fmt.Sprintf("p%d", n), Audit: rapid.IntRange(0, 3).Draw(t, "audit") == 0, Rules: list(t, 1, 2, genBlocks),
+			Ref: model.PolicyRef{Kind: model.KindNetworkPolicy, Namespace: "a", Name: fmt.Sprintf("p%d", n)}}
+	}
 	if n > 4 {
 		return parse.Policy{Key: fmt.Sprintf("p%d", n), Audit: rapid.IntRange(0, 3).Draw(t, "audit") == 0, Cluster: words.Cluster(t),
 			Ref: model.PolicyRef{Kind: v1alpha2.KindClusterNetworkPolicy, Name: fmt.Sprintf("p%d", n)}}
@@ -192,11 +226,12 @@ type world struct {
 	groups     map[string]oracle.Group
 	identities map[model.IdentityID]policy.Identity
 	subjects   map[uint16]policy.Subject
+	homes      map[netip.Addr][]model.IdentityID // of workloads and nodes
 }
 
 func newWorld(t *rapid.T) *world {
 	w := &world{policies: map[string]parse.Policy{}, groups: map[string]oracle.Group{}, subjects: map[uint16]policy.Subject{},
-		identities: map[model.IdentityID]policy.Identity{}}
+		identities: map[model.IdentityID]policy.Identity{}, homes: map[netip.Addr][]model.IdentityID{}}
 	w.cfg = genConfig(t)
 	return w
 }
@@ -211,10 +246,46 @@ func genConfig(t *rapid.T) policy.Config {
 
 func (w *world) dual() bool { return w.cfg.IPv4 == w.cfg.IPv6 }
 
-// Some identities are workloads, one is a remote node of which the address is known.
+// Some identities are workloads, one is a remote node.
 const remoteNode = model.IdentityScopeRemote + 1
 
-var nodeAddr = netip.MustParseAddr("10.1.2.3")
+// Where workloads and nodes may live. What is outside is elsewhere.
+var inside = []netip.Addr{netip.MustParseAddr("10.1.2.33"), netip.MustParseAddr("10.1.2.34"), netip.MustParseAddr("10.1.9.33"),
+	netip.MustParseAddr("10.9.9.33"), netip.MustParseAddr("192.0.2.33"), netip.MustParseAddr("8.8.8.33"),
+	netip.MustParseAddr("fd00:1::33"), netip.MustParseAddr("fd00:1::34"), netip.MustParseAddr("fd77::33"), netip.MustParseAddr("2001:db8::33")}
+
+// move has somebody come to an address, or nobody.
+func (w *world) move(t *rapid.T, c *policy.Changes) {
+	a := rapid.SampledFrom(inside).Draw(t, "address")
+	c.DeleteAddresses = slices.DeleteFunc(c.DeleteAddresses, func(x netip.Addr) bool { return x == a })
+	delete(c.Addresses, a)
+	if rapid.IntRange(0, 3).Draw(t, "empty") == 0 {
+		delete(w.homes, a)
+		c.DeleteAddresses = append(c.DeleteAddresses, a)
+		return
+	}
+	who := func(t *rapid.T) model.IdentityID {
+		return rapid.SampledFrom([]model.IdentityID{1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, model.IdentityHost, remoteNode,
+			model.IdentityRemoteNode, model.IdentityKubeAPI, model.IdentityWorldIPv4}).Draw(t, "who")
+	}
+	if c.Addresses == nil {
+		c.Addresses = map[netip.Addr][]model.IdentityID{}
+	}
+	w.homes[a] = list(t, 1, 2, who)
+	c.Addresses[a] = w.homes[a]
+}
+
+// known are the addresses of which it is known who lives there, with the one who lives there for good.
+func (w *world) known() map[netip.Addr]model.IdentityID {
+	out := map[netip.Addr]model.IdentityID{}
+	for a, ids := range w.homes {
+		id := ids[0]
+		if _, ok := w.identities[id]; (ok || id < 128) && id != model.IdentityWorldIPv4 {
+			out[a] = id
+		}
+	}
+	return out
+}
 
 func genIdentity(t *rapid.T) policy.Identity {
 	id := model.IdentityID(rapid.IntRange(1000, 1007).Draw(t, "identity"))
@@ -229,7 +300,6 @@ func genIdentity(t *rapid.T) policy.Identity {
 		add("node", "zone", genValue.Draw(t, "zone"))
 		if id == remoteNode {
 			add("reserved", "remote-node", "")
-			add("cidr", nodeAddr.String()+"/32", "")
 		}
 	default: // the number fixes the labels, as it does in a cluster
 		r := rand.New(rand.NewPCG(uint64(id), 0))
@@ -276,9 +346,6 @@ func (w *world) end(id model.IdentityID) oracle.End {
 	if x, ok := w.identities[id]; ok {
 		e.Labels = model.NewLabels(append(append([]model.Label{}, e.Labels...), x.Labels...)...)
 		e.Ports = x.NamedPorts
-	}
-	if id == remoteNode {
-		e.Addr = nodeAddr
 	}
 	return e
 }

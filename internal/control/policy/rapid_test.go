@@ -23,7 +23,7 @@ import (
 func (w *world) change(t *rapid.T) policy.Changes {
 	var c policy.Changes
 	for range rapid.IntRange(1, 4).Draw(t, "changes") {
-		switch rapid.IntRange(0, 12).Draw(t, "change") {
+		switch rapid.IntRange(0, 14).Draw(t, "change") {
 		case 0, 1, 2, 3:
 			p := genPolicy(t)
 			w.policies[p.Key] = p
@@ -56,6 +56,8 @@ func (w *world) change(t *rapid.T) policy.Changes {
 				c.Subjects = append(c.Subjects, s)
 				c.DeleteSubjects = slices.DeleteFunc(c.DeleteSubjects, func(n uint16) bool { return n == s.Endpoint })
 			}
+		case 13, 14:
+			w.move(t, &c)
 		case 12:
 			n := uint16(rapid.IntRange(1, 3).Draw(t, "endpoint"))
 			delete(w.subjects, n)
@@ -106,6 +108,7 @@ func (w *world) populate(t *rapid.T, c *policy.Changes) {
 			w.subjects[s.Endpoint] = s
 			c.Subjects = append(c.Subjects, s)
 		}
+		w.move(t, c)
 	}
 }
 
@@ -123,19 +126,22 @@ func (w *world) peersOf(all map[model.IdentityID]policy.Identity) []model.Identi
 
 type question struct {
 	ep   uint16
-	id   model.IdentityID
-	addr netip.Addr
+	id   model.IdentityID // 0: outside
+	addr netip.Addr       // zero: unknown
 	dir  model.Direction
 	pkt  oracle.Packet
 }
 
-func questions(eps []uint16, ids []model.IdentityID, addrs []netip.Addr) []question {
+func questions(eps []uint16, ids []model.IdentityID, homes map[netip.Addr]model.IdentityID, addrs []netip.Addr) []question {
 	var out []question
 	for _, ep := range eps {
 		for _, dir := range []model.Direction{model.Ingress, model.Egress} {
 			for _, pkt := range packets {
 				for _, id := range ids {
 					out = append(out, question{ep: ep, id: id, dir: dir, pkt: pkt})
+				}
+				for a, id := range homes {
+					out = append(out, question{ep: ep, id: id, addr: a, dir: dir, pkt: pkt})
 				}
 				for _, a := range addrs {
 					out = append(out, question{ep: ep, addr: a, dir: dir, pkt: pkt})
@@ -147,11 +153,10 @@ func questions(eps []uint16, ids []model.IdentityID, addrs []netip.Addr) []quest
 }
 
 func (k *fakeKernel) answer(q question, dual bool) answer {
-	id := q.id
-	if q.addr.IsValid() {
-		id = k.identify(q.addr, dual)
+	if q.id == 0 {
+		return k.ask(q.ep, k.identify(q.addr, dual), netip.Addr{}, q.dir, q.pkt.Proto, q.pkt.Port)
 	}
-	return k.ask(q.ep, id, q.dir, q.pkt.Proto, q.pkt.Port)
+	return k.ask(q.ep, q.id, q.addr, q.dir, q.pkt.Proto, q.pkt.Port)
 }
 
 // TestModel drives an engine through random changes. After each: every verdict is the oracle's; while the plan is being
@@ -181,18 +186,18 @@ func checkModel(t *rapid.T) {
 				delete(k.endpoints, n)
 			}
 		}
-		before := &fakeKernel{lists: maps.Clone(k.lists), classes: maps.Clone(k.classes), prefixes: maps.Clone(k.prefixes), endpoints: maps.Clone(k.endpoints), left: -1}
+		before := k.clone()
 		plan, err := e.Apply(c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		after := &fakeKernel{lists: maps.Clone(k.lists), classes: maps.Clone(k.classes), prefixes: maps.Clone(k.prefixes), endpoints: maps.Clone(k.endpoints), left: -1}
+		after := k.clone()
 		after.apply(plan, r, nil)
 		maps.Copy(was, w.identities)
 		eps := slices.Sorted(maps.Keys(w.subjects))
-		qs := questions(eps, w.peersOf(was), outside)
+		qs := questions(eps, w.peersOf(was), w.known(), outside)
 		if had4 != w.cfg.IPv4 || had6 != w.cfg.IPv6 {
-			qs = questions(eps, w.peersOf(was), nil) // another configuration of the datapath is another kernel
+			qs = questions(eps, w.peersOf(was), nil, nil) // another configuration of the datapath is another kernel
 		}
 		dual := w.dual()
 		legal := make([][2]answer, len(qs))
@@ -238,14 +243,16 @@ func (w *world) compare(t *rapid.T, k *fakeKernel, e *policy.Engine, r *rand.Ran
 	for _, a := range outside {
 		places[a] = o.Outside(a)
 	}
-	for _, q := range questions(slices.Sorted(maps.Keys(w.subjects)), ids, outside) {
+	for _, q := range questions(slices.Sorted(maps.Keys(w.subjects)), ids, w.known(), outside) {
 		if q.addr.IsValid() && (q.addr.Is4() && !o.IPv4 || q.addr.Is6() && !o.IPv6) {
 			continue
 		}
 		n++
 		self, other := selves[q.ep], others[q.id]
-		if q.addr.IsValid() {
+		if q.id == 0 {
 			other = places[q.addr]
+		} else {
+			other.Addr = q.addr
 		}
 		want := o.Judge(q.dir, self, other, q.pkt)
 		got := k.answer(q, w.dual())
@@ -329,7 +336,7 @@ func (w *world) trace(t *rapid.T, e *policy.Engine, q question, sub policy.Subje
 }
 
 func (w *world) hypothetical(p policy.Peer) policy.Peer {
-	if p.Addr.IsValid() {
+	if p.Identity == 0 && p.Endpoint == 0 {
 		return p
 	}
 	id := p.Identity
@@ -337,7 +344,7 @@ func (w *world) hypothetical(p policy.Peer) policy.Peer {
 	if p.Endpoint != 0 {
 		id, ports = w.subjects[p.Endpoint].Identity, nil
 	}
-	return policy.Peer{Labels: w.end(id).Labels, NamedPorts: ports}
+	return policy.Peer{Labels: w.end(id).Labels, NamedPorts: ports, Addr: p.Addr}
 }
 
 // restart checks that what was compiled is what a new engine would compile, by content and from nothing.
@@ -363,14 +370,19 @@ func (w *world) restart(t *rapid.T, k *fakeKernel) {
 	}
 	k2 := newFakeKernel()
 	k2.apply(plan, rand.New(rand.NewPCG(1, 1)), nil)
-	for _, q := range questions(slices.Sorted(maps.Keys(w.subjects)), w.peersOf(w.identities), outside) {
+	for _, q := range questions(slices.Sorted(maps.Keys(w.subjects)), w.peersOf(w.identities), w.known(), outside) {
 		if a, b := k.answer(q, w.dual()), k2.answer(q, w.dual()); a != b {
 			t.Fatalf("%+v: incremental %+v, from nothing %+v", q, a, b)
 		}
 	}
-	if len(k.lists) != len(k2.lists) || len(k.classes) != len(k2.classes) || len(k.prefixes) != len(k2.prefixes) {
-		t.Fatalf("leftovers: incremental %d lists, %d classes, %d prefixes; from nothing %d, %d, %d", len(k.lists), len(k.classes),
-			len(k.prefixes), len(k2.lists), len(k2.classes), len(k2.prefixes))
+	if len(k.lists) != len(k2.lists) || len(k.classes) != len(k2.classes) || len(k.prefixes) != len(k2.prefixes) || len(k.areas) != len(k2.areas) {
+		t.Fatalf("leftovers: incremental %d lists, %d classes, %d prefixes, %d areas; from nothing %d, %d, %d, %d", len(k.lists), len(k.classes),
+			len(k.prefixes), len(k.areas), len(k2.lists), len(k2.classes), len(k2.prefixes), len(k2.areas))
+	}
+	for p, a := range k.areas {
+		if k2.areas[p].Strict != a.Strict {
+			t.Fatalf("area %s is %+v, from nothing %+v", p, a, k2.areas[p])
+		}
 	}
 }
 
@@ -379,6 +391,7 @@ func (w *world) everything() policy.Changes {
 	c.Policies = slices.Collect(maps.Values(w.policies))
 	c.Identities = slices.Collect(maps.Values(w.identities))
 	c.Subjects = slices.Collect(maps.Values(w.subjects))
+	c.Addresses = w.homes
 	for n, g := range w.groups {
 		in := parse.CIDRGroup{Name: n, Labels: model.NewLabels(model.Label{Source: "k8s", Key: "kind", Value: g.Labels["kind"]})}
 		for _, s := range g.CIDRs {

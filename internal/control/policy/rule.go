@@ -211,7 +211,7 @@ func (c *compiler) terms(r *rule, sc scope, m *member) (out []term, everybody bo
 		if err != nil {
 			return nil, false, err
 		}
-		t, _ := cidrTerm(p, nil)
+		t, _ := cidrTerm(p, nil, false)
 		show(t.String(), t)
 	}
 	for _, s := range m.cidrSet {
@@ -256,9 +256,10 @@ func (c *compiler) cidrSet(r *rule, s v2.CIDRRule) ([]term, error) {
 		}
 		prefixes = []netip.Prefix{p}
 	}
+	block := r.policy.policy.Ref.Kind == model.KindNetworkPolicy
 	var out []term
 	for _, p := range prefixes {
-		if t, ok := cidrTerm(p, except); ok {
+		if t, ok := cidrTerm(p, except, block); ok {
 			out = append(out, t)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,10 +25,13 @@ import (
 //
 //	identities      <number> <label>... [port=<name>/<protocol number>/<port>]...
 //	endpoints       <number> <identity> [audit] [port=...]
+//	addresses       <address> [<identity>]..., nobody lives there without one
 //	policy*         a file for parse.Parse (.yaml or .json)
 //	delete          policy <key> | identity <number> | endpoint <number> | group <name>
 //	config          mode=always, localhost=policy, audit, nodes, cluster=..., ipv4, ipv6
-//	trace*          <from> <to> <protocol number> <port>; an end is identity number, ep<number>, address or labels joined by ","
+//	networkpolicy*  the same, but CIDRs are blocks, as those of a NetworkPolicy of Kubernetes are
+//	trace*          <from> <to> <protocol number> <port>; an end is identity number, ep<number> or labels joined by ",", each with
+//	                @<address> where it lives if that matters, or an address outside
 //	want*           applies what came so far as one batch; then: the steps, and what the kernel holds (or the traces)
 //
 // UPDATE=1 writes what came out into the want files; read the difference before you believe it.
@@ -61,10 +65,15 @@ func runScript(t *testing.T, name string) {
 	}
 	for i, f := range a.Files {
 		switch {
-		case strings.HasPrefix(f.Name, "policy"):
+		case strings.HasPrefix(f.Name, "policy"), strings.HasPrefix(f.Name, "networkpolicy"):
 			ps, gs, err := parse.Parse(f.Name, f.Data)
 			if err != nil {
 				t.Fatal(err)
+			}
+			for i := range ps {
+				if strings.HasPrefix(f.Name, "network") {
+					ps[i].Ref.Kind = model.KindNetworkPolicy
+				}
 			}
 			s.c.Policies, s.c.CIDRGroups = append(s.c.Policies, ps...), append(s.c.CIDRGroups, gs...)
 		case strings.HasPrefix(f.Name, "want"):
@@ -122,6 +131,15 @@ func (s *script) line(file string, f []string) {
 	case "endpoints":
 		s.c.Subjects = append(s.c.Subjects, policy.Subject{Endpoint: uint16(s.num(f[0])), Identity: model.IdentityID(s.num(f[1])),
 			NamedPorts: ports, Audit: len(f) > 2})
+	case "addresses":
+		if s.c.Addresses == nil {
+			s.c.Addresses = map[netip.Addr][]model.IdentityID{}
+		}
+		var ids []model.IdentityID
+		for _, x := range f[1:] {
+			ids = append(ids, model.IdentityID(s.num(x)))
+		}
+		s.c.Addresses[mustAddr(f[0])] = ids
 	case "delete":
 		switch f[0] {
 		case "policy":
@@ -190,6 +208,11 @@ func (s *script) commit() string {
 }
 
 func (s *script) peer(x string) policy.Peer {
+	if who, at, ok := strings.Cut(x, "@"); ok {
+		p := s.peer(who)
+		p.Addr = mustAddr(at)
+		return p
+	}
 	if n, err := strconv.ParseUint(x, 10, 32); err == nil {
 		return policy.Peer{Identity: model.IdentityID(n)}
 	}
@@ -229,7 +252,7 @@ func (s *script) dump() {
 		fmt.Fprintf(&s.out, "endpoint %d: set %d\n", n, s.k.endpoints[n])
 	}
 	byClass := map[model.ClassID][]string{}
-	for _, id := range slices.Sorted(maps.Keys(s.k.classes)) {
+	for _, id := range slices.SortedFunc(maps.Keys(s.k.classes), model.ComparePeers) {
 		byClass[s.k.classes[id]] = append(byClass[s.k.classes[id]], id.String())
 	}
 	for _, c := range slices.Sorted(maps.Keys(byClass)) {
@@ -238,6 +261,9 @@ func (s *script) dump() {
 	var prefixes []string
 	for p, id := range s.k.prefixes {
 		prefixes = append(prefixes, fmt.Sprintf("prefix %s: %d\n", p, id))
+	}
+	for p, a := range s.k.areas {
+		prefixes = append(prefixes, fmt.Sprintf("area %d: %s%s\n", a.ID, p, map[bool]string{true: " strict"}[a.Strict]))
 	}
 	slices.Sort(prefixes)
 	s.out.WriteString(strings.Join(prefixes, ""))

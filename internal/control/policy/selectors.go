@@ -11,7 +11,7 @@ import (
 type SelectorInfo struct {
 	Selector   string             // written form
 	Users      int                // members of rules that name it
-	Identities []model.IdentityID // that match now, sorted
+	Identities []model.IdentityID // that match now, or some of whose addresses do; sorted
 	Policies   []model.PolicyRef  // each once
 }
 
@@ -46,9 +46,11 @@ func (e *Engine) Selectors() []SelectorInfo {
 func (e *Engine) selected(p *peers) []model.IdentityID {
 	var out []model.IdentityID
 	if p == nil {
-		out = slices.Collect(maps.Keys(e.index.all))
+		for peer := range e.index.all {
+			out = append(out, peer.Identity)
+		}
 	} else {
-		e.index.matching(p, func(id *identity) { out = append(out, id.id) })
+		e.index.matching(p, func(id *identity) { out = append(out, id.peer.Identity) })
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

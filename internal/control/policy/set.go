@@ -17,8 +17,14 @@ type set struct {
 	refs     int         // local subjects
 	sides    [2]*side    // by direction
 	implicit []model.RuleID
-	sels     []*liveSel // acquired, once attached
+	sels     []use // acquired, once attached
 	names    []string
+}
+
+// use is a selector that an entry acquired; the entry may take away what another one allows if it denies.
+type use struct {
+	*liveSel
+	denies bool
 }
 
 // side is one direction of a set.

@@ -3,6 +3,7 @@ package policy
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/hypha-net/hypha/internal/model"
@@ -19,7 +20,7 @@ func (p *planner) settle() {
 		}
 	}
 	cells := slices.SortedFunc(maps.Keys(touched), func(a, b *cell) int { return cmp.Compare(a.sig, b.sig) })
-	if len(p.fresh)+len(p.entering) > 0 {
+	if p.restructures() {
 		for _, c := range cells {
 			p.confirm(c)
 		}
@@ -27,15 +28,16 @@ func (p *planner) settle() {
 	for _, c := range cells {
 		if c.class == 0 {
 			p.choose(&s, c)
-			for _, id := range slices.Sorted(maps.Keys(c.members)) {
+			for _, id := range slices.SortedFunc(maps.Keys(c.members), model.ComparePeers) {
 				p.join(&s, id, c.class)
 			}
 		}
 	}
-	for _, n := range slices.Sorted(maps.Keys(p.e.pending.ids)) {
+	for _, n := range slices.SortedFunc(maps.Keys(p.e.pending.ids), model.ComparePeers) {
 		p.join(&s, n, p.e.index.all[n].cell.class)
 	}
 	p.retire(&s)
+	p.close(&s)
 	p.sweep(&s)
 	p.step(s)
 }
@@ -120,7 +122,7 @@ func (p *planner) right(class model.ClassID, c *cell) bool {
 	return true
 }
 
-func (p *planner) join(s *model.PolicyStep, id model.IdentityID, class model.ClassID) {
+func (p *planner) join(s *model.PolicyStep, id model.Peer, class model.ClassID) {
 	have, ok := p.k.classes[id]
 	if p.retiring[id] || ok && have == class {
 		return
@@ -141,7 +143,7 @@ func (p *planner) retire(s *model.PolicyStep) {
 		p.e.unplace(x.id)
 		p.e.index.remove(x.id)
 		delete(p.e.prefixes, pre)
-		p.dropClass(s, x.id.id)
+		p.dropClass(s, x.id.peer)
 		if _, ok := p.k.prefixes[pre]; ok {
 			s.DeletePrefixes = append(s.DeletePrefixes, pre)
 			delete(p.k.prefixes, pre)
@@ -156,7 +158,41 @@ func (p *planner) retire(s *model.PolicyStep) {
 		}
 	}
 	slices.SortFunc(s.DeletePrefixes, model.CompareCIDRs)
-	slices.Sort(s.DeleteClasses)
+}
+
+// close takes the areas that no set names out of use, lets strict ones go that need not be any more, and sees off those who
+// left: last of all, since whoever lives in an area that closes is of the one around it by now.
+func (p *planner) close(s *model.PolicyStep) {
+	if p.e.places.changed {
+		p.closeAreas(s)
+		p.e.places.changed = false
+	}
+	for peer := range p.e.pending.leaving {
+		id := p.e.index.all[peer]
+		p.e.unplace(id)
+		p.e.index.remove(id)
+		p.dropClass(s, peer)
+	}
+	slices.SortFunc(s.DeleteClasses, model.ComparePeers)
+}
+
+func (p *planner) closeAreas(s *model.PolicyStep) {
+	for _, x := range p.e.places.areas {
+		if x.refs == 0 {
+			p.e.places.drop(x)
+		}
+	}
+	for prefix, have := range p.k.areas {
+		x := p.e.places.areas[prefix]
+		if x == nil {
+			s.DeleteAreas = append(s.DeleteAreas, prefix)
+			delete(p.k.areas, prefix)
+		} else if row := p.e.places.wanted(x); row != have {
+			p.area(s, prefix, row)
+		}
+	}
+	// The wider ones first: who lives in one inside is not to be found in them.
+	slices.SortFunc(s.DeleteAreas, func(a, b netip.Prefix) int { return cmp.Or(cmp.Compare(a.Bits(), b.Bits()), model.CompareCIDRs(a, b)) })
 }
 
 // sweep deletes the lists of sets without endpoints and of classes without members.

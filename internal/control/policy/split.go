@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -12,24 +11,32 @@ import (
 // part is the members of one class that go to the same cell.
 type part struct {
 	cell    *cell
-	members []model.IdentityID // sorted
-	real    int                // those that have the class now; the others only behave like it until their prefix enters
+	members []model.Peer // sorted
+	real    int          // those that have the class now; the others only behave like it until they have a row of their own
 }
 
-// split makes every class hold identities of one cell only. A prefix that enters behaves like what covers it now.
+// split makes every class hold peers of one cell only. A prefix that enters behaves like what covers it now, and so does who
+// is new in an area.
 func (p *planner) split() {
 	touched := map[model.ClassID]bool{}
 	entering := map[model.ClassID][]*identity{}
-	for id := range p.e.pending.ids {
-		if c, ok := p.k.classes[id]; ok {
+	for peer, id := range p.e.pending.ids {
+		if c, ok := p.k.classes[peer]; ok {
 			touched[c] = true
+		} else if peer.Area != 0 {
+			if stands, ok := p.k.standIn(id); ok {
+				if c, ok := p.k.classes[stands]; ok {
+					touched[c] = true
+					entering[c] = append(entering[c], id)
+				}
+			}
 		}
 	}
 	for pre, id := range p.entering {
-		if _, ok := p.k.classes[id.id]; ok {
+		if _, ok := p.k.classes[id.peer]; ok {
 			continue
 		}
-		if c, ok := p.k.classes[p.covering(pre)]; ok {
+		if c, ok := p.k.classes[model.Peer{Identity: p.covering(pre)}]; ok {
 			touched[c] = true
 			entering[c] = append(entering[c], id)
 		}
@@ -65,7 +72,7 @@ func (p *planner) split() {
 
 func (p *planner) parts(c model.ClassID, entering []*identity) []*part {
 	byCell := map[*cell]*part{}
-	add := func(id model.IdentityID, real int) {
+	add := func(id model.Peer, real int) {
 		cl := p.e.index.all[id].cell
 		if byCell[cl] == nil {
 			byCell[cl] = &part{cell: cl}
@@ -77,13 +84,13 @@ func (p *planner) parts(c model.ClassID, entering []*identity) []*part {
 		add(id, 1)
 	}
 	for _, id := range entering {
-		add(id.id, 0)
+		add(id.peer, 0)
 	}
 	out := slices.Collect(maps.Values(byCell))
 	for _, pt := range out {
-		slices.Sort(pt.members)
+		slices.SortFunc(pt.members, model.ComparePeers)
 	}
-	slices.SortFunc(out, func(a, b *part) int { return cmp.Compare(a.members[0], b.members[0]) })
+	slices.SortFunc(out, func(a, b *part) int { return model.ComparePeers(a.members[0], b.members[0]) })
 	return out
 }
 

@@ -9,12 +9,12 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-// Peer is one end of a connection. The first of Endpoint, Identity, Addr and Labels that is set counts.
+// Peer is one end of a connection. The first of Endpoint, Identity and Labels that is set counts.
 type Peer struct {
 	Endpoint   uint16           // a local workload
 	Identity   model.IdentityID // one the engine knows
-	Addr       netip.Addr       // an address outside, of no workload and no node
 	Labels     model.Labels     // of a workload that need not exist
+	Addr       netip.Addr       // where it is; alone, an address outside, of no workload and no node
 	NamedPorts []model.NamedPort
 }
 
@@ -33,6 +33,8 @@ type Judgement struct {
 	Log     []string // the steps that led there
 	// Default says that no entry of the list decided, so that the datapath gives a denial the reason of an implicit one.
 	Default bool
+	// Unknown says that no list was asked: the datapath does not know the peer where it lives, and drops the packet.
+	Unknown bool
 }
 
 // Passes says whether the packet goes through.
@@ -92,7 +94,7 @@ func (e *Engine) Trace(q Query) (TraceResult, error) {
 
 // workload says whether policy can select it.
 func (id *identity) workload() bool {
-	if id.prefix.IsValid() || id.world4 || id.world6 || id.node {
+	if id.prefix.IsValid() && !id.inside || id.world4 || id.world6 || id.node {
 		return false
 	}
 	for _, k := range []string{"host", "world", "unmanaged", "kube-apiserver"} {
@@ -104,25 +106,41 @@ func (id *identity) workload() bool {
 }
 
 func (e *Engine) peer(p Peer) (*identity, *subject, error) {
+	id, sub, err := e.who(p)
+	if err == nil && p.Addr.IsValid() && id.insider() {
+		id = e.locate(id, p.Addr.Unmap())
+	}
+	return id, sub, err
+}
+
+// locate is an insider as a peer at an address. Lists that are made for the question go by the address itself, those in the
+// kernel by its area.
+func (e *Engine) locate(id *identity, a netip.Addr) *identity {
+	at := netip.PrefixFrom(a, a.BitLen())
+	x, _ := e.kernel.around(at)
+	return id.at(e.cfg, x.ID, at)
+}
+
+func (e *Engine) who(p Peer) (*identity, *subject, error) {
 	switch {
 	case p.Endpoint != 0:
 		s := e.local[p.Endpoint]
 		if s == nil {
 			return nil, nil, fmt.Errorf("endpoint %d is not known here", p.Endpoint)
 		}
-		if id := e.index.all[s.Identity]; id != nil {
+		if id := e.index.all[model.Peer{Identity: s.Identity}]; id != nil {
 			return id, s, nil
 		}
 		return newIdentity(e.cfg, s.Identity, s.labels, s.NamedPorts, false), s, nil
 	case p.Identity != 0:
-		id := e.index.all[p.Identity]
+		id := e.index.all[model.Peer{Identity: p.Identity}]
 		if id == nil {
 			return nil, nil, fmt.Errorf("identity %d is not known", p.Identity)
 		}
 		return id, nil, nil
-	case p.Addr.IsValid():
+	case p.Addr.IsValid() && len(p.Labels) == 0:
 		a := p.Addr.Unmap()
-		return newIdentity(e.cfg, 0, cidrLabels(e.cfg, netip.PrefixFrom(a, a.BitLen())), nil, true), nil, nil
+		return newIdentity(e.cfg, 0, e.prefixLabels(netip.PrefixFrom(a, a.BitLen())), nil, true), nil, nil
 	}
 	return newIdentity(e.cfg, 0, p.Labels, p.NamedPorts, true), nil, nil
 }
@@ -136,18 +154,31 @@ func (e *Engine) judge(dir model.Direction, self *identity, sub *subject, other 
 		e.releaseRules(s)
 	}
 	sd := s.sides[dir]
+	j := &Judgement{}
 	list := sd.forPeer(other)
-	if class, ok := e.kernel.classes[other.id]; ok && sub != nil && s.num != 0 {
-		if list = e.kernel.rows[s.num][class][dir]; list == nil {
-			list = e.kernel.rows[s.num][0][dir]
+	if sub != nil && s.num != 0 {
+		stands := other.peer
+		if other.inside && stands.Identity != model.IdentityUnknown {
+			var ok bool
+			if stands, ok = e.kernel.standIn(other); !ok {
+				j.Unknown = true
+				j.Rule = model.RuleRef{Ingress: dir == model.Ingress, Deny: true, Implicit: true, Text: "the peer is not known to live there"}
+				j.Log = append(j.Log, fmt.Sprintf("%v is not known to live at %s, and a block around it denies: dropped as unknown",
+					other.labels.Strings(), other.prefix.Addr()))
+				return j
+			}
+		}
+		if class, ok := e.kernel.classes[stands]; ok {
+			if list = e.kernel.rows[s.num][class][dir]; list == nil {
+				list = e.kernel.rows[s.num][0][dir]
+			}
 		}
 	}
-	j := &Judgement{}
 	var id model.RuleID
 	var how string
 	j.Verdict, id, how, j.Default = lookup(list, proto, port)
 	j.Rule, _ = e.Rule(id)
-	j.Log = append(j.Log, fmt.Sprintf("%s policy of %v, peer %v", dir, self.labels.Strings(), other.labels.Strings()))
+	j.Log = append(j.Log, fmt.Sprintf("%s policy of %v, peer %v%s", dir, self.labels.Strings(), other.labels.Strings(), e.where(other, sd)))
 	for _, en := range sd.entries {
 		ref, _ := e.Rule(en.rule)
 		what := "does not match the peer"
@@ -159,6 +190,18 @@ func (e *Engine) judge(dir model.Direction, self *identity, sub *subject, other 
 	fb, _ := e.Rule(sd.fallback.rule)
 	j.Log = append(j.Log, "default: "+fb.Text, fmt.Sprintf("%s: %s: %s", how, verdictName(j.Verdict), j.Rule.Text))
 	return j
+}
+
+// where is the address of an insider, in words, or that it would matter.
+func (e *Engine) where(id *identity, sd *side) string {
+	asks := func(en *entry) bool { return en.peers != nil && len(e.blocks(en.peers)) > 0 }
+	switch {
+	case id.inside:
+		return " at " + id.prefix.Addr().String()
+	case id.insider() && slices.ContainsFunc(sd.entries, asks):
+		return " at no address in particular, so in no block of addresses"
+	}
+	return ""
 }
 
 // lookup does what the datapath does: the first entry that matches decides, else the default.

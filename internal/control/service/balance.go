@@ -14,13 +14,16 @@ type Balancer struct {
 	Select   model.Selection // for services that do not say; SelectDefault is random
 	Size     uint32          // of Maglev tables, one of TableSizes
 	Seed     Seed
-	Topology bool // new flows go to what is near, as services and their backends say
+	Topology bool // new flows go to what is near, as backends say, also where their service says nothing
 }
 
 // Balance is what this node does with a service's frontend: one row; two where traffic from outside the cluster is confined to
 // this node's backends and traffic from inside is not; none where the service is for the nodes of its backends only and this is
-// none of them. The service must be valid. Of old rows, if there are, Maglev tables are taken over where they still hold.
+// none of them, or for other nodes. The service must be valid. Of old rows, if there are, Maglev tables are taken over where they still hold.
 func (b *Balancer) Balance(s *model.Service, old []model.Balance) []model.Balance {
+	if s.Elsewhere {
+		return nil
+	}
 	backends := slices.Clone(s.Backends)
 	slices.SortFunc(backends, func(x, y model.Backend) int {
 		return cmp.Or(x.Addr.Compare(y.Addr), cmp.Compare(x.Port, y.Port), cmp.Compare(x.Proto, y.Proto))
@@ -55,7 +58,7 @@ func (b *Balancer) row(s *model.Service, scope model.Scope, backends []model.Bac
 	r.Frontend.Scope = scope
 	var slots []model.Backend
 	slots, r.Keep = choose(backends)
-	if b.Topology && !local && len(slots) > 0 && slots[0].State == model.BackendActive {
+	if b.nearby(s) && !local && len(slots) > 0 && slots[0].State == model.BackendActive {
 		var far []model.Backend
 		slots, far = b.near(s, slots)
 		r.Keep = append(r.Keep, far...)

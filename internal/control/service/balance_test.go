@@ -98,6 +98,17 @@ func TestBalance(t *testing.T) {
 	}
 }
 
+// What other nodes serve has no row here, whatever kind it is.
+func TestElsewhere(t *testing.T) {
+	for _, typ := range []model.ServiceType{model.ServiceNodePort, model.ServiceLoadBalancer, model.ServiceExternalIPs} {
+		s := web(t, "10.96.0.1:80", "10.0.0.5:80")
+		s.Type, s.Elsewhere, s.ExternalLocal = typ, true, true
+		if rows := (&Balancer{Self: self()}).Balance(&s, nil); len(rows) != 0 {
+			t.Errorf("%s: %+v", typ, rows)
+		}
+	}
+}
+
 // Which backends are near, by kube-proxy's rules.
 func TestTopology(t *testing.T) {
 	const a, b, c = "10.1.0.1", "10.1.0.2", "10.0.0.3" // the last lives here
@@ -106,9 +117,14 @@ func TestTopology(t *testing.T) {
 		zone       string // of this node
 		prefer     model.Preference
 		local      bool   // internal traffic policy
-		backends   string // address, then its state's first letter, /its zone, :zones it is for
+		backends   string // address, then its state's first letter, /its zone, :zones it is for, @nodes it is for
 		want, keep string
 	}{
+		"off, and a wish":           {off: true, zone: "z1", prefer: model.PreferClose, backends: a + ":z1 " + b + ":z2", want: a, keep: b},
+		"for nodes":                 {backends: a + "@n1+n2 " + b + "@n2", want: a, keep: b},
+		"for nodes, one without":    {backends: a + "@n1 " + b, want: a + " " + b},
+		"for other nodes":           {backends: a + "@n3 " + b + "@n2", want: a + " " + b},
+		"a node before a zone":      {zone: "z1", backends: a + ":z1@n2 " + b + ":z2@n1", want: b, keep: a},
 		"off":                       {off: true, zone: "z1", backends: a + ":z1 " + b + ":z2", want: a + " " + b},
 		"hinted":                    {zone: "z1", backends: a + ":z1 " + b + ":z2", want: a, keep: b},
 		"for several zones":         {zone: "z2", backends: a + ":z1+z2 " + b + ":z2 " + c + ":z1", want: a + " " + b, keep: c},
@@ -134,11 +150,13 @@ func TestTopology(t *testing.T) {
 			s := web(t, "10.96.0.1:80")
 			s.Prefer, s.InternalLocal = tc.prefer, tc.local
 			for f := range strings.FieldsSeq(tc.backends) {
+				f, nodes, _ := strings.Cut(f, "@")
 				f, zones, _ := strings.Cut(f, ":")
 				f, zone, _ := strings.Cut(f, "/")
 				f, state, _ := strings.Cut(f, ",")
 				x := backend(t, f+":80")
 				x.Zone, x.Hints = zone, model.NewZones(strings.Split(zones, "+")...)
+				x.NodeHints = model.NewZones(strings.Split(nodes, "+")...)
 				x.State = map[string]model.BackendState{"": 0, "t": model.BackendTerminating, "q": model.BackendQuarantined, "m": model.BackendMaintenance}[state]
 				s.Backends = append(s.Backends, x)
 			}

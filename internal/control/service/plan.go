@@ -102,6 +102,17 @@ func (p *Plan) SetFacts(f *Facts) {
 	}
 }
 
+// SetSelf tells what this node is now. Where it has moved to another zone, everything is decided anew.
+func (p *Plan) SetSelf(n model.Node) {
+	moved := zone(&p.balancer.Self) != zone(&n)
+	if p.balancer.Self = n; !moved {
+		return
+	}
+	for at := range p.places {
+		p.decide(at)
+	}
+}
+
 // decide makes the rows of a place from the services that want it. Of two for the same scope the older number wins, on every
 // node; a service for the internal scope goes before what the external policy of another makes of it.
 func (p *Plan) decide(at model.Frontend) {

@@ -16,7 +16,7 @@ const (
 	MaxRanges   = 4096
 	maxAffinity = 24 * time.Hour
 	maxName     = 253
-	maxHints    = 8 // as in EndpointSlices
+	maxHints    = 8 // of zones, and of nodes, as in EndpointSlices
 )
 
 // Validate refuses a service that must not be served, with every reason. What it says holds for the facts it was given: a
@@ -117,7 +117,7 @@ func onNodes(t model.ServiceType) bool {
 
 func checkFrontend(s *model.Service, f *Facts) error {
 	fe := &s.Frontend
-	if err := special(fe.Addr); err != nil {
+	if err := special(fe.Addr); err != nil && !(s.Type == model.ServiceHostPort && fe.Addr.IsLoopback()) {
 		return err
 	}
 	if fe.Port == 0 {
@@ -147,7 +147,12 @@ func checkFrontend(s *model.Service, f *Facts) error {
 func checkNodePort(s *model.Service, f *Facts) error {
 	fe := &s.Frontend
 	if !fe.Addr.IsUnspecified() {
-		return fmt.Errorf("%s is reached at every node's own address: write 0.0.0.0 or [::]", s.Type)
+		if s.Type != model.ServiceHostPort {
+			return fmt.Errorf("%s is reached at every node's own address: write 0.0.0.0 or [::]", s.Type)
+		}
+		if err := checkHostIP(s, f); err != nil {
+			return err
+		}
 	}
 	in := f.ports.Has(fe.Port)
 	switch {
@@ -155,6 +160,28 @@ func checkNodePort(s *model.Service, f *Facts) error {
 		return fmt.Errorf("port %d is not in node-port-range (%d-%d)", fe.Port, f.ports.Low, f.ports.High)
 	case s.Type == model.ServiceHostPort && in:
 		return fmt.Errorf("port %d is in node-port-range (%d-%d), which is for NodePort services", fe.Port, f.ports.Low, f.ports.High)
+	}
+	return nil
+}
+
+// checkHostIP judges a host port at one address. That has to be the address of the node where the backends live, or its loopback, which
+// other nodes have too, each for itself: who has workloads on one node is not to take what is meant for another one.
+func checkHostIP(s *model.Service, f *Facts) error {
+	if s.Frontend.Addr.IsLoopback() {
+		return nil
+	}
+	owner, ok := f.node(s.Frontend.Addr)
+	if !ok {
+		return errors.New("it is no node's address: a HostPort has that of its node, the unspecified address for all of the node's, or loopback")
+	}
+	for i := range s.Backends {
+		home := s.Backends[i].Node
+		if home == "" {
+			home, _, _ = f.pod(s.Backends[i].Addr)
+		}
+		if home != owner {
+			return fmt.Errorf("it is the address of node %s, and backend %s is not there", owner, s.Backends[i])
+		}
 	}
 	return nil
 }
@@ -179,17 +206,17 @@ func checkBackend(s *model.Service, b *model.Backend) error {
 	case len(b.Node) > maxName || len(b.Zone) > maxName:
 		return fmt.Errorf("node and zone: at most %d bytes each", maxName)
 	}
-	return checkHints(b.Hints)
+	return errors.Join(checkHints(b.Hints), checkHints(b.NodeHints))
 }
 
 func checkHints(z model.Zones) error {
 	names := z.List()
 	if len(names) > maxHints {
-		return fmt.Errorf("hints for %d zones: at most %d", len(names), maxHints)
+		return fmt.Errorf("hints for %d places: at most %d", len(names), maxHints)
 	}
 	for _, n := range names {
 		if n == "" || len(n) > maxName {
-			return fmt.Errorf("hint %q is no zone: want up to %d bytes", n, maxName)
+			return fmt.Errorf("hint %q is no name: want up to %d bytes", n, maxName)
 		}
 	}
 	return nil

@@ -29,6 +29,10 @@ func (t *Target) UpsertEndpoint(_ context.Context, e model.Endpoint) error {
 	}
 	changed := false
 	for _, a := range e.Addrs() {
+		row.NoMasq = e.IPv4NoMasq
+		if a.Is6() {
+			row.NoMasq = e.IPv6NoMasq
+		}
 		have, ok, err := t.Maps.Endpoint(a)
 		if err == nil {
 			err = t.Maps.PutEndpoint(a, row)

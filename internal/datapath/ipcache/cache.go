@@ -25,6 +25,7 @@ import (
 
 	dpmaps "github.com/hypha-net/hypha/internal/datapath/maps"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/table"
 )
 
 // Kernel is what a Cache writes to: maps.Maps.
@@ -35,7 +36,7 @@ type Kernel interface {
 	DeleteWas(netip.Addr) error
 	Was() (map[netip.Addr]model.IdentityID, error)
 	IPs() (map[netip.Prefix]dpmaps.IP, error)
-	Classes() (map[model.IdentityID]model.ClassID, error)
+	Classes() (map[model.Peer]model.ClassID, error)
 	BumpEpoch() error
 }
 
@@ -68,8 +69,9 @@ type Cache struct {
 	rows     map[netip.Prefix]dpmaps.IP
 	waiting  map[netip.Prefix]model.IdentityID // rows that wait for the class of this identity
 	failed   map[netip.Prefix]error
-	bump     bool                     // an epoch bump is due
-	was      map[netip.Addr]time.Time // until when it is on record who they were
+	bump     bool               // an epoch bump is due
+	was      map[netip.Addr]was // who addresses were until a moment ago
+	homes    *table.Table[netip.Addr, []model.IdentityID]
 }
 
 // New adopts what the kernel holds.
@@ -84,15 +86,18 @@ func New(cfg Config, deps Deps) (*Cache, error) {
 	}
 	c := &Cache{cfg: cfg, log: deps.Log, kern: deps.Kernel, now: deps.Now, entries: map[netip.Prefix]map[model.IPSource]model.IPEntry{},
 		restored: map[netip.Prefix]dpmaps.IP{}, policy: map[netip.Prefix]model.IdentityID{}, known: map[model.IdentityID]bool{},
-		rows: rows, waiting: map[netip.Prefix]model.IdentityID{}, failed: map[netip.Prefix]error{}}
+		rows: rows, waiting: map[netip.Prefix]model.IdentityID{}, failed: map[netip.Prefix]error{},
+		homes: table.New[netip.Addr, []model.IdentityID]("homes", table.Addr)}
 	if c.now == nil {
 		c.now = time.Now
 	}
 	if err := c.adoptWas(); err != nil {
 		return nil, err
 	}
-	for id := range classes {
-		c.known[id] = true
+	for p := range classes {
+		if p.Area == 0 {
+			c.known[p.Identity] = true
+		}
 	}
 	for p, row := range rows {
 		if row.Identity&model.IdentityScopeMask == model.IdentityScopeLocal {
@@ -100,8 +105,17 @@ func New(cfg Config, deps Deps) (*Cache, error) {
 		}
 		c.restored[p] = row
 	}
+	for p := range rows {
+		if want, ok := c.wanted(p); ok {
+			c.house(p, want.Identity)
+		}
+	}
 	return c, nil
 }
+
+// Homes are the addresses of workloads and nodes, and who lives there by what the sources say, written yet or not; for a moment
+// also who did until then.
+func (c *Cache) Homes() *table.Table[netip.Addr, []model.IdentityID] { return c.homes }
 
 // Upsert notes what a source says of a prefix and writes what follows from it. e.Source names the source.
 func (c *Cache) Upsert(p netip.Prefix, e model.IPEntry) error {

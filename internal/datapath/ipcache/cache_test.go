@@ -23,7 +23,7 @@ var equateIP = cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
 // fake is a kernel in memory that can be full.
 type fake struct {
 	rows    map[netip.Prefix]dpmaps.IP
-	classes map[model.IdentityID]model.ClassID
+	classes map[model.Peer]model.ClassID
 	epoch   int
 	full    bool
 	writes  int
@@ -45,8 +45,8 @@ func (f *fake) Was() (map[netip.Addr]model.IdentityID, error)  { return maps.Clo
 func (f *fake) IPs() (map[netip.Prefix]dpmaps.IP, error) {
 	return maps.Clone(f.rows), nil
 }
-func (f *fake) Classes() (map[model.IdentityID]model.ClassID, error) { return f.classes, nil }
-func (f *fake) BumpEpoch() error                                     { f.epoch++; return nil }
+func (f *fake) Classes() (map[model.Peer]model.ClassID, error) { return f.classes, nil }
+func (f *fake) BumpEpoch() error                               { f.epoch++; return nil }
 
 func (f *fake) lookup(a netip.Addr) dpmaps.IP {
 	for b := a.BitLen(); b >= 0; b-- {
@@ -58,9 +58,9 @@ func (f *fake) lookup(a netip.Addr) dpmaps.IP {
 }
 
 func newFake(ids ...model.IdentityID) *fake {
-	f := &fake{rows: map[netip.Prefix]dpmaps.IP{}, was: map[netip.Addr]model.IdentityID{}, classes: map[model.IdentityID]model.ClassID{}}
+	f := &fake{rows: map[netip.Prefix]dpmaps.IP{}, was: map[netip.Addr]model.IdentityID{}, classes: map[model.Peer]model.ClassID{}}
 	for _, id := range ids {
-		f.classes[id] = 1
+		f.classes[model.Peer{Identity: id}] = 1
 	}
 	return f
 }
@@ -380,7 +380,7 @@ func TestCase18AddressChurn(t *testing.T) {
 	m, err := dpmaps.Open(dpmaps.Config{Dir: pintest.Dir(t), CT: 4096, NAT: 4096, Ring: 4096}, dpmaps.Deps{Log: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	defer func() { must(t, m.Close()) }()
-	must(t, m.PutClasses(map[model.IdentityID]model.ClassID{9: 1, 100: 2, 101: 3, 102: 4}))
+	must(t, m.PutClasses(map[model.Peer]model.ClassID{{Identity: 9}: 1, {Identity: 100}: 2, {Identity: 101}: 3, {Identity: 102}: 4}))
 	c := newCache(t, m)
 	must(t, c.Upsert(pfx("10.0.0.0/24"), model.IPEntry{Identity: 9, Source: model.IPSourceKVStore}))
 	p := pfx("10.0.0.7/32")

@@ -50,6 +50,7 @@ func (c *Cache) write(ps []netip.Prefix, mayBump bool) error {
 // another node: connections on record know both.
 func (c *Cache) writeOne(p netip.Prefix) (changed bool, err error) {
 	want, ok := c.wanted(p)
+	defer c.house(p, want.Identity)
 	have, had := c.rows[p]
 	delete(c.waiting, p)
 	if ok && want.Identity != 0 && !c.known[want.Identity] && (!had || have.Identity != want.Identity) {

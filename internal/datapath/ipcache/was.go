@@ -7,7 +7,14 @@ import (
 	"time"
 
 	dpmaps "github.com/hypha-net/hypha/internal/datapath/maps"
+	"github.com/hypha-net/hypha/internal/model"
 )
+
+// was is who an address was, and until when that is on record.
+type was struct {
+	id    model.IdentityID
+	until time.Time
+}
 
 // remember notes who a workload behind the overlay was, when its row is to name another identity: its node tells of a change
 // before it sends under the new one, and what comes meanwhile is neither forged nor lost.
@@ -19,7 +26,7 @@ func (c *Cache) remember(p netip.Prefix, have, want dpmaps.IP) {
 		c.log.Warn("who an address was is not written: its node's packets are refused until it sends under the new identity", "address", p.Addr(), "err", err)
 		return
 	}
-	c.was[p.Addr()] = c.now().Add(c.cfg.Was)
+	c.was[p.Addr()] = was{have.Identity, c.now().Add(c.cfg.Was)}
 }
 
 // Forget removes the notes of who addresses were once their time is over.
@@ -27,9 +34,11 @@ func (c *Cache) Forget() (failed error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	for a, until := range c.was {
-		if now.After(until) {
+	for a, w := range c.was {
+		if now.After(w.until) {
 			failed = errors.Join(failed, c.forget(a))
+			want, _ := c.wanted(netip.PrefixFrom(a, a.BitLen()))
+			c.house(netip.PrefixFrom(a, a.BitLen()), want.Identity)
 		}
 	}
 	return failed
@@ -52,9 +61,9 @@ func (c *Cache) adoptWas() error {
 	if err != nil {
 		return fmt.Errorf("adopt ipcache: %w", err)
 	}
-	c.was = make(map[netip.Addr]time.Time, len(rows))
-	for a := range rows {
-		c.was[a] = c.now().Add(c.cfg.Was)
+	c.was = make(map[netip.Addr]was, len(rows))
+	for a, id := range rows {
+		c.was[a] = was{id, c.now().Add(c.cfg.Was)}
 	}
 	return nil
 }

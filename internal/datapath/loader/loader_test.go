@@ -248,7 +248,7 @@ func swap(t *testing.T, clsact bool, swaps int) (sum swapped) {
 		e := model.Endpoint{ID: 7, HostIfIndex: made.HostIfIndex, MAC: made.MAC, HostMAC: made.HostMAC, IPv4: pod4, IPv6: pod6, Identity: 1000, PolicySet: 1}
 		for _, err := range []error{
 			m.PutLists(map[model.PolicyKey]model.PolicyList{{Set: 1}: allow, {Set: 1, Dir: model.Egress}: allow, {Set: 1, Class: 2}: deny}),
-			m.PutClasses(map[model.IdentityID]model.ClassID{model.IdentityHost: 1, 1000: 1, 1001: 2}),
+			m.PutClasses(map[model.Peer]model.ClassID{{Identity: model.IdentityHost}: 1, {Identity: 1000}: 1, {Identity: 1001}: 2}),
 			m.PutIP(netip.PrefixFrom(gw4, 32), maps.IP{Identity: model.IdentityHost, Node: true}),
 			m.PutIP(netip.PrefixFrom(bad4, 32), maps.IP{Identity: 1001}),
 			m.PutIP(netip.PrefixFrom(pod4, 32), maps.IP{Identity: 1000}),

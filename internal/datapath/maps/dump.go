@@ -44,6 +44,14 @@ func (m *Maps) dump(name string, row *[]Column, next func() bool) error {
 		return rows(m.class, row, next, func(k, v *uint32) []Column {
 			return []Column{{"IDENTITY", num(*k)}, {"CLASS", num(*v)}}
 		})
+	case ClassAt:
+		return rows(m.classAt, row, next, func(k *layout.Peer, v *uint32) []Column {
+			return []Column{{"IDENTITY", num(k.Identity)}, {"AREA", num(k.Area)}, {"CLASS", num(*v)}}
+		})
+	case Area:
+		return rows(m.area, row, next, func(k *layout.AreaKey, v *layout.Area) []Column {
+			return []Column{{"PREFIX", k.Prefix().String()}, {"AREA", num(v.Id)}, {"STRICT", strconv.FormatBool(v.Flags&layout.AreaStrict != 0)}}
+		})
 	case Policy:
 		return rows(m.policy, row, next, policyColumns)
 	case Overflow:

@@ -14,6 +14,7 @@ type Endpoint struct {
 	Identity model.IdentityID
 	Set      model.SetID
 	Audit    bool
+	NoMasq   bool    // it leaves the cluster under its own address
 	MAC      [6]byte // the workload's
 	HostMAC  [6]byte
 }
@@ -30,6 +31,9 @@ func (m *Maps) putEndpoint(a netip.Addr, e Endpoint) error {
 		Mac: e.MAC, HostMac: e.HostMAC}
 	if e.Audit {
 		v.Flags |= layout.EndpointAudit
+	}
+	if e.NoMasq {
+		v.Flags |= layout.EndpointNoMasq
 	}
 	return put(m.endpoints, layout.AddrFrom(a), v)
 }
@@ -63,7 +67,7 @@ func (m *Maps) Endpoints() (map[netip.Addr]Endpoint, error) {
 
 func endpointFrom(v *layout.Endpoint) Endpoint {
 	return Endpoint{ID: v.Id, IfIndex: v.Ifindex, Identity: model.IdentityID(v.Identity), Set: model.SetID(v.PolicySet),
-		Audit: v.Flags&layout.EndpointAudit != 0, MAC: v.Mac, HostMAC: v.HostMac}
+		Audit: v.Flags&layout.EndpointAudit != 0, NoMasq: v.Flags&layout.EndpointNoMasq != 0, MAC: v.Mac, HostMAC: v.HostMac}
 }
 
 // UpdateEndpoint changes the row of one address in place; absent is not an error and calls nothing. fn says whether to

@@ -12,7 +12,9 @@ import (
 
 // Names of the maps; their pins have the same names.
 const (
+	Area         = "area_v1"
 	Class        = "class_v1"
+	ClassAt      = "class_at_v1"
 	CT           = "ct_v1"
 	Devices      = "devices_v1"
 	Endpoints    = "endpoints_v1"

@@ -58,7 +58,7 @@ func TestRowsSurviveReopen(t *testing.T) {
 	for p, ip := range ips {
 		must(t, m.PutIP(p, ip))
 	}
-	classes := map[model.IdentityID]model.ClassID{1: 1, 2: 2, 1234: 3}
+	classes := map[model.Peer]model.ClassID{{Identity: 1}: 1, {Identity: 2}: 2, {Identity: 1234}: 3}
 	must(t, m.PutClasses(classes))
 	must(t, m.PutDevice(3, Device{Masq4: netip.MustParseAddr("192.0.2.1"), MTU: 1500, L3: true}))
 	must(t, m.SetAudit(true))
@@ -82,7 +82,7 @@ func TestRowsSurviveReopen(t *testing.T) {
 	type all struct {
 		Endpoints map[netip.Addr]Endpoint
 		IPs       map[netip.Prefix]IP
-		Classes   map[model.IdentityID]model.ClassID
+		Classes   map[model.Peer]model.ClassID
 		Devices   map[uint32]Device
 		Epoch     uint32
 		Audit     bool
@@ -241,7 +241,8 @@ func TestDumpEveryMap(t *testing.T) {
 	must(t, m.PutIP(netip.MustParsePrefix("10.0.0.1/32"), IP{Identity: 5, NoMasq: true, Node: true}))
 	must(t, m.PutIP(netip.MustParsePrefix("10.0.0.0/8"), IP{Identity: 5}))
 	must(t, m.PutWas(netip.MustParseAddr("10.0.0.1"), 6))
-	must(t, m.PutClasses(map[model.IdentityID]model.ClassID{5: 6}))
+	must(t, m.PutClasses(map[model.Peer]model.ClassID{{Identity: 5}: 6, {Identity: 5, Area: 7}: 8}))
+	must(t, m.PutAreas(map[netip.Prefix]model.Area{netip.MustParsePrefix("10.0.0.0/8"): {ID: 7}}))
 	must(t, m.PutDevice(1, Device{}))
 	must(t, m.PutXDPDevice(1)) // the loopback
 	must(t, m.PutXDPDevice(1))
@@ -285,7 +286,7 @@ func TestDumpEveryMap(t *testing.T) {
 	if err := m.Dump("nonsense", func([]Column) bool { return true }); err == nil {
 		t.Error("a map that is not there was dumped")
 	}
-	if got := fmt.Sprint(list[0].Name, list[0].Entries); got != "class_v11" {
+	if got := fmt.Sprint(list[0].Name, list[0].Entries); got != "area_v11" {
 		t.Errorf("first map and its rows: %s", got)
 	}
 }

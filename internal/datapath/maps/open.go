@@ -39,9 +39,9 @@ type Maps struct {
 	byName map[string]*handle
 	rings  []*ebpf.Map // by CPU
 
-	class, ct, devices, endpoints, eventCount, events, frag *handle
-	ipExact, ipLPM, ipWas, metrics, nat, overflow           *handle
-	policy, state                                           *handle
+	area, class, classAt, ct, devices, endpoints, eventCount, events, frag *handle
+	ipExact, ipLPM, ipWas, metrics, nat, overflow                          *handle
+	policy, state                                                          *handle
 
 	lbAddress, lbAffinity, lbFrontend, lbMaglev, lbMember, lbReverse, lbSlot, lbSource *handle
 
@@ -108,7 +108,7 @@ func Open(cfg Config, deps Deps) (_ *Maps, err error) {
 // name gives the maps their fields.
 func (m *Maps) name() {
 	for name, f := range map[string]**handle{
-		Class: &m.class, CT: &m.ct, Devices: &m.devices, Endpoints: &m.endpoints, EventCount: &m.eventCount,
+		Area: &m.area, Class: &m.class, ClassAt: &m.classAt, CT: &m.ct, Devices: &m.devices, Endpoints: &m.endpoints, EventCount: &m.eventCount,
 		Events: &m.events, Frag: &m.frag, IPCacheExact: &m.ipExact, IPCache: &m.ipLPM, IPCacheWas: &m.ipWas, Metrics: &m.metrics,
 		LBAddress: &m.lbAddress, LBAffinity: &m.lbAffinity, LBFrontend: &m.lbFrontend, LBMaglev: &m.lbMaglev,
 		LBMember: &m.lbMember, LBReverse: &m.lbReverse, LBSlot: &m.lbSlot, LBSource: &m.lbSource,

@@ -5,6 +5,7 @@ package policy
 import (
 	"context"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -87,8 +88,8 @@ func (a *Applier) write(s model.PolicyStep, commit func() error) error {
 	if err := m.PutClasses(s.Classes); err != nil {
 		return err
 	}
-	if len(s.Classes) > 0 {
-		if err := a.deps.Prefixes.ClassesKnown(slices.Collect(maps.Keys(s.Classes))); err != nil {
+	if ids := identities(maps.Keys(s.Classes)); len(ids) > 0 {
+		if err := a.deps.Prefixes.ClassesKnown(ids); err != nil {
 			return err
 		}
 	}
@@ -96,6 +97,9 @@ func (a *Applier) write(s model.PolicyStep, commit func() error) error {
 		if err := a.deps.Prefixes.PutPolicyPrefixes(s.Prefixes); err != nil {
 			return err
 		}
+	}
+	if err := m.PutAreas(s.Areas); err != nil {
+		return err
 	}
 	if err := a.flip(s.EndpointSets); err != nil {
 		return err
@@ -111,8 +115,18 @@ func (a *Applier) write(s model.PolicyStep, commit func() error) error {
 	return nil
 }
 
-// remove does the deletions of a step. A program that read the number of a set, or the identity of a prefix, before it was
-// taken out of use must still find the rows behind it, or it would drop a packet that both the old policy and the new one allow.
+// identities are those of peers that are not in an area.
+func identities(peers iter.Seq[model.Peer]) (out []model.IdentityID) {
+	for p := range peers {
+		if p.Area == 0 {
+			out = append(out, p.Identity)
+		}
+	}
+	return out
+}
+
+// remove does the deletions of a step. A program that read the number of a set or an area, or the identity of a prefix, before it
+// was taken out of use must still find the rows behind it, or it would drop a packet that both the old policy and the new one allow.
 func (a *Applier) remove(s model.PolicyStep) error {
 	m := a.deps.Maps
 	if len(s.DeletePrefixes) > 0 {
@@ -120,13 +134,16 @@ func (a *Applier) remove(s model.PolicyStep) error {
 			return err
 		}
 	}
-	if len(s.DeletePrefixes)+len(s.DeleteLists) > 0 {
+	if err := m.DeleteAreas(s.DeleteAreas); err != nil {
+		return err
+	}
+	if len(s.DeletePrefixes)+len(s.DeleteAreas)+len(s.DeleteLists) > 0 {
 		if err := m.Quiesce(); err != nil {
 			return err
 		}
 	}
 	if len(s.DeleteClasses) > 0 {
-		if err := a.deps.Prefixes.ClassesGone(s.DeleteClasses); err != nil {
+		if err := a.deps.Prefixes.ClassesGone(identities(slices.Values(s.DeleteClasses))); err != nil {
 			return err
 		}
 		if err := m.DeleteClasses(s.DeleteClasses); err != nil {
@@ -172,6 +189,9 @@ func (a *Applier) ReadState() (model.PolicyState, error) {
 		return st, err
 	}
 	if st.Classes, err = a.deps.Maps.Classes(); err != nil {
+		return st, err
+	}
+	if st.Areas, err = a.deps.Maps.Areas(); err != nil {
 		return st, err
 	}
 	ips, err := a.deps.Maps.IPs()

@@ -52,14 +52,16 @@ func TestPlanAndReadBack(t *testing.T) {
 	m, a := setup(t, 0)
 	first := model.PolicyPlan{Revision: 1, Steps: []model.PolicyStep{
 		{Lists: map[model.PolicyKey]model.PolicyList{{Set: 2}: list(3, 1), {Set: 2, Class: 5, Dir: model.Egress}: list(40, 1), {Set: 1}: list(0, 0)},
-			Classes: map[model.IdentityID]model.ClassID{1: 1, 1000: 5, cidr: 6}},
-		{Prefixes: map[netip.Prefix]model.IdentityID{netip.MustParsePrefix("192.0.2.0/24"): cidr}, EndpointSets: map[uint16]model.SetID{7: 2}, BumpEpoch: true},
+			Classes: map[model.Peer]model.ClassID{{Identity: 1}: 1, {Identity: 1000}: 5, {Identity: cidr}: 6, {Identity: 1000, Area: 2}: 7, {Identity: 1000, Area: 3}: 5}},
+		{Prefixes: map[netip.Prefix]model.IdentityID{netip.MustParsePrefix("192.0.2.0/24"): cidr},
+			Areas:        map[netip.Prefix]model.Area{netip.MustParsePrefix("0.0.0.0/0"): {ID: 2, Strict: true}, netip.MustParsePrefix("::/0"): {ID: 3}},
+			EndpointSets: map[uint16]model.SetID{7: 2}, BumpEpoch: true},
 	}}
 	if err := a.Apply(context.Background(), first, nil); err != nil {
 		t.Fatal(err)
 	}
 	want := model.PolicyState{
-		Lists: first.Steps[0].Lists, Classes: first.Steps[0].Classes, Prefixes: first.Steps[1].Prefixes,
+		Lists: first.Steps[0].Lists, Classes: first.Steps[0].Classes, Prefixes: first.Steps[1].Prefixes, Areas: first.Steps[1].Areas,
 		EndpointSets: map[uint16]model.SetID{7: 2, 8: 1},
 	}
 	compare(t, a, want)
@@ -72,7 +74,8 @@ func TestPlanAndReadBack(t *testing.T) {
 		}
 	}
 	second := model.PolicyPlan{Revision: 2, Steps: []model.PolicyStep{{
-		DeletePrefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, DeleteClasses: []model.IdentityID{cidr, 9999},
+		DeletePrefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, DeleteClasses: []model.Peer{{Identity: cidr}, {Identity: 9999}, {Identity: 1000, Area: 2}},
+		DeleteAreas: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")},
 		DeleteLists: []model.PolicyKey{{Set: 2, Class: 5, Dir: model.Egress}, {Set: 77}}}}}
 	told := 0
 	err := a.Apply(context.Background(), second, func() {
@@ -85,7 +88,8 @@ func TestPlanAndReadBack(t *testing.T) {
 		t.Fatalf("in force told %d times, %v", told, err)
 	}
 	want.Lists = map[model.PolicyKey]model.PolicyList{{Set: 2}: list(3, 1), {Set: 1}: list(0, 0)}
-	want.Classes = map[model.IdentityID]model.ClassID{1: 1, 1000: 5}
+	want.Classes = map[model.Peer]model.ClassID{{Identity: 1}: 1, {Identity: 1000}: 5, {Identity: 1000, Area: 3}: 5}
+	want.Areas = map[netip.Prefix]model.Area{netip.MustParsePrefix("::/0"): {ID: 3}}
 	want.Prefixes = map[netip.Prefix]model.IdentityID{}
 	compare(t, a, want)
 }

@@ -31,9 +31,19 @@ func (t *Target) at(a netip.Addr) *address {
 	return x
 }
 
+// rowless says whether an address is never to have a row, though there are frontends: every network namespace has a loopback of its own,
+// and the programs find the frontends of the node's without one.
+func rowless(a netip.Addr) bool { return a.IsLoopback() }
+
 // settle brings the row of an address in line with what is known of it.
 func (t *Target) settle(a netip.Addr) error {
 	x := t.at(a)
+	if rowless(a) {
+		if x.used == 0 {
+			delete(t.addrs, a)
+		}
+		return nil
+	}
 	if !x.needed() {
 		if x.there {
 			if err := t.maps.DeleteFrontendAddr(a); err != nil {

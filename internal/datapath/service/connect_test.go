@@ -230,6 +230,59 @@ func TestNodePort(t *testing.T) {
 	}
 }
 
+// A frontend of one address of the node, and one of its loopback, are found there and nowhere else, before those of every address.
+func TestHostIP(t *testing.T) {
+	r := newRig(t, maps.Config{}, 0)
+	r.serve(1, 2, 3)
+	const port = 8081
+	lo := [2]netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+	var rows []model.Balance
+	for v := range 2 {
+		for i, a := range []netip.Addr{lo[v], node[v], anyAddr[v]} {
+			b := balance(front(a, port, tcp), model.ServiceID(10*v+i+1), i+1)
+			b.Type = model.ServiceHostPort
+			rows = append(rows, b)
+		}
+	}
+	pod := r.pod("pod", 1)
+	for _, how := range []string{"together", "one by one"} {
+		if how == "together" {
+			if errs := r.UpdateAll(t.Context(), rowsFor(rows)); len(errs) != 0 {
+				t.Fatal(errs)
+			}
+		} else {
+			for _, b := range rows {
+				r.remove(b.Frontend)
+			}
+			r.put(rows...)
+		}
+		for v := range 2 {
+			for i, to := range []netip.Addr{lo[v], node[v]} {
+				if to == lo[v] && !r.host {
+					continue
+				}
+				if got, err := r.call(netip.AddrPortFrom(to, port), tcp); err != nil || got.from != place(v, i+1).String() {
+					t.Errorf("%s, %s: %+v, %v; want backend %d", how, to, got, err, i+1)
+				}
+			}
+			must(t, pod.Do(func() error {
+				if got, err := call(netip.AddrPortFrom(lo[v], port), tcp, false); err == nil {
+					t.Errorf("%s: a pod's own loopback leads to %+v", how, got)
+				}
+				got, err := call(netip.AddrPortFrom(node[v], port), tcp, false)
+				if err != nil || got.from != place(v, 2).String() {
+					t.Errorf("%s, %s from a pod: %+v, %v", how, node[v], got, err)
+				}
+				return nil
+			}))
+			r.remove(front(node[v], port, tcp))
+			if got, err := r.call(netip.AddrPortFrom(node[v], port), tcp); err != nil || got.from != place(v, 3).String() {
+				t.Errorf("%s: without a frontend of its own, %s: %+v, %v", how, node[v], got, err)
+			}
+		}
+	}
+}
+
 // With the option, workloads' sockets are left alone.
 func TestHostOnly(t *testing.T) {
 	r := newRig(t, maps.Config{}, layout.ConfigSockHost)

@@ -117,7 +117,7 @@ func (t *Target) stage(b *batch, rows []row) error {
 			return err
 		}
 		t.claim(f, v.Type)
-		if x := t.at(f.Addr); !x.there || x.row != x.wants() {
+		if x := t.at(f.Addr); !rowless(f.Addr) && (!x.there || x.row != x.wants()) {
 			b.addrs, b.wants, b.were = append(b.addrs, f.Addr), append(b.wants, x.wants()), append(b.were, *x)
 			x.there, x.row = true, x.wants()
 		}

@@ -189,7 +189,17 @@ type ipam struct{ w *World }
 
 func (ipam) Versions() (v4, v6 bool) { return true, true }
 
-func (i ipam) Allocate(_ context.Context, owner string, v6 bool, want netip.Addr) (a netip.Addr, err error) {
+func (i ipam) Allocate(_ context.Context, c endpoint.Claim) (endpoint.Address, error) {
+	a, err := i.take(c.Owner, c.V6, c.Addr)
+	return endpoint.Address{Addr: a, Pool: c.Pool}, err
+}
+
+func (i ipam) Keep(owner string, a netip.Addr) error {
+	_, err := i.take(owner, a.Is6(), a)
+	return err
+}
+
+func (i ipam) take(owner string, v6 bool, want netip.Addr) (a netip.Addr, err error) {
 	err = i.w.step("allocate address", func() error {
 		a = want
 		for !a.IsValid() {

@@ -25,7 +25,7 @@ import (
 const LabelVersion = "network.hypha.io/schema-version"
 
 // Version is the version of the definitions. It rises with every release that changes one of them.
-const Version = 1
+const Version = 2
 
 // Definitions are those of api/k8s.
 func Definitions() ([]*apiextensionsv1.CustomResourceDefinition, error) {

@@ -23,9 +23,6 @@ import (
 	"github.com/hypha-net/hypha/internal/operator/metric"
 )
 
-// Mark is the annotation of an identity that goes. Whoever takes it into use removes it, or changes the identity in any other way.
-const Mark = "io.cilium.heartbeat"
-
 // Config of it.
 type Config struct {
 	Interval time.Duration // between two looks
@@ -71,7 +68,7 @@ func (g *collector) collect(ctx context.Context) error {
 	if err := every.Page(ctx, g.server, &identities, func() {
 		for i := range identities.Items {
 			d := &identities.Items[i]
-			_, marked := d.Annotations[Mark]
+			_, marked := d.Annotations[ciliumv2.IdentityMark]
 			all = append(all, garbage.Identity{Name: d.Name, Marked: marked})
 			objects[d.Name] = &ciliumv2.CiliumIdentity{ObjectMeta: d.ObjectMeta}
 		}
@@ -142,9 +139,9 @@ func (g *collector) mark(ctx context.Context, d *ciliumv2.CiliumIdentity, on boo
 		if d.Annotations == nil {
 			d.Annotations = map[string]string{}
 		}
-		d.Annotations[Mark] = time.Now().Format(time.RFC3339) // for people: what counts is what this process saw
+		d.Annotations[ciliumv2.IdentityMark] = time.Now().Format(time.RFC3339) // for people: what counts is what this process saw
 	} else {
-		delete(d.Annotations, Mark)
+		delete(d.Annotations, ciliumv2.IdentityMark)
 	}
 	err := g.c.Patch(ctx, d, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {

@@ -33,6 +33,7 @@ type Options struct {
 
 	IPv4, IPv6       bool
 	IPAM             string
+	AutoPools        string
 	CIDRs4, CIDRs6   []string
 	Mask4, Mask6     int
 	IdentityMode     string
@@ -41,19 +42,25 @@ type Options struct {
 	IdentityLimit    int
 	IdentityRate     time.Duration
 	EndpointInterval time.Duration
+	NodeInterval     time.Duration
+	RestartInterval  seconds
+	RestartLabel     string
+
+	JudgePolicies bool
 
 	LBIPAM    bool
 	DefaultLB string
 
-	RemoveTaints, SetUp    bool
-	TaintKey               string
-	TaintWorkers           int
-	PodNamespace, PodLabel string
+	RemoveTaints, SetTaints, SetUp bool
+	TaintKey                       string
+	TaintWorkers                   int
+	PodNamespace, PodLabel         string
 }
 
 // Values of options.
 const (
 	IPAMClusterPool = "cluster-pool"
+	IPAMMultiPool   = "multi-pool"
 	LBIPAM          = "lbipam"
 )
 
@@ -78,11 +85,13 @@ func (o *Options) flags() *pflag.FlagSet {
 
 	fs.BoolVar(&o.IPv4, "enable-ipv4", true, "Workloads have IPv4 addresses")
 	fs.BoolVar(&o.IPv6, "enable-ipv6", false, "Workloads have IPv6 addresses")
-	fs.StringVar(&o.IPAM, "ipam", IPAMClusterPool, "Where pod ranges are from; with cluster-pool nodes get them here")
+	fs.StringVar(&o.IPAM, "ipam", IPAMClusterPool, "Where pod ranges are from; with cluster-pool and multi-pool nodes get them here")
 	fs.StringSliceVar(&o.CIDRs4, "cluster-pool-ipv4-cidr", nil, "IPv4 prefixes that nodes get their pod ranges of")
 	fs.IntVar(&o.Mask4, "cluster-pool-ipv4-mask-size", 24, "Prefix length of a node's IPv4 pod range")
 	fs.StringSliceVar(&o.CIDRs6, "cluster-pool-ipv6-cidr", nil, "IPv6 prefixes that nodes get their pod ranges of")
 	fs.IntVar(&o.Mask6, "cluster-pool-ipv6-mask-size", 112, "Prefix length of a node's IPv6 pod range")
+
+	fs.StringVar(&o.AutoPools, "auto-create-cilium-pod-ip-pools", "", "With multi-pool, CiliumPodIPPools to make where there are none of the name: name=ipv4-cidrs:10.0.0.0/8;ipv4-mask-size:24")
 
 	fs.StringVar(&o.IdentityMode, "identity-allocation-mode", "crd", "Who keeps identities; with crd those that nobody uses are removed here")
 	fs.DurationVar(&o.IdentityInterval, "identity-gc-interval", 15*time.Minute, "How often to look for identities that nobody uses; 0: never")
@@ -91,10 +100,17 @@ func (o *Options) flags() *pflag.FlagSet {
 	fs.DurationVar(&o.IdentityRate, "identity-gc-rate-interval", time.Minute, "What identity-gc-rate-limit is about")
 	fs.DurationVar(&o.EndpointInterval, "cilium-endpoint-gc-interval", 5*time.Minute, "How often to look for endpoints whose pod is gone; 0: never")
 
+	fs.BoolVar(&o.JudgePolicies, "validate-network-policy", true, "Say in the status of policies whether they are understood")
+	fs.DurationVar(&o.NodeInterval, "nodes-gc-interval", 5*time.Minute, "How often to look for CiliumNodes whose Node is gone; 0: never")
+	o.RestartInterval = seconds(15 * time.Second)
+	fs.Var(&o.RestartInterval, "unmanaged-pod-watcher-interval", "How often to look for pods of pod-restart-selector that have no endpoint, to restart them, in seconds; 0: never")
+	fs.StringVar(&o.RestartLabel, "pod-restart-selector", "k8s-app=kube-dns", "Labels of the pods that are restarted when they have no endpoint")
+
 	fs.BoolVar(&o.LBIPAM, "enable-lb-ipam", true, "Give services of type LoadBalancer addresses of CiliumLoadBalancerIPPools")
 	fs.StringVar(&o.DefaultLB, "default-lb-service-ipam", LBIPAM, "Who serves services without a class: lbipam or none")
 
 	fs.BoolVar(&o.RemoveTaints, "remove-cilium-node-taints", true, "Remove the taint of nodes whose agent is ready")
+	fs.BoolVar(&o.SetTaints, "set-cilium-node-taints", false, "Set the taint on nodes that have an agent that is not ready")
 	fs.BoolVar(&o.SetUp, "set-cilium-is-up-condition", true, "Set the condition NetworkUnavailable of nodes whose agent is ready")
 	fs.StringVar(&o.TaintKey, "agent-not-ready-taint-key", "node.cilium.io/agent-not-ready", "Key of the taint")
 	fs.IntVar(&o.TaintWorkers, "taint-sync-workers", 10, "How many nodes are looked at at once")
@@ -182,10 +198,16 @@ func (o *Options) check() error {
 	if o.IdentityLimit <= 0 || o.IdentityRate <= 0 {
 		return errors.New("options identity-gc-rate-*: want more than nothing")
 	}
-	if o.IdentityTimeout < 0 || o.IdentityInterval < 0 || o.EndpointInterval < 0 || o.TaintWorkers <= 0 {
+	if o.IdentityTimeout < 0 || o.IdentityInterval < 0 || o.EndpointInterval < 0 || o.NodeInterval < 0 || o.RestartInterval < 0 || o.TaintWorkers <= 0 {
 		return errors.New("intervals are not less than nothing, and one node at least is looked at")
 	}
 	if _, err := o.PodLabels(); err != nil {
+		return err
+	}
+	if _, err := o.RestartLabels(); err != nil {
+		return err
+	}
+	if _, err := o.PodPools(); err != nil {
 		return err
 	}
 	if o.IPAM != IPAMClusterPool {
@@ -200,6 +222,15 @@ func (o *Options) PodLabels() (labels.Selector, error) {
 	s, err := labels.Parse(o.PodLabel)
 	if err != nil {
 		return nil, fmt.Errorf("option cilium-pod-labels: %w", err)
+	}
+	return s, nil
+}
+
+// RestartLabels is what the pods are selected by that are restarted when they have no endpoint.
+func (o *Options) RestartLabels() (labels.Selector, error) {
+	s, err := labels.Parse(o.RestartLabel)
+	if err != nil {
+		return nil, fmt.Errorf("option pod-restart-selector: %w", err)
 	}
 	return s, nil
 }

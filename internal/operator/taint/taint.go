@@ -1,5 +1,5 @@
-// Package taint lets pods onto nodes whose agent is ready: it takes the taint away that keeps them off, and says on the node that its
-// network is there.
+// Package taint lets pods onto nodes whose agent is ready: it takes the taint away that keeps them off, puts it on nodes whose agent is
+// there and not ready, and says on the node that its network is there.
 package taint
 
 import (
@@ -19,7 +19,9 @@ import (
 
 // Config of it.
 type Config struct {
-	Key       string          // of the taint; "": none is removed
+	Key       string          // of the taint
+	Remove    bool            // from nodes whose agent is ready
+	Set       bool            // on nodes that have an agent that is not
 	Condition bool            // whether the node's condition is set
 	Namespace string          // of the agents' pods,
 	Labels    labels.Selector // and their labels
@@ -64,17 +66,16 @@ func (r *remover) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 	if err := r.c.Get(ctx, req.NamespacedName, &node); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	tainted := r.cfg.Key != "" && slices.ContainsFunc(node.Spec.Taints, r.ours)
-	if !tainted && (!r.cfg.Condition || up(&node)) {
-		return reconcile.Result{}, nil
-	}
-	var pods corev1.PodList
-	err := r.c.List(ctx, &pods, client.InNamespace(r.cfg.Namespace), client.MatchingLabelsSelector{Selector: r.cfg.Labels}, client.MatchingFields{byNode: node.Name})
+	tainted := slices.ContainsFunc(node.Spec.Taints, r.ours)
+	there, ready, err := r.agent(ctx, node.Name)
 	if err != nil {
-		return reconcile.Result{}, fmt.Errorf("list agents: %w", err)
+		return reconcile.Result{}, err
 	}
-	if !slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool { return ready(&p) }) {
-		return reconcile.Result{}, nil
+	if !ready {
+		if there && !tainted && r.cfg.Set {
+			err = r.taints(ctx, &node, append(slices.Clone(node.Spec.Taints), corev1.Taint{Key: r.cfg.Key, Effect: corev1.TaintEffectNoSchedule}))
+		}
+		return reconcile.Result{}, err
 	}
 	// The condition first: pods that tolerate no node without network wait for it too.
 	if r.cfg.Condition && !up(&node) {
@@ -84,15 +85,31 @@ func (r *remover) Reconcile(ctx context.Context, req reconcile.Request) (reconci
 			return reconcile.Result{}, client.IgnoreNotFound(err)
 		}
 	}
-	if tainted {
-		old := node.DeepCopy()
-		node.Spec.Taints = slices.DeleteFunc(node.Spec.Taints, r.ours)
-		// The list is written as a whole, so it has to be the one that was read.
-		if err := r.c.Patch(ctx, &node, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})); err != nil {
-			return reconcile.Result{}, client.IgnoreNotFound(err)
-		}
+	if tainted && r.cfg.Remove {
+		err = r.taints(ctx, &node, slices.DeleteFunc(slices.Clone(node.Spec.Taints), r.ours))
 	}
-	return reconcile.Result{}, nil
+	return reconcile.Result{}, err
+}
+
+// agent says whether a node has an agent that is to stay, and whether it serves.
+func (r *remover) agent(ctx context.Context, node string) (there, serves bool, err error) {
+	var pods corev1.PodList
+	err = r.c.List(ctx, &pods, client.InNamespace(r.cfg.Namespace), client.MatchingLabelsSelector{Selector: r.cfg.Labels}, client.MatchingFields{byNode: node})
+	if err != nil {
+		return false, false, fmt.Errorf("list agents: %w", err)
+	}
+	for i := range pods.Items {
+		there = there || pods.Items[i].DeletionTimestamp == nil
+		serves = serves || ready(&pods.Items[i])
+	}
+	return there, serves, nil
+}
+
+// taints writes a node's. The list is written as a whole, so it has to be the one that was read.
+func (r *remover) taints(ctx context.Context, node *corev1.Node, all []corev1.Taint) error {
+	old := node.DeepCopy()
+	node.Spec.Taints = all
+	return client.IgnoreNotFound(r.c.Patch(ctx, node, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{})))
 }
 
 func (r *remover) ours(t corev1.Taint) bool { return t.Key == r.cfg.Key }

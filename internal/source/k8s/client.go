@@ -18,15 +18,22 @@ import (
 	"k8s.io/client-go/rest"
 
 	ciliumv2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
+	ciliumv2alpha1 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2alpha1"
+	"github.com/hypha-net/hypha/internal/source/document"
 	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 // clients are one for each API group, over one connection.
 type clients struct {
 	core, discovery, networking rest.Interface
-	cilium                      rest.Interface
+	cilium, ciliumAlpha         rest.Interface
 	documents, clusterPolicy    rest.Interface // policies, unread
+
+	http *http.Client
 }
+
+// close lets go of connections that nobody uses.
+func (c *clients) close() { c.http.CloseIdleConnections() }
 
 // newClients makes them without asking anybody.
 func newClients(conf *rest.Config) (*clients, error) {
@@ -35,13 +42,13 @@ func newClients(conf *rest.Config) (*clients, error) {
 		return nil, err
 	}
 	typed, unread := runtime.NewScheme(), runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme, ciliumv2.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, discoveryv1.AddToScheme, networkingv1.AddToScheme, ciliumv2.AddToScheme, ciliumv2alpha1.AddToScheme} {
 		if err := add(typed); err != nil {
 			return nil, err
 		}
 	}
-	addDocuments(unread)
-	c := &clients{}
+	document.AddToScheme(unread)
+	c := &clients{http: http}
 	for _, x := range []struct {
 		into   *rest.Interface
 		gv     schema.GroupVersion
@@ -52,8 +59,9 @@ func newClients(conf *rest.Config) (*clients, error) {
 		{&c.discovery, discoveryv1.SchemeGroupVersion, typed, true},
 		{&c.networking, networkingv1.SchemeGroupVersion, typed, true},
 		{&c.cilium, ciliumv2.GroupVersion, typed, false},
+		{&c.ciliumAlpha, ciliumv2alpha1.GroupVersion, typed, false},
 		{&c.documents, ciliumv2.GroupVersion, unread, false},
-		{&c.clusterPolicy, clusterPolicyVersion, unread, false},
+		{&c.clusterPolicy, document.ClusterPolicyVersion, unread, false},
 	} {
 		if *x.into, err = newClient(conf, http, x.gv, x.scheme, x.own); err != nil {
 			return nil, err

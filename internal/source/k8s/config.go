@@ -18,6 +18,7 @@ import (
 const (
 	IPAMKubernetes  = "kubernetes"   // those of the Node, which the controller manager gives it
 	IPAMClusterPool = "cluster-pool" // those of the CiliumNode, which the operator gives it
+	IPAMMultiPool   = "multi-pool"   // blocks of CiliumPodIPPools, which the operator gives its CiliumNode as it needs them
 )
 
 // Config of a Store.
@@ -30,9 +31,11 @@ type Config struct {
 	// Kubeconfig is a file with URL and credentials. Without one a pod's own are used, and outside of a pod none.
 	Kubeconfig string
 	IPAM       string
-	Addrs      []netip.Addr // of this node, on the underlay
-	IPv4, IPv6 bool         // whether workloads have addresses of the version
-	QPS        float32      // requests per second; 0: 10
+	// DefaultPool is, with multi-pool, where pods have their addresses from that no pool is said of.
+	DefaultPool string
+	Addrs       []netip.Addr // of this node, on the underlay
+	IPv4, IPv6  bool         // whether workloads have addresses of the version
+	QPS         float32      // requests per second; 0: 10
 }
 
 // Deps are what a Store works with.
@@ -75,8 +78,8 @@ func (c *Config) check() error {
 	switch {
 	case c.NodeName == "":
 		return errors.New("no name of this node")
-	case c.IPAM != IPAMKubernetes && c.IPAM != IPAMClusterPool:
-		return fmt.Errorf("IPAM mode %q: want %s or %s", c.IPAM, IPAMKubernetes, IPAMClusterPool)
+	case c.IPAM != IPAMKubernetes && c.IPAM != IPAMClusterPool && c.IPAM != IPAMMultiPool:
+		return fmt.Errorf("IPAM mode %q: want %s, %s or %s", c.IPAM, IPAMKubernetes, IPAMClusterPool, IPAMMultiPool)
 	case len(c.Addrs) == 0:
 		return errors.New("this node has no address")
 	case c.ClusterID > 255:

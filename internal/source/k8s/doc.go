@@ -9,7 +9,7 @@
 //     when somebody deletes it, until it is withdrawn.
 //   - A number stands for one set of labels: its CiliumIdentity can be created once. Where the search for a free number begins
 //     depends on the labels alone, so nodes that ask at once for the same labels come to the same one.
-//   - A policy that is not understood is not in force, and says so in its status; an earlier version of it that was, stays.
+//   - A policy that is not understood is not in force, and the log says why; an earlier version of it that was, stays.
 //
 // Objects are cut down to rows as they come in; none is kept.
 package k8s

@@ -9,7 +9,7 @@ import (
 )
 
 // HostPorts are the services that a pod's hostPorts mean on its node, without numbers, for each IP version that the pod has. One that
-// asks for a particular address of the node is told and left out: at all of them it would be open to more than it asked for.
+// asks for a particular address has that one alone: whether it is the node's is for control to say.
 func HostPorts(pod *corev1.Pod) (out []model.Service, errs error) {
 	if pod.Spec.HostNetwork || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return nil, nil
@@ -26,18 +26,23 @@ func HostPorts(pod *corev1.Pod) (out []model.Service, errs error) {
 		}
 		host := netip.Addr{}
 		if p.HostIP != "" {
-			if host, err = netip.ParseAddr(p.HostIP); err != nil || !host.IsUnspecified() {
-				errs = joinf(errs, "host port %d at %s: only all addresses of the node are possible", p.HostPort, p.HostIP)
+			if host, err = netip.ParseAddr(p.HostIP); err != nil || host.Zone() != "" {
+				errs = joinf(errs, "host port %d: %q is no address", p.HostPort, p.HostIP)
 				continue
 			}
+			host = host.Unmap()
 		}
 		for _, ip := range ends {
 			if host.IsValid() && host.Is6() != ip.Is6() {
 				continue
 			}
-			front := netip.IPv4Unspecified()
-			if ip.Is6() {
+			front := host
+			switch {
+			case host.IsValid():
+			case ip.Is6():
 				front = netip.IPv6Unspecified()
+			default:
+				front = netip.IPv4Unspecified()
 			}
 			out = append(out, model.Service{Name: pod.Name, Namespace: pod.Namespace, Type: model.ServiceHostPort,
 				Frontend: model.Frontend{Addr: front, Port: uint16(p.HostPort), Proto: proto},

@@ -35,9 +35,10 @@ type Identities struct {
 	min, max model.IdentityID
 	moved    chan state.Moved
 
-	mu    sync.Mutex
-	held  map[model.IdentityID]*held
-	known map[string]map[model.IdentityID]bool // numbers by labels: where one was collected while another node asked, there may be several
+	mu     sync.Mutex
+	held   map[model.IdentityID]*held
+	marked map[model.IdentityID]bool            // as one that goes
+	known  map[string]map[model.IdentityID]bool // numbers by labels: where one was collected while another node asked, there may be several
 }
 
 // held is a number that this node uses.
@@ -49,7 +50,7 @@ type held struct {
 func newIdentities(s *Store) *Identities {
 	d := &Identities{s: s, tab: table.New[model.IdentityID, model.Identity]("identities", table.Uint[model.IdentityID]),
 		min: model.IdentityClusterMin, max: model.IdentityClusterMax, moved: make(chan state.Moved, 4096),
-		held: map[model.IdentityID]*held{}, known: map[string]map[model.IdentityID]bool{}}
+		held: map[model.IdentityID]*held{}, marked: map[model.IdentityID]bool{}, known: map[string]map[model.IdentityID]bool{}}
 	if id := model.IdentityID(s.cfg.ClusterID); id > 0 {
 		d.min, d.max = id<<16, id<<16+1<<16-1
 	}
@@ -121,9 +122,13 @@ func checkLabels(ls model.Labels) error {
 
 func (d *Identities) replace(all []*ciliumv2.CiliumIdentity) {
 	rows := make(map[model.IdentityID]model.Identity, len(all))
+	d.mu.Lock()
+	clear(d.marked)
+	d.mu.Unlock()
 	for _, o := range all {
 		if row, ok := d.parse(o); ok {
 			rows[row.ID] = row
+			d.noteMark(row.ID, o)
 		}
 	}
 	d.mu.Lock()
@@ -150,6 +155,7 @@ func (d *Identities) put(o *ciliumv2.CiliumIdentity) {
 		d.remove(o.Name)
 		return
 	}
+	d.noteMark(row.ID, o)
 	if old, had := d.tab.Get(row.ID); had {
 		if old.Labels.Equal(row.Labels) {
 			return
@@ -172,6 +178,7 @@ func (d *Identities) remove(name string) {
 	d.unlearn(old)
 	d.mu.Lock()
 	_, used := d.held[id]
+	delete(d.marked, id)
 	d.mu.Unlock()
 	if used { // somebody took it for unused; until it is back its row stays
 		d.restore(id)
@@ -228,6 +235,7 @@ func (d *Identities) hold(labels model.Labels, id model.IdentityID) model.Identi
 		d.held[id] = &held{labels: labels}
 	}
 	d.held[id].n++
+	d.keep(id)
 	return id
 }
 

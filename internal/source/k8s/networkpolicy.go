@@ -14,9 +14,6 @@ import (
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-// KindNetworkPolicy is how policies of networking.k8s.io/v1 are called.
-const KindNetworkPolicy = "NetworkPolicy"
-
 // maxPorts is how many ports a port rule of our language takes, and how many port rules a member.
 const maxPorts = 40
 
@@ -27,7 +24,7 @@ const keyNamespaceName = "kubernetes.io/metadata.name"
 // direction says whether it is closed, so that nothing depends on what an absent field means in either language: there an empty rule
 // allows everything, here nothing.
 func NetworkPolicy(np *networkingv1.NetworkPolicy) parse.Policy {
-	ref := model.PolicyRef{Kind: KindNetworkPolicy, Namespace: np.Namespace, Name: np.Name}
+	ref := model.PolicyRef{Kind: model.KindNetworkPolicy, Namespace: np.Namespace, Name: np.Name}
 	ref.Labels = parse.ResourceLabels(ref, string(np.UID), nil)
 	ingress, egress := closed(&np.Spec)
 	subject := selector(&np.Spec.PodSelector, podKey)
@@ -53,7 +50,7 @@ func NetworkPolicy(np *networkingv1.NetworkPolicy) parse.Policy {
 			}
 		}
 	}
-	return parse.Policy{Key: KindNetworkPolicy + "/" + np.Namespace + "/" + np.Name, Ref: ref, Audit: np.Annotations[parse.AuditAnnotation] == "true",
+	return parse.Policy{Key: model.KindNetworkPolicy + "/" + np.Namespace + "/" + np.Name, Ref: ref, Audit: np.Annotations[parse.AuditAnnotation] == "true",
 		Rules: []v2.Rule{r}}
 }
 

@@ -31,6 +31,8 @@ type Nodes struct {
 	node   *metav1.OwnerReference // the Node of this node, once it is known,
 	labels map[string]string      // and its labels
 	last   *model.Node            // as published
+	// requested is what this node needs of pools.
+	requested []ciliumv2.PoolRequest
 }
 
 func newNodes(s *Store) *Nodes {
@@ -45,19 +47,25 @@ func (n *Nodes) Table() *table.Table[string, model.Node] { return n.tab }
 func (n *Nodes) follow() {
 	follow(n.s, resource{client: n.s.clients.cilium, name: "ciliumnodes"}, &ciliumv2.CiliumNode{}, &sink[*ciliumv2.CiliumNode]{
 		replace: func(all []*ciliumv2.CiliumNode) {
-			rows, mine := map[string]model.Node{}, false
+			rows, mine := map[string]model.Node{}, (*ciliumv2.CiliumNode)(nil)
 			for _, o := range all {
 				if row, ok := n.parse(o); ok {
 					rows[row.Name] = row
 				}
-				mine = mine || o.Name == n.s.cfg.NodeName
+				if o.Name == n.s.cfg.NodeName {
+					mine = o
+				}
 			}
 			replaceAll(n.tab, rows, func(a, b model.Node) bool { return reflect.DeepEqual(a, b) })
-			if !mine {
+			n.s.podPools.learn(mine)
+			if mine == nil {
 				n.writer.disturbed(name{name: n.s.cfg.NodeName})
 			}
 		},
 		put: func(o *ciliumv2.CiliumNode) {
+			if o.Name == n.s.cfg.NodeName {
+				n.s.podPools.learn(o)
+			}
 			row, ok := n.parse(o)
 			if !ok {
 				n.tab.Delete(o.Name)
@@ -67,6 +75,9 @@ func (n *Nodes) follow() {
 		},
 		remove: func(o *ciliumv2.CiliumNode) {
 			n.tab.Delete(o.Name)
+			if o.Name == n.s.cfg.NodeName {
+				n.s.podPools.learn(nil)
+			}
 			n.writer.disturbed(name{name: o.Name})
 		},
 	})
@@ -88,6 +99,7 @@ func (n *Nodes) learn(o *corev1.Node) {
 	n.labels = o.Labels
 	last := n.last
 	n.mu.Unlock()
+	n.s.services.setNode(o.Labels)
 	if last == nil {
 		return
 	}
@@ -127,6 +139,13 @@ func nodeOf(o *ciliumv2.CiliumNode) (row model.Node, err error) {
 	}
 	if row.PodCIDRs, err = podCIDRs(o.Spec.IPAM.PodCIDRs); err != nil {
 		return row, err
+	}
+	for _, a := range o.Spec.IPAM.Pools.Allocated {
+		blocks, err := podCIDRs(a.CIDRs)
+		if err != nil {
+			return row, err
+		}
+		row.PodCIDRs = append(row.PodCIDRs, blocks...)
 	}
 	labels := make([]model.Label, 0, len(o.Labels))
 	for k, v := range o.Labels {
@@ -177,6 +196,7 @@ func (n *Nodes) object(node model.Node) *ciliumv2.CiliumNode {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	o.Spec.IPAM.Pools.Requested = n.requested
 	o.Labels = maps.Clone(n.labels)
 	for _, l := range node.Labels {
 		if o.Labels == nil {

@@ -20,6 +20,8 @@ type Pod struct {
 	Labels          model.Labels // the pod's own, of source k8s
 	Facts           model.Labels // what the cluster says about it: its service account, its namespace's labels
 	NamedPorts      []model.NamedPort
+
+	pools poolWish
 }
 
 // Pods are the pods of this node.
@@ -29,8 +31,8 @@ type Pods struct {
 
 	mu         sync.Mutex
 	pods       map[name]podSpec
-	namespaces map[string]map[string]string // their labels
-	known      [2]bool                      // pods, namespaces
+	namespaces map[string]namespaceSpec
+	known      [2]bool // pods, namespaces
 }
 
 // podSpec is what is kept of a pod.
@@ -38,10 +40,17 @@ type podSpec struct {
 	uid, account string
 	labels       map[string]string
 	ports        []model.NamedPort
+	pools        poolWish
+}
+
+// namespaceSpec is what is kept of a namespace.
+type namespaceSpec struct {
+	labels map[string]string
+	pools  poolWish
 }
 
 func newPods(s *Store) *Pods {
-	return &Pods{s: s, tab: table.New[string, Pod]("pods", table.String), pods: map[name]podSpec{}, namespaces: map[string]map[string]string{}}
+	return &Pods{s: s, tab: table.New[string, Pod]("pods", table.String), pods: map[name]podSpec{}, namespaces: map[string]namespaceSpec{}}
 }
 
 // Table holds the pods by namespace/name.
@@ -83,19 +92,19 @@ func (p *Pods) follow() {
 			defer p.mu.Unlock()
 			clear(p.namespaces)
 			for _, o := range all {
-				p.namespaces[o.Name] = o.Labels
+				p.namespaces[o.Name] = namespaceSpec{o.Labels, poolsOf(o.Annotations)}
 			}
 			p.known[1] = true
 			p.rebuild()
 		},
-		put: func(o *corev1.Namespace) { p.namespace(o.Name, o.Labels) },
+		put: func(o *corev1.Namespace) { p.namespace(o.Name, namespaceSpec{o.Labels, poolsOf(o.Annotations)}) },
 		// A namespace goes after its pods: what is left of it stays as it was.
 		remove: func(*corev1.Namespace) {},
 	})
 }
 
 func specOf(o *corev1.Pod) podSpec {
-	s := podSpec{uid: string(o.UID), account: o.Spec.ServiceAccountName, labels: o.Labels}
+	s := podSpec{uid: string(o.UID), account: o.Spec.ServiceAccountName, labels: o.Labels, pools: poolsOf(o.Annotations)}
 	for _, c := range podPorts(o) {
 		proto, err := model.ParseServiceProto(string(protocol(c.Protocol)))
 		if c.Name != "" && err == nil && c.ContainerPort > 0 && c.ContainerPort <= 65535 {
@@ -105,14 +114,14 @@ func specOf(o *corev1.Pod) podSpec {
 	return s
 }
 
-// namespace takes in a namespace's labels.
-func (p *Pods) namespace(ns string, labels map[string]string) {
+// namespace takes in what a namespace says.
+func (p *Pods) namespace(ns string, spec namespaceSpec) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if old, had := p.namespaces[ns]; had && maps.Equal(old, labels) {
+	if old, had := p.namespaces[ns]; had && maps.Equal(old.labels, spec.labels) && old.pools == spec.pools {
 		return
 	}
-	p.namespaces[ns] = labels
+	p.namespaces[ns] = spec
 	for n := range p.pods {
 		if n.namespace == ns {
 			p.set(n)
@@ -149,12 +158,12 @@ func (p *Pods) row(n name) (Pod, bool) {
 	if !ok || !known {
 		return Pod{}, false
 	}
-	out := Pod{Namespace: n.namespace, Name: n.name, UID: s.uid, NamedPorts: s.ports}
+	out := Pod{Namespace: n.namespace, Name: n.name, UID: s.uid, NamedPorts: s.ports, pools: s.pools.or(namespace.pools)}
 	var own, facts []model.Label
 	for k, v := range s.labels {
 		own = append(own, model.Label{Source: model.SourceK8s, Key: k, Value: v})
 	}
-	for k, v := range namespace {
+	for k, v := range namespace.labels {
 		facts = append(facts, model.Label{Source: model.SourceK8s, Key: model.KeyNamespaceLabels + "." + k, Value: v})
 	}
 	if s.account != "" {

@@ -3,10 +3,8 @@ package k8s
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,14 +14,14 @@ import (
 	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/model"
+	"github.com/hypha-net/hypha/internal/source/document"
 	"github.com/hypha-net/hypha/internal/source/state"
 )
 
 // Policies is what policies there are, of all kinds.
 type Policies struct {
-	s      *Store
-	dirty  chan struct{}
-	judges *judges
+	s     *Store
+	dirty chan struct{}
 
 	mu      sync.Mutex
 	rows    map[string]state.Policy // by key
@@ -50,8 +48,7 @@ var documents = []struct{ kind, resource string }{
 func newPolicies(s *Store) *Policies {
 	p := &Policies{s: s, dirty: make(chan struct{}, 1), rows: map[string]state.Policy{}, of: map[string]map[name]*judged{}, waiting: map[string]bool{},
 		cur: state.PolicySnapshot{Superseded: make(chan struct{})}}
-	p.judges = newJudges(s)
-	for _, kind := range []string{KindNetworkPolicy, v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup, v1alpha2.KindClusterNetworkPolicy} {
+	for _, kind := range []string{model.KindNetworkPolicy, v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup, v1alpha2.KindClusterNetworkPolicy} {
 		p.of[kind], p.waiting[kind] = map[name]*judged{}, true
 	}
 	return p
@@ -72,7 +69,7 @@ func (p *Policies) WaitRevision(ctx context.Context, rev uint64) error {
 func (p *Policies) follow() {
 	follow(p.s, resource{client: p.s.clients.networking, name: "networkpolicies"}, &networkingv1.NetworkPolicy{}, &sink[*networkingv1.NetworkPolicy]{
 		replace: func(all []*networkingv1.NetworkPolicy) {
-			p.all(KindNetworkPolicy, func(yield func(name)) {
+			p.all(model.KindNetworkPolicy, func(yield func(name)) {
 				for _, o := range all {
 					yield(name{o.Namespace, o.Name})
 					p.native(o)
@@ -85,29 +82,29 @@ func (p *Policies) follow() {
 			p.native(o)
 			p.wake()
 		},
-		remove: func(o *networkingv1.NetworkPolicy) { p.remove(KindNetworkPolicy, name{o.Namespace, o.Name}) },
+		remove: func(o *networkingv1.NetworkPolicy) { p.remove(model.KindNetworkPolicy, name{o.Namespace, o.Name}) },
 	})
 	for _, d := range documents {
 		r := resource{client: p.s.clients.documents, name: d.resource}
 		if d.kind == v1alpha2.KindClusterNetworkPolicy { // not every cluster has it
 			r.client, r.optional = p.s.clients.clusterPolicy, true
 		}
-		follow(p.s, r, &document{}, &sink[*document]{
-			replace: func(all []*document) {
+		follow(p.s, r, &document.Document{}, &sink[*document.Document]{
+			replace: func(all []*document.Document) {
 				p.all(d.kind, func(yield func(name)) {
 					for _, o := range all {
 						yield(name{o.Namespace, o.Name})
-						p.read(d.kind, d.resource, o)
+						p.read(d.kind, o)
 					}
 				})
 			},
-			put: func(o *document) {
+			put: func(o *document.Document) {
 				p.mu.Lock()
 				defer p.mu.Unlock()
-				p.read(d.kind, d.resource, o)
+				p.read(d.kind, o)
 				p.wake()
 			},
-			remove: func(o *document) { p.remove(d.kind, name{o.Namespace, o.Name}) },
+			remove: func(o *document.Document) { p.remove(d.kind, name{o.Namespace, o.Name}) },
 		})
 	}
 	p.s.run(p.publish)
@@ -157,16 +154,13 @@ func (p *Policies) native(o *networkingv1.NetworkPolicy) {
 		p.s.log.Error("NetworkPolicy not understood, its last version stays in force", "namespace", o.Namespace, "name", o.Name, "err", err)
 		return
 	}
-	p.set(KindNetworkPolicy, name{o.Namespace, o.Name}, o.ResourceVersion, row)
+	p.set(model.KindNetworkPolicy, name{o.Namespace, o.Name}, o.ResourceVersion, row)
 }
 
 // read takes in a policy that the parser has to read; mu is held.
-func (p *Policies) read(kind, resource string, o *document) {
+func (p *Policies) read(kind string, o *document.Document) {
 	n := name{o.Namespace, o.Name}
 	rows, err := readDocument(o)
-	if kind == v2.KindNetworkPolicy || kind == v2.KindClusterwideNetworkPolicy {
-		p.judges.note(resource, n, o, err)
-	}
 	if err != nil {
 		if old := p.of[kind][n]; old == nil || old.version != o.ResourceVersion {
 			p.s.log.Warn("policy not understood", "kind", kind, "namespace", o.Namespace, "name", o.Name, "err", err)
@@ -206,10 +200,10 @@ func (p *Policies) set(kind string, n name, version string, rows ...state.Policy
 }
 
 // readDocument reads a policy, or a group of prefixes.
-func readDocument(o *document) ([]state.Policy, error) {
-	policies, groups, err := parse.Parse(o.Kind, o.body)
+func readDocument(o *document.Document) ([]state.Policy, error) {
+	policies, groups, err := o.Parse()
 	if err != nil {
-		return nil, reasons(err)
+		return nil, err
 	}
 	var rows []state.Policy
 	for _, pol := range policies {
@@ -240,25 +234,6 @@ func policyRow(pol parse.Policy) (state.Policy, error) {
 		return state.Policy{}, err
 	}
 	return state.Policy{Key: pol.Key, Kind: pol.Ref.Kind, Ref: pol.Ref, Raw: raw}, nil
-}
-
-// reasons are the faults of a document without the places of a text that its author has not written so.
-func reasons(err error) error {
-	all := []error{err}
-	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the parser's own join
-		all = many.Unwrap()
-	}
-	texts := make([]string, len(all))
-	for i, e := range all {
-		texts[i] = e.Error()
-		if pe, ok := errors.AsType[*parse.Error](e); ok {
-			texts[i] = pe.Reason
-			if pe.Path != "" {
-				texts[i] = pe.Path + ": " + pe.Reason
-			}
-		}
-	}
-	return errors.New(strings.Join(texts, "; "))
 }
 
 func (p *Policies) wake() {

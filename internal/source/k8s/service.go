@@ -20,14 +20,17 @@ const notOurs = "!" + "service.kubernetes.io/service-proxy-name" + ",!" + corev1
 const defaultAffinity = time.Duration(corev1.DefaultClientIPServiceAffinitySeconds) * time.Second
 
 // Frontends are the services of ours that a Service means, one for each frontend, without numbers. What of it cannot be served as
-// it is written is left out and told; the rest is good.
-func Frontends(svc *corev1.Service, slices []*discoveryv1.EndpointSlice) ([]model.Service, error) {
+// it is written is left out and told; the rest is good. node is the labels of this node.
+func Frontends(svc *corev1.Service, slices []*discoveryv1.EndpointSlice, node map[string]string) ([]model.Service, error) {
 	if svc.Spec.Type == corev1.ServiceTypeExternalName || len(svc.Spec.ClusterIP) == 0 || svc.Spec.ClusterIP == corev1.ClusterIPNone {
 		return nil, nil
 	}
-	ann, err := annotationsOf(svc)
+	ann, err := annotationsOf(svc, node)
 	c := converter{svc: svc, ann: ann, ends: endsOf(slices), errs: err}
 	c.families()
+	if c.prefer, err = model.ParsePreference(value(svc.Spec.TrafficDistribution, "")); err != nil {
+		c.errs = joinf(c.errs, "%w", err)
+	}
 	for i := range svc.Spec.Ports {
 		c.port(&svc.Spec.Ports[i])
 	}
@@ -40,6 +43,7 @@ type converter struct {
 	ann    annotations
 	ends   map[endKey][]model.Backend
 	v4, v6 bool
+	prefer model.Preference
 	out    []model.Service
 	errs   error
 }
@@ -123,6 +127,7 @@ func (c *converter) add(t model.ServiceType, ip netip.Addr, port int32, proto ui
 		Frontend: model.Frontend{Addr: ip, Port: uint16(port), Proto: proto}}
 	s.Backends = c.ends[endKey{p.Name, proto, ip.Is6()}]
 	spec := &c.svc.Spec
+	s.Prefer = c.prefer
 	if spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		s.Affinity = defaultAffinity
 		if conf := spec.SessionAffinityConfig; conf != nil && conf.ClientIP != nil && conf.ClientIP.TimeoutSeconds != nil {
@@ -134,7 +139,7 @@ func (c *converter) add(t model.ServiceType, ip netip.Addr, port int32, proto ui
 	case model.ServiceClusterIP:
 		s.InternalLocal = spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal
 	default:
-		s.ExternalLocal = local
+		s.ExternalLocal, s.Elsewhere = local, c.ann.elsewhere
 		if local && spec.HealthCheckNodePort > 0 && spec.HealthCheckNodePort <= 65535 && spec.Type == corev1.ServiceTypeLoadBalancer {
 			s.HealthPort = uint16(spec.HealthCheckNodePort)
 		}
@@ -219,6 +224,7 @@ func backend(e *discoveryv1.Endpoint, port uint16, proto uint8) (b model.Backend
 		return b, false
 	}
 	b = model.Backend{Addr: ip.Unmap(), Port: port, Proto: proto, Node: value(e.NodeName, ""), Zone: value(e.Zone, "")}
+	b.Hints, b.NodeHints = hintsOf(e.Hints)
 	ready := value(e.Conditions.Ready, true)
 	switch ending := value(e.Conditions.Terminating, false); {
 	case ready:
@@ -230,6 +236,22 @@ func backend(e *discoveryv1.Endpoint, port uint16, proto uint8) (b model.Backend
 		return b, false
 	}
 	return b, true
+}
+
+// hintsOf are the zones and the nodes that an endpoint is for.
+func hintsOf(h *discoveryv1.EndpointHints) (zones, nodes model.Zones) {
+	if h == nil {
+		return "", ""
+	}
+	names := make([]string, 0, max(len(h.ForZones), len(h.ForNodes)))
+	for _, z := range h.ForZones {
+		names = append(names, z.Name)
+	}
+	zones, names = model.NewZones(names...), names[:0]
+	for _, n := range h.ForNodes {
+		names = append(names, n.Name)
+	}
+	return zones, model.NewZones(names...)
 }
 
 // value is what a pointer points to, or what nil means.

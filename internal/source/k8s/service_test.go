@@ -29,7 +29,7 @@ func line(s *model.Service) string {
 	for _, x := range []struct {
 		on   bool
 		text string
-	}{{s.ExternalLocal, " external-local"}, {s.InternalLocal, " internal-local"}, {s.RangesDeny, " deny"}} {
+	}{{s.ExternalLocal, " external-local"}, {s.InternalLocal, " internal-local"}, {s.RangesDeny, " deny"}, {s.Elsewhere, " elsewhere"}} {
 		if x.on {
 			b.WriteString(x.text)
 		}
@@ -42,6 +42,14 @@ func line(s *model.Service) string {
 	}
 	if len(s.Ranges) > 0 {
 		fmt.Fprintf(&b, " ranges %v", s.Ranges)
+	}
+	if s.Prefer != model.PreferNone {
+		fmt.Fprintf(&b, " %s", s.Prefer)
+	}
+	for _, e := range s.Backends {
+		if e.Hints+e.NodeHints != "" {
+			fmt.Fprintf(&b, " %s for %s/%s", e.Addr, e.Hints, e.NodeHints)
+		}
 	}
 	if s.Select != model.SelectDefault {
 		fmt.Fprintf(&b, " %s", s.Select)
@@ -95,9 +103,26 @@ func TestFrontends(t *testing.T) {
 			`{metadata: {name: b}, addressType: IPv4, ports: [{port: 1}], endpoints: [{addresses: [10.1.0.2], conditions: {ready: true}}]}`,
 			`{metadata: {name: c}, addressType: FQDN, ports: [{port: 1}], endpoints: [{addresses: [example.org]}]}`},
 			want: []string{"ClusterIP 10.96.0.1:80/TCP 10.1.0.2:1/TCP 10.1.0.3:1/TCP(quarantined) 10.1.0.4:1/TCP"}},
+		"near": {svc: `{clusterIP: 10.96.0.1, ports: [{port: 80}], trafficDistribution: PreferSameZone}`, slices: []string{`{metadata: {name: a}, addressType: IPv4, ports: [{port: 1}], endpoints: [
+			{addresses: [10.1.0.1], zone: z1, hints: {forZones: [{name: z2}, {name: z1}]}}, {addresses: [10.1.0.2], hints: {forNodes: [{name: n2}]}}]}`},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP 10.1.0.1:1/TCP 10.1.0.2:1/TCP PreferSameZone 10.1.0.1 for z1,z2/ 10.1.0.2 for /n2"}},
+		"near, unheard of": {svc: `{clusterIP: 10.96.0.1, ports: [{name: web, port: 80}], trafficDistribution: PreferMoon}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends}, err: "PreferMoon"},
 		"annotations": {svc: `{type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}], loadBalancerSourceRanges: [192.0.2.0/24]}|{loadBalancer: {ingress: [{ip: 203.0.113.1}]}}`,
 			ann: `{service.cilium.io/type: "LoadBalancer", service.cilium.io/lb-algorithm: maglev, service.cilium.io/src-ranges-policy: deny}`, slices: []string{slice4},
 			want: []string{"LoadBalancer 203.0.113.1:80/TCP" + ends + " deny ranges [192.0.2.0/24] maglev"}},
+		"on this node": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node: beefy, service.cilium.io/global: "true", service.cilium.io/affinity: local}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends}},
+		"on another node": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node: small}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends + " elsewhere"}},
+		"on selected nodes": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node: small, service.cilium.io/node-selector: "role in (edge, core)"}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends}},
+		"on other nodes": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node-selector: "role!=edge"}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends + " elsewhere"}},
+		"on nodes unknown": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/node-selector: "role in edge"}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends + " elsewhere"}, err: "node-selector"},
+		"not done": {svc: `{type: NodePort, clusterIP: 10.96.0.1, ports: [{name: web, port: 80, nodePort: 30080}]}`, ann: `{service.cilium.io/forwarding-mode: dsr, service.cilium.io/proxy-delegation: delegate-if-local, other: x}`, slices: []string{slice4},
+			want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends, "NodePort 0.0.0.0:30080/TCP" + ends}, err: "service.cilium.io/forwarding-mode is not supported; annotation service.cilium.io/proxy-delegation"},
 		"annotations that mean nothing": {svc: `{clusterIP: 10.96.0.1, ports: [{name: web, port: 80}]}`, ann: `{service.cilium.io/lb-algorithm: best, service.cilium.io/src-ranges-policy: maybe}`,
 			slices: []string{slice4}, want: []string{"ClusterIP 10.96.0.1:80/TCP" + ends}, err: "lb-algorithm"},
 	} {
@@ -114,7 +139,7 @@ func TestFrontends(t *testing.T) {
 				read(t, text, s)
 				all = append(all, s)
 			}
-			got, err := Frontends(svc, all)
+			got, err := Frontends(svc, all, map[string]string{"role": "edge", "service.cilium.io/node": "beefy"})
 			if d := cmp.Diff(c.want, lines(got)); d != "" {
 				t.Error(d)
 			}
@@ -142,8 +167,10 @@ func TestHostPorts(t *testing.T) {
 			[]string{"HostPort 0.0.0.0:8080/TCP 10.1.0.1:80/TCP@n1", "HostPort [::]:8080/TCP [fd00::1]:80/TCP@n1"}, ""},
 		"one family asked for": {`{containers: [{name: c, ports: [{containerPort: 80, hostPort: 8080, hostIP: "0.0.0.0", protocol: UDP}]}]}`, "10.1.0.1,fd00::1",
 			[]string{"HostPort 0.0.0.0:8080/UDP 10.1.0.1:80/UDP@n1"}, ""},
-		"one address asked for": {`{containers: [{name: c, ports: [{containerPort: 80, hostPort: 8080, hostIP: 127.0.0.1}]}]}`, "10.1.0.1", nil, "only all addresses"},
-		"the node's own":        {`{hostNetwork: true, containers: [{name: c, ports: [{containerPort: 80, hostPort: 80}]}]}`, "10.1.0.1", nil, ""},
+		"one address asked for": {`{containers: [{name: c, ports: [{containerPort: 80, hostPort: 8080, hostIP: 127.0.0.1}, {containerPort: 80, hostPort: 8080, hostIP: "2001:db8::1"}]}]}`, "10.1.0.1,fd00::1",
+			[]string{"HostPort 127.0.0.1:8080/TCP 10.1.0.1:80/TCP@n1", "HostPort [2001:db8::1]:8080/TCP [fd00::1]:80/TCP@n1"}, ""},
+		"no address":     {`{containers: [{name: c, ports: [{containerPort: 80, hostPort: 8080, hostIP: here}]}]}`, "10.1.0.1", nil, "is no address"},
+		"the node's own": {`{hostNetwork: true, containers: [{name: c, ports: [{containerPort: 80, hostPort: 80}]}]}`, "10.1.0.1", nil, ""},
 		"sidecar, init": {`{initContainers: [{name: a, restartPolicy: Always, ports: [{containerPort: 1, hostPort: 11}]}, {name: b, ports: [{containerPort: 2, hostPort: 12}]}], containers: []}`,
 			"10.1.0.1", []string{"HostPort 0.0.0.0:11/TCP 10.1.0.1:1/TCP@n1"}, ""},
 	} {

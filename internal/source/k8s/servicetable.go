@@ -3,6 +3,7 @@ package k8s
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -24,6 +25,7 @@ type origin struct {
 type Services struct {
 	s   *Store
 	tab *table.Table[model.ServiceID, state.Service]
+	api *table.Table[netip.Addr, struct{}]
 
 	mu     sync.Mutex
 	known  [3]bool // services, slices, pods
@@ -36,10 +38,12 @@ type Services struct {
 	ids    *serviceIDs
 	at     map[model.Frontend]model.ServiceID // rows of the table
 	told   map[origin]string                  // what is wrong, as logged
+	node   map[string]string                  // labels of this node
 }
 
 func newServices(s *Store) *Services {
 	return &Services{s: s, tab: table.New[model.ServiceID, state.Service]("services", table.Uint[model.ServiceID]),
+		api:  table.New[netip.Addr, struct{}]("API servers", table.Addr),
 		svcs: map[name]*corev1.Service{}, slices: map[name]map[string]*discoveryv1.EndpointSlice{}, pods: map[name]*corev1.Pod{},
 		fronts: map[model.Frontend]map[origin]model.Service{}, of: map[origin][]model.Frontend{}, ids: newServiceIDs(),
 		at: map[model.Frontend]model.ServiceID{}, told: map[origin]string{}}
@@ -47,6 +51,27 @@ func newServices(s *Store) *Services {
 
 // Table holds the services by number. Whether each may be served is for control to say.
 func (v *Services) Table() *table.Table[model.ServiceID, state.Service] { return v.tab }
+
+// APIServers are the addresses of the cluster's API servers, which publish themselves as the endpoints of a Service.
+func (v *Services) APIServers() *table.Table[netip.Addr, struct{}] { return v.api }
+
+// apiService is that Service.
+var apiService = name{corev1.NamespaceDefault, "kubernetes"}
+
+// findAPI makes the table of API servers. One that is not ready is one all the same.
+func (v *Services) findAPI() {
+	rows := map[netip.Addr]struct{}{}
+	for _, slice := range v.slices[apiService] {
+		for i := range slice.Endpoints {
+			for _, text := range slice.Endpoints[i].Addresses {
+				if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+					rows[a.Unmap()] = struct{}{}
+				}
+			}
+		}
+	}
+	replaceAll(v.api, rows, func(a, b struct{}) bool { return true })
+}
 
 func (v *Services) follow() {
 	follow(v.s, resource{client: v.s.clients.core, name: "services", labels: notOurs}, &corev1.Service{}, &sink[*corev1.Service]{
@@ -158,6 +183,22 @@ func (v *Services) setPod(n name, o *corev1.Pod) {
 	})
 }
 
+// setNode tells the labels of this node.
+func (v *Services) setNode(labels map[string]string) {
+	v.change(-1, func() (touched []origin) {
+		if maps.Equal(v.node, labels) {
+			return nil
+		}
+		v.node = labels
+		for n, svc := range v.svcs {
+			if aboutNodes(svc) {
+				touched = append(touched, origin{n, false})
+			}
+		}
+		return touched
+	})
+}
+
 // origins are those of both.
 func origins(pod bool, a, b func(func(name) bool)) (out []origin) {
 	seen := map[name]bool{}
@@ -181,6 +222,9 @@ func (v *Services) change(what int, fn func() []origin) {
 	complete := !slices.Contains(v.known[:], false)
 	if what >= 0 {
 		v.known[what] = true
+	}
+	if v.known[1] && (what == 1 || slices.Contains(touched, origin{apiService, false})) {
+		v.findAPI()
 	}
 	if slices.Contains(v.known[:], false) {
 		return
@@ -270,7 +314,7 @@ func (v *Services) make(o origin) (out []model.Service) {
 	case o.pod && v.pods[o.name] != nil:
 		out, err = HostPorts(v.pods[o.name])
 	case !o.pod && v.svcs[o.name] != nil:
-		out, err = Frontends(v.svcs[o.name], slices.Collect(maps.Values(v.slices[o.name])))
+		out, err = Frontends(v.svcs[o.name], slices.Collect(maps.Values(v.slices[o.name])), v.node)
 	}
 	text := ""
 	if err != nil {

@@ -29,6 +29,7 @@ type Store struct {
 	policies   *Policies
 	services   *Services
 	pods       *Pods
+	podPools   *PodPools
 }
 
 // Open starts following the API server and returns without waiting for it. Close it.
@@ -47,12 +48,14 @@ func Open(ctx context.Context, cfg Config, deps Deps) (*Store, error) {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.health = newHealth(s)
 	s.pods = newPods(s)
+	s.podPools = newPodPools(s)
 	s.nodes = newNodes(s)
 	s.identities = newIdentities(s)
 	s.endpoints = newEndpoints(s)
 	s.policies = newPolicies(s)
 	s.services = newServices(s)
 	s.pods.follow()
+	s.podPools.follow()
 	s.nodes.follow()
 	s.identities.follow()
 	s.endpoints.follow()
@@ -118,6 +121,9 @@ func (s *Store) complete() bool {
 	}
 	return true
 }
+
+// PodPools are the pools that this node's pods have their addresses from, and its share in them.
+func (s *Store) PodPools() *PodPools { return s.podPools }
 
 func key(namespace, name string) string {
 	if namespace == corev1.NamespaceAll {

@@ -39,7 +39,6 @@ func openWith(t *testing.T, kubeconfig, node, addr string) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.policies.judges.spread = 50 * time.Millisecond
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -79,6 +78,8 @@ func TestStore(t *testing.T) {
 	t.Run("policies", func(t *testing.T) { testPolicies(t, srv, n1, n2) })
 	t.Run("services", func(t *testing.T) { testServices(t, srv, n1, n2) })
 	t.Run("pods", func(t *testing.T) { testPods(t, srv, n1) })
+	t.Run("watches", func(t *testing.T) { testWatches(t, srv) })
+	t.Run("node config", func(t *testing.T) { testNodeConfig(t, srv) })
 	t.Run("gap", func(t *testing.T) { testGap(t, srv) })
 	t.Run("away", func(t *testing.T) { testAway(t, srv, n1) })
 }
@@ -196,6 +197,27 @@ func testIdentities(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 	})
 	if _, ok := n1.Identities().Table().Get(id); !ok {
 		t.Error("its row was gone")
+	}
+	mark := func(id model.IdentityID) {
+		srv.Apply(t, fmt.Sprintf(`{apiVersion: cilium.io/v2, kind: CiliumIdentity, metadata: {name: "%d", annotations: {io.cilium.heartbeat: now}}, security-labels: {"k8s:app": x%d}}`, id, id))
+	}
+	kept := func(id model.IdentityID) {
+		t.Helper()
+		eventually(t, "the mark of a number in use is gone", func() bool {
+			o, err := srv.Get(t, "cilium.io/v2", "CiliumIdentity", "", fmt.Sprint(id))
+			return err == nil && o.GetAnnotations()["io.cilium.heartbeat"] == ""
+		})
+	}
+	mark(60000)
+	eventually(t, "a marked number", func() bool { _, ok := n1.Identities().Table().Get(60000); return ok })
+	if id, _, err := n1.Identities().AllocateHint(t.Context(), labels(t, "app=x60000"), 0); id != 60000 || err != nil {
+		t.Errorf("a marked number: %d %v", id, err)
+	}
+	kept(60000)
+	mark(60000)
+	kept(60000)
+	if err := srv.Try(t.Context(), `{apiVersion: cilium.io/v2, kind: CiliumIdentity, metadata: {name: "60000"}, security-labels: {"k8s:app": other}}`); err == nil {
+		t.Error("an identity gets other labels")
 	}
 	last := got[0][19]
 	for _, s := range []*Store{n1, n2} {
@@ -345,29 +367,6 @@ func testPolicies(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 			})
 		}
 	}
-	valid := func(kind, name, status, message string) {
-		t.Helper()
-		kubeapi.Eventually(t, limit, "status of "+name, func() error {
-			ns := "default"
-			if kind == "CiliumClusterwideNetworkPolicy" {
-				ns = ""
-			}
-			o, err := srv.Get(t, "cilium.io/v2", kind, ns, name)
-			if err != nil {
-				return err
-			}
-			all, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
-			if len(all) != 1 {
-				return fmt.Errorf("conditions %v", all)
-			}
-			c := all[0].(map[string]any)
-			text, _ := c["message"].(string)
-			if c["type"] != "Valid" || c["status"] != status || !strings.Contains(text, message) {
-				return fmt.Errorf("condition %v", c)
-			}
-			return nil
-		})
-	}
 	if n1.Policies().Snapshot().Revision == 0 {
 		t.Error("no revision")
 	}
@@ -390,10 +389,6 @@ func testPolicies(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 			t.Errorf("%s", p.Raw)
 		}
 	}
-	valid("CiliumNetworkPolicy", "good", "True", "")
-	valid("CiliumClusterwideNetworkPolicy", "wide", "True", "")
-	valid("CiliumNetworkPolicy", "l7", "False", "spec.ingress[0].toPorts[0].rules: known, but not supported yet (L7 policy)")
-	valid("CiliumNetworkPolicy", "typo", "False", "spec.endpointSelector.matchLabel: unknown field")
 	for _, refused := range []string{
 		`{endpointSelector: {}, ingress: [{fromEntities: [nobody]}]}`, `{endpointSelector: [], ingress: []}`, `{endpointSelector: {}, ingress: [{toPorts: [{ports: [{port: 80}]}]}]}`,
 		`{endpointSelector: {matchExpressions: [{key: a, operator: Is}]}, ingress: []}`,
@@ -405,13 +400,11 @@ func testPolicies(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 	// A version that is not understood leaves the one before it in force.
 	before := n1.Policies().Snapshot()
 	srv.Apply(t, `{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: good, namespace: default}, spec: {endpointSelector: {}, ingress: [{fromCIDR: [nonsense]}]}}`)
-	valid("CiliumNetworkPolicy", "good", "False", "spec.ingress[0].fromCIDR[0]")
 	are(all...)
 	if now := n1.Policies().Snapshot(); now.Revision != before.Revision {
 		t.Errorf("revision %d, was %d", now.Revision, before.Revision)
 	}
 	srv.Apply(t, `{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: good, namespace: default}, spec: {endpointSelector: {}, ingress: [{fromCIDR: [192.0.2.0/24]}]}}`)
-	valid("CiliumNetworkPolicy", "good", "True", "")
 	if err := n1.Policies().WaitRevision(t.Context(), before.Revision+1); err != nil {
 		t.Error(err)
 	}
@@ -449,6 +442,30 @@ func testServices(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 			return nil
 		})
 	}
+	servers := func(want ...string) {
+		t.Helper()
+		kubeapi.Eventually(t, limit, "API servers", func() error {
+			var got []string
+			for a := range n1.Services().APIServers().Snapshot().All() {
+				got = append(got, a.String())
+			}
+			slices.Sort(got)
+			return differ(want, got)
+		})
+	}
+	if !n1.Services().APIServers().Snapshot().Complete() {
+		t.Error("it is not known that there is no API server")
+	}
+	for _, addrs := range [][]string{{"192.0.2.100", "192.0.2.101"}, {"192.0.2.101"}} {
+		ends := ""
+		for _, a := range addrs {
+			ends += "{addresses: [" + a + "], conditions: {ready: false}}, "
+		}
+		srv.Apply(t, `{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: kubernetes, namespace: default, labels: {kubernetes.io/service-name: kubernetes}}, addressType: IPv4, ports: [{name: https, port: 6443}], endpoints: [`+ends+`]}`)
+		servers(addrs...)
+	}
+	srv.Delete(t, "discovery.k8s.io/v1", "EndpointSlice", "default", "kubernetes")
+	servers()
 	srv.Apply(t, `{apiVersion: v1, kind: Service, metadata: {name: web, namespace: default}, spec: {clusterIP: 10.96.1.1, ports: [{name: http, port: 80}]}}
 ---
 {apiVersion: v1, kind: Service, metadata: {name: not-ours, namespace: default, labels: {service.kubernetes.io/service-proxy-name: x}}, spec: {clusterIP: 10.96.1.2, ports: [{port: 80}]}}

@@ -1,6 +1,8 @@
 package k8s
 
 import (
+	"strings"
+
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,8 +14,8 @@ func trimService(o *corev1.Service) *corev1.Service {
 	out := &corev1.Service{Spec: o.Spec, Status: o.Status}
 	out.Namespace, out.Name, out.CreationTimestamp = o.Namespace, o.Name, o.CreationTimestamp
 	out.Spec.Selector, out.Status.Conditions = nil, nil
-	for _, k := range []string{annotationAlgorithm, annotationTypes, annotationRangesPolicy} {
-		if v, ok := o.Annotations[k]; ok {
+	for k, v := range o.Annotations {
+		if strings.HasPrefix(k, annotationPrefix) {
 			if out.Annotations == nil {
 				out.Annotations = map[string]string{}
 			}
@@ -28,7 +30,7 @@ func trimSlice(o *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	out.Name = o.Name
 	for i := range out.Endpoints {
 		e := &out.Endpoints[i]
-		e.Hostname, e.TargetRef, e.DeprecatedTopology, e.Hints = nil, nil, nil, nil
+		e.Hostname, e.TargetRef, e.DeprecatedTopology = nil, nil, nil
 	}
 	return out
 }

@@ -73,7 +73,8 @@ func follow[T runtime.Object](s *Store, r resource, example T, k *sink[T]) {
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.LabelSelector, o.FieldSelector = r.labels, r.fields
 			list, err := r.client.Get().Resource(r.name).VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Get()
-			if missing(err) {
+			if missing(err) { // which is an answer, too
+				s.health.note(r.name, nil)
 				return &metav1.List{}, nil
 			}
 			s.health.note(r.name, err)

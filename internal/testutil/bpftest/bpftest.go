@@ -125,7 +125,7 @@ func (e *Env) openMaps(size uint32) error {
 func (e *Env) shared() map[string]*ebpf.Map {
 	m := e.Maps
 	return map[string]*ebpf.Map{
-		"class_v1": m.ClassV1, "ct_v1": m.CtV1, "devices_v1": m.DevicesV1, "endpoints_v1": m.EndpointsV1,
+		"area_v1": m.AreaV1, "class_v1": m.ClassV1, "class_at_v1": m.ClassAtV1, "ct_v1": m.CtV1, "devices_v1": m.DevicesV1, "endpoints_v1": m.EndpointsV1,
 		"event_count_v1": m.EventCountV1, "events_v1": m.EventsV1, "frag_v1": m.FragV1,
 		"ipcache_exact_v1": m.IpcacheExactV1, "ipcache_v1": m.IpcacheV1, "ipcache_was_v1": m.IpcacheWasV1, "metrics_v1": m.MetricsV1, "nat_v2": m.NatV2,
 		"lb_address_v1": m.LbAddressV1, "lb_affinity_v1": m.LbAffinityV1, "lb_frontend_v1": m.LbFrontendV1,

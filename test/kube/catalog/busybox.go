@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Applets are the names under which this machine's busybox is another program.
-func Applets(ctx context.Context) ([]string, error) {
+// applets are the names under which this machine's busybox is another program.
+func applets(ctx context.Context) ([]string, error) {
 	out, err := exec.CommandContext(ctx, "busybox", "--list").Output()
 	if err != nil {
 		return nil, fmt.Errorf("ask busybox for its names: %w", err)

@@ -108,15 +108,23 @@ func Pause(program, name string) *image.Image {
 }
 
 // tools are what Kubernetes' own tests call in their image besides its main program.
-var tools = []string{"dash", "bash", "curl", "dig", "nc", "ss", "ip", "iperf"}
+var tools = []string{"dash", "bash", "curl", "dig", "getent", "nc", "ss", "ip", "iperf"}
 
 // Agnhost is the image that Kubernetes' own tests run in their pods, from the program and the sources that it was built of. What
 // the published image takes from its distribution comes from this machine.
-func Agnhost(ctx context.Context, program, kubernetes string, applets []string) (*image.Image, error) {
+func Agnhost(ctx context.Context, program, kubernetes string, d Debian) (*image.Image, error) {
 	source := filepath.Join(kubernetes, "test", "images", "agnhost")
 	version, err := os.ReadFile(filepath.Join(source, "VERSION"))
 	if err != nil {
 		return nil, fmt.Errorf("make image of agnhost: %w", err)
+	}
+	names, err := applets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wget, err := d.file(ctx, "wget", "usr/bin/wget") // busybox's crashes when it is given a timeout
+	if err != nil {
+		return nil, err
 	}
 	const registry = "registry.k8s.io/e2e-test-images/agnhost:"
 	i := &image.Image{
@@ -134,11 +142,12 @@ func Agnhost(ctx context.Context, program, kubernetes string, applets []string) 
 	t.Dir("tmp", fs.ModeSticky|0o777)
 	t.Data("etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/sh\nuser-defined-in-image:x:1000:1000::/home:/bin/sh\n"))
 	t.Data("etc/group", 0o644, []byte("root:x:0:\nuser-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n"))
+	t.Data("etc/wgetrc", 0o644, []byte("tries = 1\n")) // as busybox's does, which the published image has
 	var errs error
-	for _, name := range append([]string{"busybox"}, tools...) {
+	for _, name := range append([]string{"busybox", wget}, tools...) {
 		errs = errors.Join(errs, t.Program(ctx, name))
 	}
-	for _, a := range applets {
+	for _, a := range names {
 		if !t.Has("usr/bin/" + a) {
 			t.Link("bin/"+a, "/usr/bin/busybox")
 		}

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -24,14 +25,17 @@ type module struct {
 	path     string // the module whose version counts
 	version  string // pattern of linker flags that tell programs their version: %v the version, %M and %m its first two numbers
 	programs map[string]string
+	tests    map[string]string // programs that are the tests of a package
 }
+
+// kubernetes are the flags that tell its programs their version.
+const kubernetes = "-X k8s.io/component-base/version.gitVersion=%v -X k8s.io/component-base/version.gitMajor=%M " +
+	"-X k8s.io/component-base/version.gitMinor=%m"
 
 var modules = []module{
 	{name: "etcd", folder: "etcd", path: "go.etcd.io/etcd/server/v3", programs: map[string]string{"etcd": "go.etcd.io/etcd/server/v3"}},
 	{
-		name: "kubernetes", folder: ".", path: "k8s.io/kubernetes",
-		version: "-X k8s.io/component-base/version.gitVersion=%v -X k8s.io/component-base/version.gitMajor=%M " +
-			"-X k8s.io/component-base/version.gitMinor=%m",
+		name: "kubernetes", folder: ".", path: "k8s.io/kubernetes", version: kubernetes,
 		programs: map[string]string{
 			"kubectl": "k8s.io/kubernetes/cmd/kubectl", "kubelet": "k8s.io/kubernetes/cmd/kubelet",
 			"kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver", "kube-scheduler": "k8s.io/kubernetes/cmd/kube-scheduler",
@@ -45,19 +49,34 @@ var modules = []module{
 		programs: map[string]string{"helm": "helm.sh/helm/v4/cmd/helm"}},
 }
 
+// suites are the tests of Kubernetes itself.
+var suites = []module{
+	{
+		name: "e2e", folder: "e2e", path: "k8s.io/kubernetes", version: kubernetes,
+		programs: map[string]string{"ginkgo": "github.com/onsi/ginkgo/v2/ginkgo"}, tests: map[string]string{"e2e.test": "k8s.io/kubernetes/test/e2e"},
+	},
+	{name: "policy", folder: "policy", path: "sigs.k8s.io/network-policy-api",
+		tests: map[string]string{"policy.test": "sigs.k8s.io/network-policy-api/conformance"}},
+}
+
 // Builder builds programs.
 type Builder struct {
-	Source string    // folder with the modules: tools/kubernetes
-	Dir    string    // where programs go
-	Out    io.Writer // told what happens
+	Modules string    // folder with the modules: tools/kubernetes
+	Dir     string    // where programs go
+	Out     io.Writer // told what happens
 }
 
 // Build builds what is missing or was made of something else. It leaves processors to others: two jobs at a time, of low priority.
-func (b Builder) Build(ctx context.Context) error {
+func (b Builder) Build(ctx context.Context) error { return b.all(ctx, modules) }
+
+// BuildSuites builds the tests of Kubernetes in the same way, and ginkgo, which runs them.
+func (b Builder) BuildSuites(ctx context.Context) error { return b.all(ctx, suites) }
+
+func (b Builder) all(ctx context.Context, list []module) error {
 	if err := os.MkdirAll(b.Dir, 0o755); err != nil {
 		return fmt.Errorf("build programs: %w", err)
 	}
-	for _, m := range modules {
+	for _, m := range list {
 		if err := b.build(ctx, m); err != nil {
 			return fmt.Errorf("build programs of %s: %w", m.path, err)
 		}
@@ -82,25 +101,33 @@ func (b Builder) build(ctx context.Context, m module) error {
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for name, pkg := range m.programs {
-		_, _ = fmt.Fprintf(b.Out, "building %s %s\n", name, version)
-		// nice(1) is the priority of what the compiler starts, too.
-		if _, err := b.run(ctx, m, "nice", "-n", "10", "go", "build", "-p", "2", "-trimpath", "-ldflags", flags, "-o", filepath.Join(b.Dir, name),
-			pkg); err != nil {
-			return err
+	compile := func(all map[string]string, command ...string) error {
+		for name, pkg := range all {
+			_, _ = fmt.Fprintf(b.Out, "building %s %s\n", name, version)
+			// nice(1) is the priority of what the compiler starts, too.
+			args := append([]string{"-n", "10", "go"}, command...)
+			if _, err := b.run(ctx, m, "nice", append(args, "-p", "2", "-trimpath", "-ldflags", flags, "-o", filepath.Join(b.Dir, name), pkg)...); err != nil {
+				return err
+			}
 		}
+		return nil
+	}
+	if err := errors.Join(compile(m.programs, "build"), compile(m.tests, "test", "-c")); err != nil {
+		return err
 	}
 	return os.WriteFile(file, []byte(want), 0o644)
 }
 
-// Folder is where the sources of Kubernetes are on this machine.
-func (b Builder) Folder(ctx context.Context) (string, error) {
-	for _, m := range modules {
-		if m.name == "kubernetes" {
-			return b.about(ctx, m, "{{.Dir}}")
+// Source is where the sources of a module are on this machine, one that programs are built of, and which version they are.
+func (b Builder) Source(ctx context.Context, path string) (dir, version string, err error) {
+	for _, m := range slices.Concat(modules, suites) {
+		if m.path == path {
+			out, err := b.about(ctx, m, "{{.Dir}} {{.Version}}")
+			dir, version, _ = strings.Cut(out, " ")
+			return dir, version, err
 		}
 	}
-	return "", errors.New("no module is Kubernetes")
+	return "", "", fmt.Errorf("nothing is built of the module %s", path)
 }
 
 // about asks for a property of the module that a folder's programs come from.
@@ -123,7 +150,7 @@ func (b Builder) stamp(m module, version, flags string) (string, error) {
 	sum := sha256.New()
 	_, _ = io.WriteString(sum, flags)
 	for _, f := range []string{"go.mod", "go.sum"} {
-		text, err := os.ReadFile(filepath.Join(b.Source, m.folder, f))
+		text, err := os.ReadFile(filepath.Join(b.Modules, m.folder, f))
 		if err != nil {
 			return "", err
 		}
@@ -137,9 +164,11 @@ func (b Builder) current(m module, file, want string) bool {
 	if got, err := os.ReadFile(file); err != nil || string(got) != want {
 		return false
 	}
-	for name := range m.programs {
-		if _, err := os.Stat(filepath.Join(b.Dir, name)); err != nil {
-			return false
+	for _, all := range []map[string]string{m.programs, m.tests} {
+		for name := range all {
+			if _, err := os.Stat(filepath.Join(b.Dir, name)); err != nil {
+				return false
+			}
 		}
 	}
 	return true
@@ -147,7 +176,7 @@ func (b Builder) current(m module, file, want string) bool {
 
 func (b Builder) run(ctx context.Context, m module, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = filepath.Join(b.Source, m.folder)
+	cmd.Dir = filepath.Join(b.Modules, m.folder)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false", "GOWORK=off")
 	var out, errOut strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errOut

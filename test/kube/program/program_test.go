@@ -3,17 +3,18 @@ package program
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
 func TestLinker(t *testing.T) {
-	for _, m := range modules {
+	for _, m := range slices.Concat(modules, suites) {
 		flags := m.linker("v1.36.3")
 		if m.version != "" && !strings.Contains(flags, "=v1.36.3") || strings.Contains(flags, "%") {
 			t.Errorf("%s: %q", m.name, flags)
 		}
-		if m.name == "kubernetes" && (!strings.Contains(flags, "gitMajor=1 ") || !strings.HasSuffix(flags, "gitMinor=36")) {
+		if m.path == "k8s.io/kubernetes" && (!strings.Contains(flags, "gitMajor=1 ") || !strings.HasSuffix(flags, "gitMinor=36")) {
 			t.Errorf("%s: %q", m.name, flags)
 		}
 	}
@@ -31,11 +32,13 @@ func TestBuildOnce(t *testing.T) {
 	write("go.mod", "module example.org/x\n\ngo 1.24\n")
 	write("go.sum", "")
 	write("main.go", "package main\n\nvar version string\n\nfunc main() { print(version) }\n")
+	write("main_test.go", "package main\n")
 	old := modules
 	defer func() { modules = old }()
-	modules = []module{{name: "x", folder: ".", path: "example.org/x", version: "-X main.version=%v", programs: map[string]string{"x": "."}}}
+	modules = []module{{name: "x", folder: ".", path: "example.org/x", version: "-X main.version=%v", programs: map[string]string{"x": "."},
+		tests: map[string]string{"x.test": "example.org/x"}}}
 	var said strings.Builder
-	b := Builder{Source: source, Dir: dir, Out: &said}
+	b := Builder{Modules: source, Dir: dir, Out: &said}
 	for i, c := range []struct {
 		change func()
 		builds int
@@ -44,6 +47,7 @@ func TestBuildOnce(t *testing.T) {
 		{func() {}, 0},
 		{func() { write("go.sum", "\n") }, 1},
 		{func() { _ = os.Remove(filepath.Join(dir, "x")) }, 1},
+		{func() { _ = os.Remove(filepath.Join(dir, "x.test")) }, 1},
 		{func() {}, 0},
 	} {
 		c.change()
@@ -51,11 +55,13 @@ func TestBuildOnce(t *testing.T) {
 		if err := b.Build(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if n := strings.Count(said.String(), "building x"); n != c.builds {
-			t.Errorf("round %d: built %d times, want %d", i, n, c.builds)
-		}
-		if st, err := os.Stat(filepath.Join(dir, "x")); err != nil || st.Mode()&0o111 == 0 {
-			t.Fatalf("round %d: no program: %v", i, err)
+		for _, name := range []string{"x", "x.test"} {
+			if n := strings.Count(said.String(), "building "+name+" "); n != c.builds {
+				t.Errorf("round %d: built %s %d times, want %d", i, name, n, c.builds)
+			}
+			if st, err := os.Stat(filepath.Join(dir, name)); err != nil || st.Mode()&0o111 == 0 {
+				t.Fatalf("round %d: no program: %v", i, err)
+			}
 		}
 	}
 	write("main.go", "package main\n\nfunc main() { broken }\n")

@@ -14,8 +14,13 @@ type CiliumIdentity struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 	// The labels, keys with their source ("k8s:app").
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="an identity keeps its labels"
 	SecurityLabels map[string]string `json:"security-labels"`
 }
+
+// IdentityMark is the annotation of an identity that goes, because nobody uses it. Whoever takes it into use removes it, or changes the
+// identity in any other way.
+const IdentityMark = "io.cilium.heartbeat"
 
 // CiliumIdentityList is a list of identities.
 //

@@ -11,7 +11,7 @@ var GroupVersion = schema.GroupVersion{Group: "cilium.io", Version: "v2alpha1"}
 
 // AddToScheme makes the types known to a scheme.
 func AddToScheme(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &CiliumEndpointSlice{}, &CiliumEndpointSliceList{})
+	s.AddKnownTypes(GroupVersion, &CiliumEndpointSlice{}, &CiliumEndpointSliceList{}, &CiliumPodIPPool{}, &CiliumPodIPPoolList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 }

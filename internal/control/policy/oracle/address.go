@@ -38,7 +38,7 @@ func (w *World) entity(e v2.Entity, other End) bool {
 				return true
 			}
 		}
-		if reserved || isNode(other) || other.Addr.IsValid() {
+		if reserved || isNode(other) {
 			return false
 		}
 		return !has(other, model.SourceK8s, model.KeyCluster) || hasValue(other, model.SourceK8s, model.KeyCluster, w.Cluster)
@@ -46,15 +46,16 @@ func (w *World) entity(e v2.Entity, other End) bool {
 	return has(other, model.SourceReserved, string(e))
 }
 
-// inCIDR: only addresses outside are in prefixes, and those of nodes where that is wanted.
-func (w *World) inCIDR(s string, other End) bool {
+// inCIDR: only addresses outside are in prefixes, and those of nodes where that is wanted. A block means every address, whoever
+// has it.
+func (w *World) inCIDR(s string, other End, block bool) bool {
 	p, ok := parseCIDR(s)
 	if !ok {
 		return false
 	}
 	v4, v6 := w.outside(other)
 	node := isNode(other) || has(other, model.SourceReserved, "host")
-	if node && !w.CIDRNodes || !node && !v4 && !v6 {
+	if !block && (node && !w.CIDRNodes || !node && !v4 && !v6) {
 		return false
 	}
 	if other.Addr.IsValid() {
@@ -63,7 +64,7 @@ func (w *World) inCIDR(s string, other End) bool {
 	return p.Bits() == 0 && (p.Addr().Is4() && v4 || p.Addr().Is6() && v6)
 }
 
-func (w *World) inSet(c v2.CIDRRule, other End) bool {
+func (w *World) inSet(c v2.CIDRRule, other End, block bool) bool {
 	for _, x := range c.Except {
 		if p, ok := parseCIDR(x); ok && other.Addr.IsValid() && p.Contains(other.Addr) {
 			return false
@@ -86,7 +87,7 @@ func (w *World) inSet(c v2.CIDRRule, other End) bool {
 			}
 		}
 	}
-	return slices.ContainsFunc(cidrs, func(s string) bool { return w.inCIDR(s, other) })
+	return slices.ContainsFunc(cidrs, func(s string) bool { return w.inCIDR(s, other, block) })
 }
 
 // Outside is the end of an address that is no workload and no node.

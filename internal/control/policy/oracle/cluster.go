@@ -107,7 +107,7 @@ func (w *World) clusterPeer(p v1alpha2.EgressPeer, other End) bool {
 	case p.Nodes != nil:
 		return (isNode(other) || has(other, model.SourceReserved, "host")) && matches(*p.Nodes, other, model.SourceNode)
 	}
-	return slices.ContainsFunc(p.Networks, func(s string) bool { return w.inCIDR(s, other) })
+	return slices.ContainsFunc(p.Networks, func(s string) bool { return w.inCIDR(s, other, true) })
 }
 
 func protocol(x v1alpha2.ClusterProtocol, named []model.NamedPort, pkt Packet) bool {

@@ -45,7 +45,7 @@ type World struct {
 	Groups     map[string]Group
 }
 
-// End is one end of a connection. Addr is set for ends outside the cluster, and for nodes where it is known.
+// End is one end of a connection. Addr is where it is, if that is known; an end outside the cluster has one.
 type End struct {
 	Labels model.Labels
 	Ports  []model.NamedPort
@@ -222,12 +222,12 @@ func (w *World) who(p *Policy, m member, other End, required bool) bool {
 		}
 	}
 	for _, c := range m.cidr {
-		if w.inCIDR(c, other) {
+		if w.inCIDR(c, other, false) {
 			return true
 		}
 	}
 	for _, c := range m.cidrSet {
-		if w.inSet(c, other) {
+		if w.inSet(c, other, p.Kind == model.KindNetworkPolicy) {
 			return true
 		}
 	}

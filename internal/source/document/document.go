@@ -1,9 +1,13 @@
-package k8s
+// Package document reads policies as an API server has them. They are read by the parser alone: read into a Go type first, they would lose
+// what the type does not know, and with it the parser's objection.
+package document
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -15,32 +19,32 @@ import (
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 )
 
-var clusterPolicyVersion = schema.GroupVersion{Group: "policy.networking.k8s.io", Version: "v1alpha2"}
+// ClusterPolicyVersion is where ClusterNetworkPolicies are.
+var ClusterPolicyVersion = schema.GroupVersion{Group: "policy.networking.k8s.io", Version: "v1alpha2"}
 
-// document is a policy as the API server has it. It is read by the parser alone: read into a Go type first, it would lose what the type
-// does not know, and with it the parser's objection.
-type document struct {
+// Document is a policy as the API server has it.
+type Document struct {
 	metav1.TypeMeta
 	metav1.ObjectMeta
-	body  []byte // the resource without what the API server adds
-	valid *ciliumv2.Condition
+	body []byte // the resource without what the API server adds
 }
 
-type documentList struct {
+// List is a list of policies of one kind.
+type List struct {
 	metav1.TypeMeta
 	metav1.ListMeta
-	Items []document
+	Items []Document
 }
 
-// addDocuments makes a scheme read all kinds of policies as documents.
-func addDocuments(s *runtime.Scheme) {
+// AddToScheme makes a scheme read all kinds of policies as documents.
+func AddToScheme(s *runtime.Scheme) {
 	for gv, kinds := range map[schema.GroupVersion][]string{
 		ciliumv2.GroupVersion: {v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup},
-		clusterPolicyVersion:  {v1alpha2.KindClusterNetworkPolicy},
+		ClusterPolicyVersion:  {v1alpha2.KindClusterNetworkPolicy},
 	} {
 		for _, kind := range kinds {
-			s.AddKnownTypeWithName(gv.WithKind(kind), &document{})
-			s.AddKnownTypeWithName(gv.WithKind(kind+"List"), &documentList{})
+			s.AddKnownTypeWithName(gv.WithKind(kind), &Document{})
+			s.AddKnownTypeWithName(gv.WithKind(kind+"List"), &List{})
 		}
 		metav1.AddToGroupVersion(s, gv)
 	}
@@ -53,9 +57,6 @@ type envelope struct {
 	Metadata   metav1.ObjectMeta `json:"metadata"`
 	Spec       json.RawMessage   `json:"spec,omitempty"`
 	Specs      json.RawMessage   `json:"specs,omitempty"`
-	Status     struct {
-		Conditions []ciliumv2.Condition `json:"conditions"`
-	} `json:"status"`
 }
 
 // letter is what is kept of it for the parser.
@@ -68,7 +69,7 @@ type letter struct {
 }
 
 // UnmarshalJSON opens the envelope.
-func (d *document) UnmarshalJSON(b []byte) error {
+func (d *Document) UnmarshalJSON(b []byte) error {
 	var e envelope
 	if err := json.Unmarshal(b, &e); err != nil {
 		return err
@@ -87,20 +88,17 @@ func (d *document) UnmarshalJSON(b []byte) error {
 	if e.Kind == v2.KindCIDRGroup {
 		out.Metadata.Labels = m.Labels
 	}
-	if i := slices.IndexFunc(e.Status.Conditions, func(c ciliumv2.Condition) bool { return c.Type == ciliumv2.ConditionValid }); i >= 0 {
-		d.valid = &e.Status.Conditions[i]
-	}
 	body, err := json.Marshal(out)
 	d.body = body
 	return err
 }
 
 // UnmarshalJSON reads a list, whose members need not say what they are.
-func (l *documentList) UnmarshalJSON(b []byte) error {
+func (l *List) UnmarshalJSON(b []byte) error {
 	var list struct {
 		metav1.TypeMeta `json:",inline"`
 		Metadata        metav1.ListMeta `json:"metadata"`
-		Items           []document      `json:"items"`
+		Items           []Document      `json:"items"`
 	}
 	if err := json.Unmarshal(b, &list); err != nil {
 		return fmt.Errorf("read list: %w", err)
@@ -110,15 +108,44 @@ func (l *documentList) UnmarshalJSON(b []byte) error {
 }
 
 // DeepCopyObject implements runtime.Object.
-func (d *document) DeepCopyObject() runtime.Object {
+func (d *Document) DeepCopyObject() runtime.Object {
 	out := *d
 	d.ObjectMeta.DeepCopyInto(&out.ObjectMeta)
 	return &out
 }
 
 // DeepCopyObject implements runtime.Object.
-func (l *documentList) DeepCopyObject() runtime.Object {
+func (l *List) DeepCopyObject() runtime.Object {
 	out := *l
 	out.Items = slices.Clone(l.Items)
 	return &out
+}
+
+// Parse says what a policy, or a group of prefixes, means. Its errors are for the author: without the places of a text that nobody has
+// written so.
+func (d *Document) Parse() ([]parse.Policy, []parse.CIDRGroup, error) {
+	policies, groups, err := parse.Parse(d.Kind, d.body)
+	if err != nil {
+		return nil, nil, reasons(err)
+	}
+	return policies, groups, nil
+}
+
+// reasons are the faults of a document.
+func reasons(err error) error {
+	all := []error{err}
+	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the parser's own join
+		all = many.Unwrap()
+	}
+	texts := make([]string, len(all))
+	for i, e := range all {
+		texts[i] = e.Error()
+		if pe, ok := errors.AsType[*parse.Error](e); ok {
+			texts[i] = pe.Reason
+			if pe.Path != "" {
+				texts[i] = pe.Path + ": " + pe.Reason
+			}
+		}
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
