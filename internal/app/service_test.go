@@ -104,6 +104,26 @@ func TestServicesFollow(t *testing.T) {
 	until(t, func() bool { _, _, refused := s.state(); return len(refused) == 1 }, func() string { return "not refused" })
 }
 
+// TestServicesZone: the zone of this node is what the cluster says of it, whenever it says so.
+func TestServicesZone(t *testing.T) {
+	s, stored, nodes := testServices(t)
+	v := testService(1, "10.96.0.1:80", "10.0.0.5:80", "10.1.0.5:80")
+	v.Prefer, v.Backends[0].Hints, v.Backends[1].Hints = model.PreferClose, "z1", "z2"
+	stored.Set(1, v)
+	for zone, want := range map[string]int{"": 2, "z1": 1, "z3": 2, "z2": 1} {
+		n := nodeOne
+		if zone != "" {
+			n.Labels = model.NewLabels(model.Label{Source: model.SourceNode, Key: "topology.kubernetes.io/zone", Value: zone})
+		}
+		nodes.Set(n.Name, n)
+		s.sync(stored.Snapshot(), true)
+		row, _ := s.rows.Get(v.Frontend)
+		if len(row.Slots) != want || want == 1 && string(row.Slots[0].Hints) != zone {
+			t.Errorf("zone %q: new flows to %v", zone, row.Slots)
+		}
+	}
+}
+
 // Of ten thousand services one changes: one row is written, and one alone.
 func TestServicesChangeOne(t *testing.T) {
 	s, stored, nodes := testServices(t)

@@ -242,7 +242,7 @@ func (k *kube) localService(web, near, far *cluster.Pod) {
 	if _, err := fetch(far.NS, vip, 8000, no); err == nil {
 		t.Error("another node has no backend of its own and sends on")
 	}
-	healthy(0, `"localEndpoints":1`)
+	healthy(0, `"localEndpoints": 1`)
 	healthy(1, "503")
 	slice("{ready: false}")
 	healthy(0, "503")

@@ -14,10 +14,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
-	ciliumv2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
 	"github.com/hypha-net/hypha/api/networkpolicy/v1alpha2"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 )
+
+var ciliumVersion = schema.GroupVersion{Group: "cilium.io", Version: "v2"}
 
 // ClusterPolicyVersion is where ClusterNetworkPolicies are.
 var ClusterPolicyVersion = schema.GroupVersion{Group: "policy.networking.k8s.io", Version: "v1alpha2"}
@@ -39,8 +40,8 @@ type List struct {
 // AddToScheme makes a scheme read all kinds of policies as documents.
 func AddToScheme(s *runtime.Scheme) {
 	for gv, kinds := range map[schema.GroupVersion][]string{
-		ciliumv2.GroupVersion: {v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup},
-		ClusterPolicyVersion:  {v1alpha2.KindClusterNetworkPolicy},
+		ciliumVersion:        {v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup},
+		ClusterPolicyVersion: {v1alpha2.KindClusterNetworkPolicy},
 	} {
 		for _, kind := range kinds {
 			s.AddKnownTypeWithName(gv.WithKind(kind), &Document{})

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -34,10 +35,21 @@ func (s *Server) run(t testing.TB, name string, args ...string) *process {
 	defer out.Close() //nolint:errcheck // the program has its own
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
+	started := make(chan error)
+	go func() {
+		// It dies with the thread that starts it, which is to be nobody else's: one that has been in another network namespace ends.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err == nil {
+			defer close(p.done)
+			_ = p.cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	go func() { defer close(p.done); _ = p.cmd.Wait() }()
 	return p
 }
 
