@@ -36,6 +36,8 @@ var wallClock = map[string]string{
 	"internal/datapath/event/decode.go socket":     "time of an event, for display",
 	"internal/datapath/device/watch.go listen":     "a deadline in the past ends a read at once",
 	"internal/workload/client.go Echo":             "a deadline in the past ends a read at once",
+	"internal/workload/ping.go Ping":               "a deadline in the past ends a read at once",
+	"internal/workload/syn.go syn":                 "a deadline in the past ends a read at once",
 	"internal/source/kvstore/pki.go openPKI":       "validity of certificates is wall time by nature: they begin two days back and end a year ahead",
 	"internal/source/kvstore/pki.go renew":         "validity of certificates",
 	"internal/source/kvstore/pki.go make":          "validity of certificates",

@@ -91,10 +91,10 @@ func TestLayers(t *testing.T) {
 		{why: "etcd is the kvstore source's", in: []string{"cmd", "internal"}, except: []string{"internal/source/kvstore"}, deny: []string{"go.etcd.io"}},
 		// install and cluster are the command line's: a person with a kubeconfig asks the API server, not an agent.
 		{why: "only who follows or installs a cluster talks to its API server", in: []string{"cmd", "internal", "bpf", "api"},
-			except: []string{"internal/source/k8s", "internal/operator", "internal/install", "internal/cluster", "internal/testutil"},
+			except: []string{"internal/source/k8s", "internal/operator", "internal/install", "internal/cluster", "internal/connectivity/kube", "internal/testutil"},
 			deny:   []string{"k8s.io/client-go", "k8s.io/cli-runtime", "sigs.k8s.io/controller-runtime", "helm.sh"}},
 		{why: "what an agent knows it knows in rows, not in the API server's objects", in: []string{"internal"},
-			except: []string{"internal/source/k8s", "internal/operator", "internal/install", "internal/cluster", "internal/testutil"}, deny: []string{"k8s.io/api", "api/k8s"}},
+			except: []string{"internal/source/k8s", "internal/operator", "internal/install", "internal/cluster", "internal/connectivity/kube", "internal/testutil"}, deny: []string{"k8s.io/api", "api/k8s"}},
 	})
 }
 
@@ -102,7 +102,7 @@ func TestSmallBinaries(t *testing.T) {
 	check(t, imports(t, "Deps"), []rule{
 		{why: "the CNI plugin starts in milliseconds", in: []string{"cmd/hypha-cni"},
 			deny: []string{"github.com/cilium/ebpf", "go.etcd.io", "k8s.io", "google.golang.org/grpc", "internal/datapath", "internal/app"}},
-		{why: "the command line starts in milliseconds", in: []string{"cmd/hypha"}, deny: []string{"k8s.io/client-go", "helm.sh", "internal/install", "internal/cluster"}},
+		{why: "the command line starts in milliseconds", in: []string{"cmd/hypha"}, deny: []string{"k8s.io/client-go", "helm.sh", "internal/install", "internal/cluster", "internal/connectivity/kube"}},
 		{why: "the agent installs nothing", in: []string{"cmd/hypha-agent"}, deny: []string{"helm.sh", "internal/install", "internal/cluster"}},
 	})
 }

@@ -14,6 +14,7 @@ func main() {
 		ParsePolicy: parsePolicy,
 		Cleanup:     removeDatapath,
 		Cluster:     openCluster,
+		Standalone:  standalonePlace,
 		MountBPF:    bpffs.Mount,
 		Commands:    commands,
 		Hubble:      observe.NewHubbleCommand,

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hypha-net/hypha/internal/cli/observe"
+	"github.com/hypha-net/hypha/internal/connectivity"
+	"github.com/hypha-net/hypha/internal/connectivity/standalone"
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/datapath/cleanup"
 	"github.com/hypha-net/hypha/internal/datapath/loader"
@@ -20,6 +23,15 @@ import (
 // commands are the parts of the tree that live in packages of their own.
 func commands() []*cobra.Command {
 	return append(clusterCommands(), observe.NewObserveCommand(), demo.NewCommand(), workload.NewCommand())
+}
+
+// standalonePlace is the demo that an agent belongs to.
+func standalonePlace(socket string, o connectivity.Options) (connectivity.Place, error) {
+	dir := demo.DirOf(socket)
+	if dir == "" {
+		return nil, fmt.Errorf("the agent at %s is not one of the demo's: connectivity tests run on the demo (hypha demo up) and on Kubernetes (--kubeconfig, --context)", socket)
+	}
+	return standalone.New(dir, o)
 }
 
 // probe asks the kernel through the datapath's loader.

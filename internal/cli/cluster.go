@@ -16,6 +16,7 @@ import (
 
 	"github.com/hypha-net/hypha/internal/cli/out"
 	"github.com/hypha-net/hypha/internal/client"
+	"github.com/hypha-net/hypha/internal/connectivity"
 )
 
 // ClusterFlags say which cluster is meant, as kubectl's flags do.
@@ -29,6 +30,8 @@ type Cluster interface {
 	Config(context.Context) (map[string]string, error)
 	// SetConfig changes options, nil takes one away, and has the agents start anew.
 	SetConfig(context.Context, map[string]*string) error
+	// Place is the cluster for connectivity tests.
+	Place(connectivity.Options) (connectivity.Place, error)
 }
 
 // clusterFlags declares them for a command that asks a node's agent or the cluster.

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"os"
 	"slices"
+
+	"github.com/hypha-net/hypha/internal/connectivity"
 )
 
 // fakeCluster is well from the second question on, unless its context is "ill".
@@ -25,6 +27,10 @@ func (c *fakeCluster) Status(context.Context) (string, bool, error) {
 }
 
 func (c *fakeCluster) Config(context.Context) (map[string]string, error) { return c.options, nil }
+
+func (c *fakeCluster) Place(connectivity.Options) (connectivity.Place, error) {
+	return nil, fmt.Errorf("no place in %s", c.Namespace)
+}
 
 func (c *fakeCluster) SetConfig(_ context.Context, values map[string]*string) error {
 	for _, name := range slices.Sorted(maps.Keys(values)) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hypha-net/hypha/internal/connectivity"
 	"github.com/hypha-net/hypha/internal/doctor"
 	"github.com/hypha-net/hypha/internal/paths"
 )
@@ -27,6 +28,8 @@ type Deps struct {
 	Cleanup func(context.Context, paths.Paths) error
 	// Cluster reaches a cluster; nil where none can be reached. It asks nothing yet.
 	Cluster func(ClusterFlags) (Cluster, error)
+	// Standalone is the demo whose agent has this socket, as a place for connectivity tests.
+	Standalone func(socket string, o connectivity.Options) (connectivity.Place, error)
 	// MountBPF mounts the file system of pinned programs and maps where it is not; nil where it cannot.
 	MountBPF func() error
 	// Commands are further commands of the tree (observe, demo), made anew for each call.

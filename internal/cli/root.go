@@ -43,7 +43,7 @@ func newRoot(name string, d Deps) *cobra.Command {
 	e.flags(root)
 	root.AddCommand(
 		e.status(), e.endpoint(), e.identity(), e.ip(), e.policy(), e.bpf(), e.mapCmd(), e.node(), e.service(), e.prefilter(), e.kvstore(),
-		e.monitor(), e.config(), e.metrics(), e.debuginfo(), e.cleanup(), e.completion(), e.version(), e.doctor(), e.setup(),
+		e.monitor(), e.config(), e.metrics(), e.debuginfo(), e.cleanup(), e.completion(), e.version(), e.doctor(), e.setup(), e.connectivity(),
 	)
 	if d.Commands != nil {
 		root.AddCommand(d.Commands()...)

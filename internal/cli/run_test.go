@@ -106,7 +106,7 @@ func TestTree(t *testing.T) {
 	}
 	walk(tree("hypha", d))
 	slices.Sort(silentOnes)
-	want := []string{"cleanup", "completion", "config delete", "config set", "kvstore delete", "kvstore set", "setup cni"}
+	want := []string{"cleanup", "completion", "config delete", "config set", "connectivity test", "kvstore delete", "kvstore set", "setup cni"}
 	if diff := cmp.Diff(want, silentOnes); diff != "" {
 		t.Errorf("commands without -o: %s", diff)
 	}

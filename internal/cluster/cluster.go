@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
@@ -36,20 +37,34 @@ func New(api kubernetes.Interface, names metadata.Interface, namespace string) *
 	return &Cluster{api: api, names: names, namespace: namespace}
 }
 
-// Open finds the cluster as kubectl does: by a kubeconfig file and a context in it, each "" for the usual.
-func Open(kubeconfig, contextName, namespace string) (*Cluster, error) {
+// Rest finds the cluster as kubectl does: by a kubeconfig file and a context in it, each "" for the usual. It returns the name of the
+// context as well.
+func Rest(kubeconfig, contextName string) (*rest.Config, string, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
-	rest, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: contextName}).ClientConfig()
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: contextName})
+	cfg, err := loader.ClientConfig()
 	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig: %w", err)
+		return nil, "", fmt.Errorf("read kubeconfig: %w", err)
 	}
-	rest.Timeout = 30 * time.Second
-	api, err := kubernetes.NewForConfig(rest)
+	if raw, err := loader.RawConfig(); err == nil && contextName == "" {
+		contextName = raw.CurrentContext
+	}
+	cfg.Timeout = 30 * time.Second
+	return cfg, contextName, nil
+}
+
+// Open is the cluster that Rest finds.
+func Open(kubeconfig, contextName, namespace string) (*Cluster, error) {
+	cfg, _, err := Rest(kubeconfig, contextName)
+	if err != nil {
+		return nil, err
+	}
+	api, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("reach cluster: %w", err)
 	}
-	names, err := metadata.NewForConfig(rest)
+	names, err := metadata.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("reach cluster: %w", err)
 	}

@@ -156,16 +156,17 @@ func podCommand(with runner) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	var node, namespace string
-	var labels []string
+	var labels, ports []string
 	add := &cobra.Command{
 		Use: "add NAME --node node1 --labels id=app2,team=x", Short: "Make a pod, attach it and start its servers", Args: cobra.ExactArgs(1),
 		RunE: with(func(cmd *cobra.Command, d *Demo, args []string) error {
-			return d.AddPod(cmd.Context(), args[0], namespace, node, labels)
+			return d.AddPod(cmd.Context(), args[0], namespace, node, labels, ports...)
 		}),
 	}
 	add.Flags().StringVar(&node, "node", nodes[0].name, "node to run it on")
 	add.Flags().StringVar(&namespace, "namespace", "default", "namespace of the pod, for policies")
 	add.Flags().StringSliceVarP(&labels, "labels", "l", nil, "labels, key=value, comma separated")
+	add.Flags().StringSliceVar(&ports, "ports", nil, "ports that policies may name, such as http:80/tcp, comma separated")
 	del := &cobra.Command{
 		Use: "delete NAME", Aliases: []string{"rm"}, Short: "Detach a pod and remove it", Args: cobra.ExactArgs(1),
 		RunE: with(func(cmd *cobra.Command, d *Demo, args []string) error { return d.DeletePod(cmd.Context(), args[0]) }),

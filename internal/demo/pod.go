@@ -17,9 +17,10 @@ import (
 	"github.com/hypha-net/hypha/internal/process"
 )
 
-// AddPod makes a pod on a node, attaches it and starts its servers. The demo must be up.
-func (d *Demo) AddPod(ctx context.Context, name, namespace, node string, labels []string) error {
-	p := pod{Name: name, Namespace: namespace, Node: node, Labels: labels}
+// AddPod makes a pod on a node, attaches it and starts its servers. Ports are those that policies may name, such as http:80/tcp. The
+// demo must be up.
+func (d *Demo) AddPod(ctx context.Context, name, namespace, node string, labels []string, ports ...string) error {
+	p := pod{Name: name, Namespace: namespace, Node: node, Labels: labels, Ports: ports}
 	if err := p.check(); err != nil {
 		return err
 	}
@@ -159,7 +160,7 @@ func (d *Demo) attachment(p pod) lab.Attachment {
 	name := d.nsName(p.Name)
 	return lab.Attachment{
 		CNI: d.bin.CNI, StateDir: d.dir, Node: p.Node, ContainerID: name, NetNS: netns.Path(name),
-		Pod: p.Name, Namespace: p.Namespace, Labels: p.Labels,
+		Pod: p.Name, Namespace: p.Namespace, Labels: p.Labels, Ports: p.Ports,
 	}
 }
 

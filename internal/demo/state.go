@@ -34,8 +34,9 @@ type pod struct {
 	Namespace string       `json:"namespace"`
 	Node      string       `json:"node"`
 	Labels    []string     `json:"labels"`
-	Addrs     []netip.Addr `json:"addresses"` // as of its last attachment
-	Server    process.ID   `json:"server"`    // its workload
+	Ports     []string     `json:"ports,omitempty"` // that policies may name: http:80/tcp
+	Addrs     []netip.Addr `json:"addresses"`       // as of its last attachment
+	Server    process.ID   `json:"server"`          // its workload
 }
 
 // errNone says that there is no demo in the directory.

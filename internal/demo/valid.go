@@ -22,6 +22,7 @@ const maxPodName = 40
 var (
 	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
 	labelKey   = regexp.MustCompile(`^([A-Za-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$`)
+	namedPort  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?:[0-9]{1,5}/(tcp|udp|sctp)$`)
 	labelValue = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$`)
 )
 
@@ -43,6 +44,11 @@ func (p pod) check() error {
 			names = append(names, n.name)
 		}
 		return bad("there is no node %q: the demo has %s", p.Node, strings.Join(names, " and "))
+	}
+	for _, s := range p.Ports {
+		if !namedPort.MatchString(s) {
+			return bad("%q is no named port: want name:number/tcp", s)
+		}
 	}
 	seen := map[string]bool{}
 	for _, s := range p.Labels {

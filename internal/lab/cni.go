@@ -24,6 +24,7 @@ type Attachment struct {
 	Pod         string
 	Namespace   string
 	Labels      []string     // key=value
+	Ports       []string     // that policies may name: http:80/tcp
 	Addrs       []netip.Addr // wished, at most one of each IP version
 }
 
@@ -72,6 +73,9 @@ func (a Attachment) Env(command string) []string {
 	args := "IgnoreUnknown=1;K8S_POD_NAMESPACE=" + a.Namespace + ";K8S_POD_NAME=" + a.Pod
 	if len(a.Labels) > 0 {
 		args += ";HYPHA_LABELS=" + strings.Join(a.Labels, ",")
+	}
+	if len(a.Ports) > 0 {
+		args += ";HYPHA_NAMED_PORTS=" + strings.Join(a.Ports, ",")
 	}
 	if len(a.Addrs) > 0 {
 		var ips []string

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -75,6 +76,7 @@ type Workload struct {
 	Name  string
 	Node  string
 	Log   string // file of its output
+	HTTP  int    // port of an HTTP server that is all it serves; 0: all servers at their usual ports
 }
 
 // StartWorkload starts the pod's servers and returns when all their ports are open.
@@ -85,6 +87,9 @@ func StartWorkload(w Workload, timeout time.Duration) (*Process, error) {
 	}
 	defer func() { _ = r.Close() }()
 	cmd := exec.Command(w.Hypha, "workload", "serve", "--name", w.Name, "--node", w.Node, "--ready-fd", "3")
+	if w.HTTP != 0 {
+		cmd.Args = append(cmd.Args, "--http-port", strconv.Itoa(w.HTTP), "--echo-port", "0")
+	}
 	cmd.ExtraFiles = []*os.File{wr}
 	p, err := start(w.NS, w.Log, cmd)
 	_ = wr.Close()

@@ -95,6 +95,40 @@ func (n *NS) AddAddr(dev string, addrs ...string) error {
 	})
 }
 
+// DeleteAddr takes addresses off a device; one that is not there is no error.
+func (n *NS) DeleteAddr(dev string, addrs ...string) error {
+	return n.withLink(dev, func(l netlink.Link) error {
+		for _, s := range addrs {
+			a, err := netlink.ParseAddr(s)
+			if err != nil {
+				return err
+			}
+			if err := netlink.AddrDel(l, a); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+				return fmt.Errorf("address %s: %w", s, err)
+			}
+		}
+		return nil
+	})
+}
+
+// DeleteRoute takes the route to a prefix away; it is no error when there is none.
+func (n *NS) DeleteRoute(dst string) error {
+	err := n.Do(func() error {
+		_, p, err := net.ParseCIDR(dst)
+		if err != nil {
+			return err
+		}
+		if err := netlink.RouteDel(&netlink.Route{Dst: p}); err != nil && !errors.Is(err, unix.ESRCH) {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove route %s in %s: %w", dst, n.name, err)
+	}
+	return nil
+}
+
 // AddRoute sends what goes to dst ("10.1.0.0/16", "default", "::/0") through the gateway.
 func (n *NS) AddRoute(dst, via string) error {
 	err := n.Do(func() error {

@@ -21,7 +21,7 @@ func NewCommand() *cobra.Command {
 		Args:   cobra.NoArgs,
 		RunE:   func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(serveCommand(), getCommand(), echoCommand())
+	cmd.AddCommand(serveCommand(), getCommand(), echoCommand(), probeCommand(), outsideCommand())
 	return cmd
 }
 
@@ -113,6 +113,59 @@ func echoCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Second, "give up after this time")
+	return cmd
+}
+
+// exitError ends the command with a code after it has said everything.
+type exitError int
+
+func (e exitError) Error() string { return "not reached" }
+
+// ExitCode is what the command ends with.
+func (e exitError) ExitCode() int { return int(e) }
+
+func probeCommand() *cobra.Command {
+	var timeout time.Duration
+	var ns string
+	cmd := &cobra.Command{
+		Use:   "probe http://HOST:PORT/ | connect://HOST:PORT | syn://HOST:PORT | tcp://HOST:PORT | udp://HOST:PORT | icmp://HOST",
+		Short: "Reach for somebody once and print what came of it, as JSON",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			p := Try(ctx, args[0], ns)
+			_, _ = cmd.OutOrStdout().Write(p.write())
+			if p.Outcome != Reached {
+				return exitError(1)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 2*time.Second, "give up after this time")
+	cmd.Flags().StringVar(&ns, "netns", "", "name of a network namespace to do it in; the host has to be an address then")
+	return cmd
+}
+
+func outsideCommand() *cobra.Command {
+	var o Outside
+	cmd := &cobra.Command{
+		Use:   "outside",
+		Short: "Be a machine outside the cluster that this node is connected with, until SIGTERM",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			o.Log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			return o.Run(ctx)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.NS, "netns", "outside", "name of its network namespace")
+	f.StringVar(&o.Device, "device", "hyoutside", "name of the node's device towards it")
+	f.StringSliceVar(&o.Node, "node-address", nil, "addresses of the node on that device, with their lengths, one of each IP version")
+	f.StringSliceVar(&o.Addrs, "address", nil, "addresses of the machine, with their lengths")
+	f.IntSliceVar(&o.Ports, "port", []int{HTTPPort, 443}, "TCP ports of its HTTP servers")
 	return cmd
 }
 
