@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -70,6 +71,7 @@ func TestServices(t *testing.T) {
 		{"policy is the backends", servicePolicyIsTheBackends},
 		{"remote backend", serviceRemoteBackend},
 		{"backend outside", serviceBackendOutside},
+		{"backend at the client", serviceBackendAtClient},
 		{"from pod", serviceFromPod},
 		{"nobody", serviceNobody},
 		{"source ranges", serviceSourceRanges},
@@ -319,6 +321,25 @@ func serviceBackendOutside(t *testing.T, base *city) {
 			t.Fatalf("sent on as %+v", sent)
 		}
 		c.same("answer", c.passesIn(host.FromNetdev, c.build(sent.Reverse(), "SA")), vip[c.v], front, f.Src, f.SrcPort)
+	})
+}
+
+// A node that asks for a service by another node, which chooses a backend in the asker's own stack: client and backend have one address, and
+// ports alone tell them apart.
+func serviceBackendAtClient(t *testing.T, base *city) {
+	eachOf(t, base, func(c *city) {
+		c.serve(ap(vip[c.v], front), maps.LBExternal, []netip.AddrPort{ap(bpftest.Outside[c.v], back)}, nil)
+		for _, port := range []uint16{back - 1, back + 1} { // below and above the backend's
+			f := c.client(port, vip[c.v], front)
+			for _, flags := range []string{"S", "A"} {
+				sent := c.passes(host.FromNetdev, c.dev, nil, c.build(f, flags))
+				if sent.Src != bpftest.Node1[c.v] || sent.Dst != f.Src || sent.DstPort != back {
+					t.Fatalf("sent on as %+v", sent)
+				}
+				got := c.passesIn(host.FromNetdev, c.build(sent.Reverse(), strings.Replace(flags, "S", "SA", 1)))
+				c.same("answer", got, vip[c.v], front, f.Src, f.SrcPort)
+			}
+		}
 	})
 }
 

@@ -104,7 +104,7 @@ static __always_inline void conn_locate(const struct pkt *p, struct ct_value *v,
 	}
 }
 
-static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const struct ct_key *k, __u64 now)
+static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const struct ct_key *k, __u64 now, bool high)
 {
 	struct ct_value v = {
 		.epoch = p->epoch - p->passing,
@@ -115,7 +115,7 @@ static __noinline int conn_create(struct __sk_buff *skb, struct pkt *p, const st
 		.tcp_flags = {p->tcp_flags, 0},
 	};
 
-	if (!addr_eq(&k->addr[0], &p->t.src))
+	if (high)
 		v.flags |= CT_F_ORIG_HIGH;
 	if (p->flags & PKT_F_AUDIT)
 		v.flags |= CT_F_AUDIT;
@@ -156,8 +156,8 @@ static __always_inline void conn_renew(struct pkt *p, struct ct_value *v, bool r
 	v->epoch = p->epoch - p->passing;
 }
 
-/* A live row that the packet belongs to, and whether the packet travels against it. */
-static __always_inline struct ct_value *conn_find(struct pkt *p, struct ct_key *k, __u64 now, bool *reply)
+/* A live row that the packet belongs to, and whether the packet travels against it; `high` is that of its key. */
+static __always_inline struct ct_value *conn_find(struct pkt *p, struct ct_key *k, __u64 now, bool high, bool *reply)
 {
 	struct ct_value *v = bpf_map_lookup_elem(&ct_v1, k);
 	bool error = p->flags & PKT_F_ERROR;
@@ -165,12 +165,12 @@ static __always_inline struct ct_value *conn_find(struct pkt *p, struct ct_key *
 	if ((!v || v->expires <= now) && !error && proto_is_icmp(p->t.proto) &&
 	    icmp_echo_request(p->t.proto, p->t.type) != p->t.type) {
 		/* An echo reply that nobody asked for is a message of its own. */
-		ct_key_from(&p->t, k, true);
+		high = ct_key_from(&p->t, k, true);
 		v = bpf_map_lookup_elem(&ct_v1, k);
 	}
 	if (!v || v->expires <= now)
 		return NULL;
-	*reply = ct_reply(v, !addr_eq(&k->addr[0], error ? &p->quote.src : &p->t.src));
+	*reply = ct_reply(v, high);
 	if (!error && ct_restarts(v, p, *reply)) {
 		p->flags |= PKT_F_REOPENED;
 		*reply = false;
@@ -211,10 +211,10 @@ static __always_inline bool conn_spoken_for(const struct ct_value *v, const stru
 }
 
 /* Everything but a live row of the current epoch. `k` is the key of the packet, or of the one it quotes. */
-static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_key *k, __u64 now)
+static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_key *k, __u64 now, bool high)
 {
 	bool reply = false, error = p->flags & PKT_F_ERROR;
-	struct ct_value *v = conn_find(p, k, now, &reply);
+	struct ct_value *v = conn_find(p, k, now, high, &reply);
 	const struct tuple *t = error ? &p->quote : &p->t;
 	int err;
 
@@ -240,7 +240,7 @@ static __noinline int conn_slow(struct __sk_buff *skb, struct pkt *p, struct ct_
 		if (err) /* the row, if any, stays, and keeps being asked */
 			return err;
 		if (!v)
-			return conn_create(skb, p, k, now);
+			return conn_create(skb, p, k, now, high);
 	}
 	if (!error) {
 		conn_renew(p, v, reply);
@@ -266,7 +266,7 @@ static __always_inline int conn_admit(struct __sk_buff *skb, struct pkt *p)
 			return 0;
 		}
 	}
-	return conn_slow(skb, p, &k, now);
+	return conn_slow(skb, p, &k, now, high);
 }
 
 /* The row of an established packet of which there is nothing to judge and nothing to tell. */

@@ -29,7 +29,6 @@ static __always_inline bool ct_key_from(const struct tuple *t, struct ct_key *k,
 	bool high = addr_less(&t->dst, &t->src), asker = high;
 	__be16 sport = t->sport, dport = t->dport;
 
-	/* A machine talks to itself on its own loopback only; here both ends differ, so ports need not break a tie. */
 	if (proto_is_icmp(t->proto)) {
 		__u8 request = icmp_echo_request(t->proto, t->type);
 
@@ -44,6 +43,9 @@ static __always_inline bool ct_key_from(const struct tuple *t, struct ct_key *k,
 			asker = !high;
 		}
 	} else {
+		/* A node may reach a backend in its own stack by way of this one. */
+		if (!high && addr_eq(&t->dst, &t->src))
+			high = bpf_ntohs(dport) < bpf_ntohs(sport);
 		asker = false;
 	}
 	if (high) {

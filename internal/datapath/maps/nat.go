@@ -73,7 +73,8 @@ func connectionOf(k *layout.NATKey, v *layout.NATValue) layout.CTKey {
 	if k.Dir == layout.NATReverse {
 		client, clientPort, peer, peerPort = v.Dst, v.Dport, k.Src, k.Sport
 	}
-	high := bytes.Compare(client.B[:], peer.B[:]) > 0
+	order := bytes.Compare(client.B[:], peer.B[:])
+	high := order > 0
 	var asker uint8
 	switch k.Proto {
 	case protoICMP, protoICMP6:
@@ -84,6 +85,8 @@ func connectionOf(k *layout.NATKey, v *layout.NATValue) layout.CTKey {
 		if high {
 			asker = 1
 		}
+	default:
+		high = high || order == 0 && be16(clientPort) > be16(peerPort)
 	}
 	c := layout.CTKey{Addr: [2]layout.Addr{client, peer}, Port: [2]uint16{clientPort, peerPort}, Proto: k.Proto, Asker: asker}
 	if high {
