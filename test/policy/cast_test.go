@@ -63,7 +63,7 @@ func cast() []*somebody {
 		{name: "node1", place: host, addr: pair(self.Addrs), fixed: model.IdentityHost},
 		{name: "node2", place: routed, addr: pair(node2.Addrs), fixed: model.IdentityRemoteNode},
 		{name: "router2", place: through, addr: pair(node2.Routers), fixed: model.IdentityRemoteNode},
-		{name: "node3", place: routed, addr: pair(node3.Addrs), fixed: node3ID, labels: identity.RemoteNode(&node3)},
+		{name: "node3", place: routed, addr: pair(node3.Addrs), fixed: node3ID, labels: identity.RemoteNode(&node3, false)},
 		{name: "kube-apiserver", place: routed, addr: addrs("203.0.113.6", "2001:db8:5::6"), fixed: model.IdentityKubeAPI},
 		// Workloads of node 2 that this node has not heard of yet; it says that nobody manages them.
 		{name: "unheard", place: through, addr: addrs("10.0.2.99", "fd00:2::99"), fixed: model.IdentityUnmanaged},

@@ -12,14 +12,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
+
+	"github.com/hypha-net/hypha/internal/cluster/podexec"
 )
 
 // agentContainer is where the agent's commands are run.
@@ -69,31 +68,10 @@ func logs(api kubernetes.Interface, a *archive, p *corev1.Pod, o *options) (out 
 // inPod asks an agent by running the command line in its pod.
 func inPod(conf *rest.Config, api kubernetes.Interface, p *corev1.Pod) asker {
 	return func(ctx context.Context, args []string, out io.Writer) error {
-		req := api.CoreV1().RESTClient().Post().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("exec").
-			VersionedParams(&corev1.PodExecOptions{Container: agentContainer, Command: append([]string{"cilium-dbg"}, args...), Stdout: true, Stderr: true}, scheme.ParameterCodec)
-		exec, err := executor(conf, req)
-		if err != nil {
-			return err
-		}
 		var said bytes.Buffer
-		err = exec.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: out, Stderr: &said})
+		err := podexec.Run(ctx, conf, api, podexec.Command{Namespace: p.Namespace, Pod: p.Name, Container: agentContainer, Args: append([]string{"cilium-dbg"}, args...)}, out, &said)
 		return explain(err, said.String())
 	}
-}
-
-// executor speaks by WebSocket, and with API servers that do not, by SPDY.
-func executor(conf *rest.Config, req *rest.Request) (remotecommand.Executor, error) {
-	old, err := remotecommand.NewSPDYExecutor(conf, http.MethodPost, req.URL())
-	if err != nil {
-		return nil, err
-	}
-	now, err := remotecommand.NewWebSocketExecutor(conf, http.MethodGet, req.URL().String())
-	if err != nil {
-		return nil, err
-	}
-	return remotecommand.NewFallbackExecutor(now, old, func(err error) bool {
-		return apierrors.IsBadRequest(err) || apierrors.IsForbidden(err) || strings.Contains(err.Error(), "upgrade")
-	})
 }
 
 // explain adds what a command said before it failed.

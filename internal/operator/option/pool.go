@@ -26,7 +26,7 @@ func (o *Options) PodPools() (map[string]ciliumv2alpha1.PodIPPoolSpec, error) {
 	for _, text := range texts {
 		name, spec, ok := strings.Cut(text, "=")
 		if !ok || name == "" {
-			return nil, fmt.Errorf("option auto-create-cilium-pod-ip-pools: %q: want name=ipv4-cidrs:...;ipv4-mask-size:...", text)
+			return nil, fmt.Errorf("option auto-create-cilium-pod-ip-pools: %q: want name=ipv4-cidrs:RANGES;ipv4-mask-size:BITS", text)
 		}
 		pool, err := podPool(spec)
 		if err != nil {
