@@ -29,7 +29,7 @@ func TestCommands(t *testing.T) {
 	for _, c := range commands() {
 		names = append(names, c.Name())
 	}
-	if d := cmp.Diff([]string{"install", "upgrade", "uninstall", "observe", "demo", "workload"}, names); d != "" {
+	if d := cmp.Diff([]string{"install", "upgrade", "uninstall", "sysdump", "observe", "demo", "workload"}, names); d != "" {
 		t.Error(d)
 	}
 }

@@ -224,7 +224,8 @@ func TestBalanceLaws(t *testing.T) {
 				if (!r.Local || b.here(&x)) && count[x] == 0 && !slices.Contains(r.Keep, x) {
 					t.Fatalf("%+v is forgotten", x)
 				}
-				if x.State == model.BackendActive && (!r.Local || b.here(&x)) && count[x] == 0 {
+				// Of a service that prefers some, the others keep what they have.
+				if x.State == model.BackendActive && (!r.Local || b.here(&x)) && count[x] == 0 && (s.Prefer == model.PreferNone || !active || !slices.Contains(r.Keep, x)) {
 					t.Fatalf("%+v is active and gets nothing", x)
 				}
 			}
