@@ -34,14 +34,8 @@ func TestConnectivityCommand(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes long: not with -short")
 	}
-	dir, err := os.MkdirTemp("", "hypha-demo-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(dir); err != nil {
-		t.Fatal(err)
-	}
-	d := demoRun{t: t, dir: dir}
+	d := newDemo(t)
+	dir := d.dir
 	t.Cleanup(func() {
 		if out, err := exec.Command(bin.Hypha, "demo", "--dir", dir, "down").CombinedOutput(); err != nil {
 			t.Errorf("down: %v\n%s", err, out)

@@ -62,13 +62,9 @@ func (d demoRun) pods() map[string]demo.PodInfo {
 	return all
 }
 
-// TestDemo runs the demo's story with the real binaries: up, again up, the pods, exec, mistakes, crashes, down without a
-// trace.
-func TestDemo(t *testing.T) {
-	tns.Require(t)
-	if testing.Short() {
-		t.Skip("takes long: not with -short")
-	}
+// newDemo is one in a place of its own, which is not there yet.
+func newDemo(t *testing.T) demoRun {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "hypha-demo-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -76,7 +72,18 @@ func TestDemo(t *testing.T) {
 	if err := os.Remove(dir); err != nil {
 		t.Fatal(err)
 	}
-	d := demoRun{t: t, dir: dir}
+	return demoRun{t: t, dir: dir}
+}
+
+// TestDemo runs the demo's story with the real binaries: up, again up, the pods, exec, mistakes, crashes, down without a
+// trace.
+func TestDemo(t *testing.T) {
+	tns.Require(t)
+	if testing.Short() {
+		t.Skip("takes long: not with -short")
+	}
+	d := newDemo(t)
+	dir := d.dir
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, f := range []string{"node1", "node2"} {

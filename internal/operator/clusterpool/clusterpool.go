@@ -18,6 +18,7 @@ import (
 	ciliumv2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
 	"github.com/hypha-net/hypha/internal/control/ipam"
 	"github.com/hypha-net/hypha/internal/operator/metric"
+	"github.com/hypha-net/hypha/internal/operator/need"
 	"github.com/hypha-net/hypha/internal/operator/round"
 )
 
@@ -75,7 +76,7 @@ func (g *giver) round(ctx context.Context) error {
 		if why != nil {
 			lacking++
 		}
-		errs = append(errs, g.tell(ctx, n, why))
+		errs = append(errs, need.Tell(ctx, g.c, g.events, n, why))
 	}
 	g.metrics.PodRanges.WithLabelValues("assigned").Set(float64(len(list.Items) - lacking))
 	g.metrics.PodRanges.WithLabelValues("unassigned").Set(float64(lacking))
@@ -145,24 +146,6 @@ func (g *giver) write(ctx context.Context, n *ciliumv2.CiliumNode, ranges []neti
 	err := g.c.Patch(ctx, n, client.MergeFromWithOptions(old, client.MergeFromWithOptimisticLock{}))
 	if err == nil {
 		g.events.Eventf(n, nil, corev1.EventTypeNormal, "PodCIDRsAssigned", "Assign", "pod ranges %v", ranges)
-	}
-	return client.IgnoreNotFound(err)
-}
-
-// tell says in the status why a node has not what it needs; nil: it has.
-func (g *giver) tell(ctx context.Context, n *ciliumv2.CiliumNode, why error) error {
-	text := ""
-	if why != nil {
-		text = why.Error()
-	}
-	if n.Status.IPAM.OperatorStatus.Error == text {
-		return nil
-	}
-	old := n.DeepCopy()
-	n.Status.IPAM.OperatorStatus.Error = text
-	err := g.c.Status().Patch(ctx, n, client.MergeFrom(old))
-	if err == nil && why != nil {
-		g.events.Eventf(n, nil, corev1.EventTypeWarning, "PodCIDRsFailed", "Assign", "%s", text)
 	}
 	return client.IgnoreNotFound(err)
 }

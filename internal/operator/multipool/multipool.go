@@ -25,6 +25,7 @@ import (
 	ciliumv2alpha1 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2alpha1"
 	"github.com/hypha-net/hypha/internal/control/ipam"
 	"github.com/hypha-net/hypha/internal/operator/metric"
+	"github.com/hypha-net/hypha/internal/operator/need"
 	"github.com/hypha-net/hypha/internal/operator/round"
 )
 
@@ -108,7 +109,7 @@ func (g *giver) round(ctx context.Context) error {
 		if why != nil {
 			lacking++
 		}
-		errs = append(errs, g.tell(ctx, n, why))
+		errs = append(errs, need.Tell(ctx, g.c, g.events, n, why))
 	}
 	g.metrics.PodRanges.WithLabelValues("assigned").Set(float64(len(list.Items) - lacking))
 	g.metrics.PodRanges.WithLabelValues("unassigned").Set(float64(lacking))
@@ -332,24 +333,6 @@ func (g *giver) write(ctx context.Context, n *ciliumv2.CiliumNode) error {
 		for _, pool := range slices.Sorted(maps.Keys(lacks)) {
 			g.events.Eventf(n, nil, corev1.EventTypeNormal, "PodCIDRsAssigned", "Assign", "blocks of pool %s: %v", pool, lacks[pool])
 		}
-	}
-	return client.IgnoreNotFound(err)
-}
-
-// tell says in the status why a node has not what it needs; nil: it has.
-func (g *giver) tell(ctx context.Context, n *ciliumv2.CiliumNode, why error) error {
-	text := ""
-	if why != nil {
-		text = why.Error()
-	}
-	if n.Status.IPAM.OperatorStatus.Error == text {
-		return nil
-	}
-	old := n.DeepCopy()
-	n.Status.IPAM.OperatorStatus.Error = text
-	err := g.c.Status().Patch(ctx, n, client.MergeFrom(old))
-	if err == nil && why != nil {
-		g.events.Eventf(n, nil, corev1.EventTypeWarning, "PodCIDRsFailed", "Assign", "%s", text)
 	}
 	return client.IgnoreNotFound(err)
 }
