@@ -14,10 +14,12 @@ import (
 	"github.com/hypha-net/hypha/test/kube/program"
 )
 
-// lab is a cluster with Hypha as who follows the documentation gets it: the chart with its default values, in the place of kube-proxy.
+// lab is a cluster with Hypha as who follows the documentation gets it: the chart with its default values, in the place of kube-proxy, with
+// the IP versions of the cluster.
 type lab struct{ *cluster.Cluster }
 
-// newCluster is of two nodes, and of the control plane as a third, so that the API server reaches pods and services as some specs ask of it.
+// newCluster is of three nodes with both IP versions, and of the control plane as a fourth, so that the API server reaches pods and services: some
+// specs ask for each of it.
 func newCluster(name string) (*lab, error) {
 	p, err := filepath.Abs(programs)
 	if err != nil {
@@ -27,7 +29,7 @@ func newCluster(name string) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := cluster.New(cluster.Config{Name: name, Nodes: 2, Member: true, Programs: p, Images: i, Out: os.Stderr})
+	c, err := cluster.New(cluster.Config{Name: name, Nodes: 3, Member: true, DualStack: true, Programs: p, Images: i, Out: os.Stderr})
 	return &lab{c}, err
 }
 
@@ -56,7 +58,7 @@ func (l *lab) up(ctx context.Context, b program.Builder) error {
 	for _, c := range [][]string{
 		{"kubectl", "apply", "--server-side", "-f", crds},
 		{"helm", "upgrade", "--install", "cilium", chart, "--namespace", "kube-system", "--set", "kubeProxyReplacement=true",
-			"--set", "k8sServiceHost=" + host, "--set-string", "k8sServicePort=" + port},
+			"--set", "ipv6.enabled=true", "--set", "k8sServiceHost=" + host, "--set-string", "k8sServicePort=" + port},
 		{"kubectl", "wait", "--for=condition=Ready", "node", "--all", "--timeout=5m"},
 		{"kubectl", "--namespace", "kube-system", "wait", "--for=condition=Available", "deployment", "--all", "--timeout=5m"},
 	} {

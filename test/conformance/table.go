@@ -75,5 +75,6 @@ func release() string {
 	if err := unix.Uname(&u); err != nil {
 		return "?"
 	}
-	return unix.ByteSliceToString(u.Release[:])
+	version, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-") // what follows names a build
+	return version
 }
