@@ -27,16 +27,25 @@ type Process struct {
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Ended says how the process ended, "" while it runs.
+func (p *Process) Ended() string {
+	select {
+	case <-p.done:
+	default:
+		return ""
+	}
+	if p.err == nil {
+		return "exit status 0"
+	}
+	return p.err.Error()
+}
+
 // failed says how a process ended that should be running, with the end of its log.
 func (p *Process) failed() error {
-	err := p.err
-	if err == nil {
-		err = errors.New("exit status 0")
-	}
 	if tail := Tail(p.Log, 5); tail != "" {
-		return fmt.Errorf("ended early (%w); the end of %s:\n%s", err, p.Log, tail)
+		return fmt.Errorf("ended early (%s); the end of %s:\n%s", p.Ended(), p.Log, tail)
 	}
-	return fmt.Errorf("ended early (%w); its log %s is empty", err, p.Log)
+	return fmt.Errorf("ended early (%s); its log %s is empty", p.Ended(), p.Log)
 }
 
 // start starts a program in a session of its own inside the namespace, its output appended to a file.

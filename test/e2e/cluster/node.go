@@ -100,8 +100,14 @@ func (n *Node) Admin() agentv1connect.AdminClient {
 	return n.admin
 }
 
-// Log is the end of the agent's log.
-func (n *Node) Log(lines int) string { return lab.Tail(n.agent.Log, lines) }
+// Log is the end of the agent's log, and how the agent ended if it has.
+func (n *Node) Log(lines int) string {
+	text := lab.Tail(n.agent.Log, lines)
+	if p := n.running(); p != nil && p.Ended() != "" {
+		text += "\nended: " + p.Ended()
+	}
+	return text
+}
 
 // Status is the agent's status.
 func (n *Node) Status(ctx context.Context) (*agentv1.StatusResponse, error) {
