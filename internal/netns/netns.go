@@ -48,7 +48,7 @@ func Create(name string) (*NS, error) {
 	}
 	_ = f.Close()
 	n := &NS{name: name}
-	err = onThread(func() error {
+	err = OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare: %w", err)
 		}
@@ -168,16 +168,16 @@ func shareDir() error {
 	return fmt.Errorf("share %s: still no mount point", Dir)
 }
 
-// onThread runs fn on an operating system thread of its own, which ends with it: no other goroutine ever sees what fn
+// OnThread runs fn on an operating system thread of its own, which ends with it: no other goroutine ever sees what fn
 // did to its thread. It is never the main thread: that one does not end, and it is what the process shows to itself and others
 // as its own (/proc/self/ns/net).
-func onThread(fn func() error) error {
+func OnThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked, so the runtime ends the thread
 		if unix.Gettid() == unix.Getpid() {
 			defer runtime.UnlockOSThread()
-			done <- onThread(fn) // on another, as this one is taken
+			done <- OnThread(fn) // on another, as this one is taken
 			return
 		}
 		err := errors.New("the function ended its goroutine")

@@ -23,9 +23,14 @@ func Inside(path string, fn func() error) error {
 		return fmt.Errorf("enter network namespace: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	return onThread(func() error {
+	return In(f, fn)
+}
+
+// In is Inside for a namespace that is open.
+func In(f *os.File, fn func() error) error {
+	return OnThread(func() error {
 		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("enter network namespace %s: %w", path, err)
+			return fmt.Errorf("enter network namespace %s: %w", f.Name(), err)
 		}
 		return fn()
 	})

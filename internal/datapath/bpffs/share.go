@@ -3,10 +3,10 @@ package bpffs
 import (
 	"fmt"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hypha-net/hypha/internal/netns"
 	"github.com/hypha-net/hypha/internal/paths"
 )
 
@@ -48,31 +48,24 @@ func clone(namespace string) (tree int, err error) {
 	}
 	defer unix.Close(ns)
 	tree = -1
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // for good: a thread in another mount namespace must not be used again
-		if err = unix.Unshare(unix.CLONE_FS); err != nil {
-			err = fmt.Errorf("leave the working directory: %w", err)
-			return
+	err = netns.OnThread(func() error { // which nobody uses again: it is in another mount namespace
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("leave the working directory: %w", err)
 		}
-		if err = unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
-			err = fmt.Errorf("enter %s: %w", namespace, err)
-			return
+		if err := unix.Setns(ns, unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter %s: %w", namespace, err)
 		}
-		var ok bool
-		if ok, err = Mounted(); err != nil {
-			return
+		ok, err := Mounted()
+		if err == nil && !ok {
+			err = mount()
 		}
-		if !ok {
-			if err = mount(); err != nil {
-				return
-			}
+		if err != nil {
+			return err
 		}
 		if tree, err = unix.OpenTree(unix.AT_FDCWD, paths.BPFFS, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC); err != nil {
-			err = fmt.Errorf("open mount %s: %w", paths.BPFFS, err)
+			return fmt.Errorf("open mount %s: %w", paths.BPFFS, err)
 		}
-	}()
-	<-done
+		return nil
+	})
 	return tree, err
 }

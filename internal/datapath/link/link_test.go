@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -52,6 +53,43 @@ func onNode(t *testing.T, fn func(t *testing.T, p *Pairs) error) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAttachSparesTheMainThread: whoever asks where the agent is, by its number, hears of its own namespace, while it attaches a workload and after
+// that. Who removes a workload's namespace may end what is in it.
+func TestAttachSparesTheMainThread(t *testing.T) {
+	process := func() string {
+		s, err := os.Readlink("/proc/self/ns/net")
+		if err != nil {
+			t.Error(err)
+		}
+		return s
+	}
+	before, pod := process(), netns.New(t, "pod")
+	for range 20 { // until the runtime has given every thread it has
+		var wg, all sync.WaitGroup
+		all.Add(50)
+		for range 50 {
+			wg.Go(func() {
+				s, err := enter(pod.Path())
+				if err != nil {
+					t.Error(err)
+					all.Done()
+					return
+				}
+				defer func() { _ = s.Close() }()
+				all.Done()
+				all.Wait()
+				if err := s.sysctls([]sysctl{{"ipv4/ip_forward", "1", true}}); err != nil {
+					t.Error(err)
+				}
+				if now := process(); now != before {
+					t.Errorf("the process is in %s, was in %s", now, before)
+				}
+			})
+		}
+		wg.Wait()
 	}
 }
 

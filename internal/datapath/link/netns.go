@@ -4,11 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/hypha-net/hypha/internal/netns"
 )
 
 // space is an open network namespace of a workload with a netlink socket inside.
@@ -52,7 +52,12 @@ func handleAt(f *os.File) (*netlink.Handle, error) {
 	if own.Ino == other.Ino && own.Dev == other.Dev {
 		return nil, ErrOwnNetNS
 	}
-	return netlink.NewHandleAt(netns.NsHandle(int(f.Fd())), unix.NETLINK_ROUTE)
+	var h *netlink.Handle
+	err := netns.In(f, func() (err error) { // netlink.NewHandleAt would take whichever thread it is on, the main one as well
+		h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	return h, err
 }
 
 func (s *space) Close() error {
@@ -60,25 +65,18 @@ func (s *space) Close() error {
 	return s.f.Close()
 }
 
-// sysctls writes values inside the namespace, on a thread that ends with it: there is no netlink for them. A value
+// sysctls writes values inside the namespace: there is no netlink for them. A value
 // that the namespace does not have (IPv6 switched off at boot) is an error only when it is required.
 func (s *space) sysctls(values []sysctl) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: nobody else gets this thread
-		if err := unix.Setns(int(s.f.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter network namespace: %w", err)
-			return
-		}
+	return netns.In(s.f, func() error {
 		var failed error
 		for _, v := range values {
 			if err := os.WriteFile("/proc/sys/net/"+v.path, []byte(v.value), 0); err != nil && (v.required || !errors.Is(err, os.ErrNotExist)) {
 				failed = errors.Join(failed, fmt.Errorf("set sysctl: %w", err))
 			}
 		}
-		done <- failed
-	}()
-	return <-done
+		return failed
+	})
 }
 
 type sysctl struct {

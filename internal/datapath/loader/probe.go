@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 	"unicode"
 
@@ -18,6 +17,7 @@ import (
 
 	"github.com/hypha-net/hypha/internal/datapath/bpffs"
 	"github.com/hypha-net/hypha/internal/datapath/socket"
+	"github.com/hypha-net/hypha/internal/netns"
 	"github.com/hypha-net/hypha/internal/paths"
 )
 
@@ -173,21 +173,15 @@ func (k *Kernel) bpffs() {
 	k.add(c)
 }
 
-// probeDevices makes devices in a network namespace of its own, on a thread that ends with it.
+// probeDevices makes devices in a network namespace of its own, which ends with the thread that is in it.
 func probeDevices() (veth, vxlan, clsact error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends here, and the namespace with it
+	err := netns.OnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			err = fmt.Errorf("make network namespace: %w", err)
-			veth, vxlan, clsact = err, err, err
-			return
+			return fmt.Errorf("make network namespace: %w", err)
 		}
 		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
-			veth, vxlan, clsact = err, err, err
-			return
+			return err
 		}
 		defer h.Close()
 		a := netlink.NewLinkAttrs()
@@ -201,7 +195,10 @@ func probeDevices() (veth, vxlan, clsact error) {
 				clsact = h.QdiscAdd(clsactQdisc(dev.Attrs().Index))
 			}
 		}
-	}()
-	<-done
+		return nil
+	})
+	if err != nil {
+		return err, err, err
+	}
 	return veth, vxlan, clsact
 }
