@@ -348,3 +348,20 @@ func (a *Agent) ipRows() []model.IPEntry {
 }
 
 var _ table.Target[netip.Prefix, model.IPEntry] = (*addressTarget)(nil)
+
+// setRanges says which pod ranges this node has from now on.
+func (c *cluster) setRanges(ranges []netip.Prefix) {
+	slices.SortFunc(ranges, model.CompareCIDRs)
+	ranges = slices.Compact(ranges)
+	c.mu.Lock()
+	same := slices.Equal(c.self.PodCIDRs, ranges)
+	c.self.PodCIDRs = ranges
+	c.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case c.moved <- struct{}{}:
+	default:
+	}
+}

@@ -83,7 +83,7 @@ func (a *Agent) claimRanges(ctx context.Context) ([]netip.Prefix, error) {
 		return nil, err
 	}
 	var got []netip.Prefix
-	err := untilReached(ctx, a.log, func() (err error) {
+	err := untilReached(ctx, noRanges(a.log), func() (err error) {
 		got, err = a.store.claim(ctx, r.Choose)
 		return err
 	})

@@ -64,21 +64,17 @@ func ForNode(ctx context.Context, l *config.Loaded, args []string, log *slog.Log
 }
 
 // askNodeOptions asks the API server: once for a moment where there is something to go by without it, else until it answers.
-func askNodeOptions(ctx context.Context, cfg *config.Agent, namespace string, once bool, log *slog.Logger) (map[string]string, error) {
-	waits := fault.New(log, "waiting for the options of this node", "options of this node known")
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		short, cancel := context.WithTimeout(ctx, 3*time.Second)
-		got, err := k8s.NodeOptions(short, k8s.Config{NodeName: cfg.NodeName, Server: cfg.APIServer, Kubeconfig: cfg.Kubeconfig}, namespace)
-		cancel()
-		if err == nil || once || !errors.Is(err, state.ErrUnreachable) {
-			waits.Note(nil)
-			return got, err
-		}
-		waits.Note(err)
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(pause):
-		}
+func askNodeOptions(ctx context.Context, cfg *config.Agent, namespace string, once bool, log *slog.Logger) (got map[string]string, err error) {
+	ask := func() error {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		got, err = k8s.NodeOptions(ctx, k8s.Config{NodeName: cfg.NodeName, Server: cfg.APIServer, Kubeconfig: cfg.Kubeconfig}, namespace)
+		return err
 	}
+	if once {
+		err = ask()
+	} else {
+		err = untilReached(ctx, fault.New(log, "waiting for the options of this node", "options of this node known"), ask)
+	}
+	return got, err
 }

@@ -18,7 +18,6 @@ import (
 	"github.com/hypha-net/hypha/internal/control/ipam"
 	"github.com/hypha-net/hypha/internal/endpoint"
 	"github.com/hypha-net/hypha/internal/fault"
-	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/file"
 	"github.com/hypha-net/hypha/internal/source/k8s"
 	"github.com/hypha-net/hypha/internal/source/state"
@@ -132,7 +131,7 @@ func openPodPools(ctx context.Context, log *slog.Logger, cfg poolConfig) (*podPo
 // first are the blocks to begin with.
 func (p *podPools) first(ctx context.Context, had ipam.Held) (ipam.Held, error) {
 	var got ipam.Held
-	err := untilReached(ctx, p.log, func() error {
+	err := untilReached(ctx, noRanges(p.log), func() error {
 		share, err := p.store.Ask(ctx)
 		switch {
 		case errors.Is(err, state.ErrUnreachable) && p.enough(had):
@@ -455,42 +454,4 @@ func (p *podPools) state() (text, wrong string) {
 	}
 	share, _ := p.store.Shares().Get(p.node)
 	return strings.Join(out, ", "), share.Error
-}
-
-// untilReached tries until something works, or cannot.
-func untilReached(ctx context.Context, log *slog.Logger, try func() error) error {
-	none := fault.New(log, "no pod ranges yet: waiting for the store", "pod ranges claimed")
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := try()
-		if err == nil {
-			none.Note(nil)
-			return nil
-		}
-		if !errors.Is(err, state.ErrUnreachable) {
-			return err
-		}
-		none.Note(err)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause):
-		}
-	}
-}
-
-// setRanges says which pod ranges this node has from now on.
-func (c *cluster) setRanges(ranges []netip.Prefix) {
-	slices.SortFunc(ranges, model.CompareCIDRs)
-	ranges = slices.Compact(ranges)
-	c.mu.Lock()
-	same := slices.Equal(c.self.PodCIDRs, ranges)
-	c.self.PodCIDRs = ranges
-	c.mu.Unlock()
-	if same {
-		return
-	}
-	select {
-	case c.moved <- struct{}{}:
-	default:
-	}
 }

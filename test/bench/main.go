@@ -1,4 +1,4 @@
-// Bench compares Hypha's data path with the kernel's own paths and with kube-proxy's shapes, side by side in one run on one
+// Command bench compares Hypha's data path with the kernel's own paths and with kube-proxy's shapes, side by side in one run on one
 // machine: rows 1 to 3 of the performance suite (streams, request-response, connect-request-close). It writes tables to
 // docs/performance.md. It asserts nothing: read the tables.
 //

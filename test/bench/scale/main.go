@@ -1,4 +1,4 @@
-// Scale measures how Hypha's costs grow: rows 8, 9 and 14 of the performance suite (policy in the datapath, policy and
+// Command scale measures how Hypha's costs grow: rows 8, 9 and 14 of the performance suite (policy in the datapath, policy and
 // identities in the agent, footprint), and one agent in a large cluster that a load generator writes into a real etcd, or a
 // real API server. It writes tables to docs/performance.md. It asserts nothing: read the tables.
 //

@@ -1,4 +1,4 @@
-// Services measures what services cost: rows 4 to 7 of the performance suite (connecting to one of many, one and many that
+// Command services measures what services cost: rows 4 to 7 of the performance suite (connecting to one of many, one and many that
 // come, the program that balances packets, packets per second), beside kube-proxy's rule shapes. It writes tables to docs/performance.md. It asserts
 // nothing: read the tables.
 //
