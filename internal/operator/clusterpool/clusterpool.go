@@ -46,27 +46,24 @@ func (g *giver) round(ctx context.Context) error {
 	if err := g.adopt(ctx); err != nil {
 		return err
 	}
-	var list ciliumv2.CiliumNodeList
-	if err := g.c.List(ctx, &list); err != nil {
-		return fmt.Errorf("list nodes: %w", err)
-	}
-	if err := g.release(ctx, list.Items); err != nil {
+	nodes, err := need.Nodes(ctx, g.c)
+	if err != nil {
 		return err
 	}
-	slices.SortFunc(list.Items, func(a, b ciliumv2.CiliumNode) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-	})
+	if err := g.release(ctx, nodes); err != nil {
+		return err
+	}
 	bad := map[string]error{}
-	for i := range list.Items {
-		if err := g.take(&list.Items[i]); err != nil {
-			bad[list.Items[i].Name] = err
+	for i := range nodes {
+		if err := g.take(&nodes[i]); err != nil {
+			bad[nodes[i].Name] = err
 		}
 	}
 	conflicts := g.cluster.Conflicts()
 	lacking := 0
 	var errs []error
-	for i := range list.Items {
-		n := &list.Items[i]
+	for i := range nodes {
+		n := &nodes[i]
 		why := cmp.Or(bad[n.Name], conflicts[n.Name])
 		if bad[n.Name] == nil && n.DeletionTimestamp == nil {
 			ranges, err := g.cluster.Give(n.Name)
@@ -78,7 +75,7 @@ func (g *giver) round(ctx context.Context) error {
 		}
 		errs = append(errs, need.Tell(ctx, g.c, g.events, n, why))
 	}
-	g.metrics.PodRanges.WithLabelValues("assigned").Set(float64(len(list.Items) - lacking))
+	g.metrics.PodRanges.WithLabelValues("assigned").Set(float64(len(nodes) - lacking))
 	g.metrics.PodRanges.WithLabelValues("unassigned").Set(float64(lacking))
 	return round.Join(errs)
 }

@@ -3,24 +3,31 @@ package every
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"time"
 
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
-// Run runs f at once and each interval after that, until the context ends.
-func Run(ctx context.Context, interval time.Duration, f func()) error {
-	t := time.NewTicker(interval)
-	defer t.Stop()
-	for ctx.Err() == nil {
-		f()
-		select {
-		case <-ctx.Done():
-		case <-t.C:
+// Add makes the manager run f at once and each interval after that, for as long as it leads. failed is what the log says of an error.
+func Add(mgr ctrl.Manager, interval time.Duration, log *slog.Logger, failed string, f func(context.Context) error) error {
+	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		t := time.NewTicker(interval)
+		defer t.Stop()
+		for ctx.Err() == nil {
+			if err := f(ctx); err != nil {
+				log.Error(failed, "err", err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-t.C:
+			}
 		}
-	}
-	return nil
+		return nil
+	}))
 }
 
 // pageSize is how many objects are asked for at once.

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	ciliumv2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
 	ciliumv2alpha1 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2alpha1"
@@ -39,16 +38,15 @@ func Add(mgr ctrl.Manager, cfg Config, log *slog.Logger) error {
 	}
 	g := &collector{c: mgr.GetClient(), server: mgr.GetAPIReader(), log: log, watch: garbage.NewIdentities(cfg.Timeout), metrics: metric.Get(),
 		limit: rate.NewLimiter(rate.Limit(float64(cfg.Limit)/cfg.RateInterval.Seconds()), cfg.Limit)}
-	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		return every.Run(ctx, cfg.Interval, func() {
-			if err := g.collect(ctx); err != nil {
-				g.metrics.IdentityGCRuns.WithLabelValues("fail").Inc()
-				log.Error("identities not collected", "err", err)
-				return
-			}
-			g.metrics.IdentityGCRuns.WithLabelValues("success").Inc()
-		})
-	}))
+	return every.Add(mgr, cfg.Interval, log, "identities not collected", func(ctx context.Context) error {
+		err := g.collect(ctx)
+		outcome := "success"
+		if err != nil {
+			outcome = "fail"
+		}
+		g.metrics.IdentityGCRuns.WithLabelValues(outcome).Inc()
+		return err
+	})
 }
 
 type collector struct {

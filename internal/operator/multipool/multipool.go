@@ -77,30 +77,27 @@ func (g *giver) round(ctx context.Context) error {
 	if err := g.pools(ctx); err != nil {
 		return err
 	}
-	var list ciliumv2.CiliumNodeList
-	if err := g.c.List(ctx, &list); err != nil {
-		return fmt.Errorf("list nodes: %w", err)
-	}
-	if err := g.release(ctx, list.Items); err != nil {
+	nodes, err := need.Nodes(ctx, g.c)
+	if err != nil {
 		return err
 	}
-	slices.SortFunc(list.Items, func(a, b ciliumv2.CiliumNode) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-	})
+	if err := g.release(ctx, nodes); err != nil {
+		return err
+	}
 	bad := map[string]error{}
-	for i := range list.Items {
-		if err := g.take(ctx, &list.Items[i]); errors.As(err, new(*unreadable)) || errors.Is(err, errBehind) {
-			bad[list.Items[i].Name] = err
+	for i := range nodes {
+		if err := g.take(ctx, &nodes[i]); errors.As(err, new(*unreadable)) || errors.Is(err, errBehind) {
+			bad[nodes[i].Name] = err
 		} else if err != nil {
 			return err
 		}
 	}
-	list.Items = slices.DeleteFunc(list.Items, func(n ciliumv2.CiliumNode) bool { return errors.Is(bad[n.Name], errBehind) }) // it will be told of
+	nodes = slices.DeleteFunc(nodes, func(n ciliumv2.CiliumNode) bool { return errors.Is(bad[n.Name], errBehind) }) // it will be told of
 	conflicts := g.book.Conflicts()
 	lacking := 0
 	var errs []error
-	for i := range list.Items {
-		n := &list.Items[i]
+	for i := range nodes {
+		n := &nodes[i]
 		why := cmp.Or(bad[n.Name], conflicts[n.Name])
 		if bad[n.Name] == nil && n.DeletionTimestamp == nil {
 			why = cmp.Or(why, g.give(n))
@@ -111,7 +108,7 @@ func (g *giver) round(ctx context.Context) error {
 		}
 		errs = append(errs, need.Tell(ctx, g.c, g.events, n, why))
 	}
-	g.metrics.PodRanges.WithLabelValues("assigned").Set(float64(len(list.Items) - lacking))
+	g.metrics.PodRanges.WithLabelValues("assigned").Set(float64(len(nodes) - lacking))
 	g.metrics.PodRanges.WithLabelValues("unassigned").Set(float64(lacking))
 	return round.Join(errs)
 }

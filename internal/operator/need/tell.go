@@ -1,4 +1,4 @@
-// Package need tells whether a node has the pod ranges that it needs, for all ways of giving them.
+// Package need is what all ways of giving nodes pod ranges share: who is served first, and how a node is told why it lacks some.
 package need
 
 import (

@@ -15,7 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	ciliumv2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
 	"github.com/hypha-net/hypha/internal/operator/every"
@@ -24,13 +23,7 @@ import (
 // Add runs it with the manager, each interval.
 func Add(mgr ctrl.Manager, interval time.Duration, log *slog.Logger) error {
 	g := &collector{c: mgr.GetClient(), server: mgr.GetAPIReader(), log: log}
-	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		return every.Run(ctx, interval, func() {
-			if err := g.collect(ctx); err != nil {
-				log.Error("nodes not collected", "err", err)
-			}
-		})
-	}))
+	return every.Add(mgr, interval, log, "nodes not collected", g.collect)
 }
 
 type collector struct {

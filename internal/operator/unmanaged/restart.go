@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	ciliumv2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
 	"github.com/hypha-net/hypha/internal/operator/every"
@@ -37,13 +36,7 @@ const (
 // Add runs it with the manager.
 func Add(mgr ctrl.Manager, cfg Config, log *slog.Logger) error {
 	r := &restarter{cfg: cfg, c: mgr.GetClient(), server: mgr.GetAPIReader(), log: log, now: time.Now, last: map[types.NamespacedName]time.Time{}}
-	return mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		return every.Run(ctx, cfg.Interval, func() {
-			if err := r.restart(ctx); err != nil {
-				log.Error("pods without an endpoint not restarted", "err", err)
-			}
-		})
-	}))
+	return every.Add(mgr, cfg.Interval, log, "pods without an endpoint not restarted", r.restart)
 }
 
 type restarter struct {
