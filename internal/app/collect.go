@@ -66,7 +66,6 @@ func (p *policies) given(n news) {
 	clear(p.retell)
 	p.peers.given(n.changes.Identities, n.changes.DeleteIdentities)
 	p.peers.homes.given(n.changes.Addresses, n.changes.DeleteAddresses)
-	clear(p.peers.homes.dirty)
 	for _, e := range n.first {
 		p.peers.put(e)
 	}

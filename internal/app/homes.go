@@ -99,10 +99,11 @@ func (h *homes) news(coming ...model.Endpoint) (changed map[netip.Addr][]model.I
 	return changed, gone
 }
 
-// given notes that the engine has news.
+// given notes that the engine has news, all that there was.
 func (h *homes) given(changed map[netip.Addr][]model.IdentityID, gone []netip.Addr) {
 	maps.Copy(h.fed, changed)
 	for _, a := range gone {
 		delete(h.fed, a)
 	}
+	clear(h.dirty)
 }

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/hypha-net/hypha/internal/client"
+	"github.com/hypha-net/hypha/internal/cluster"
 	"github.com/hypha-net/hypha/internal/escape"
 )
 
@@ -84,17 +85,16 @@ func (o *options) connection(cmd *cobra.Command) (*rest.Config, error) {
 	if !named && len(agentOf(cmd)) > 0 {
 		return nil, nil
 	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = o.kubeconfig
-	conf, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context}).ClientConfig()
+	conf, _, err := cluster.Rest(o.kubeconfig, o.context)
 	if err == nil {
 		conf.QPS, conf.Burst = 50, 100
+		conf.Timeout = 0 // each task has its own, and logs may be long
 		return conf, nil
 	}
-	if _, none := client.Find("", "", "", false); !named && none == nil && clientcmd.IsEmptyConfig(err) {
+	if _, none := client.Find("", "", "", false); !named && none == nil && clientcmd.IsEmptyConfig(errors.Unwrap(err)) {
 		return nil, nil
 	}
-	return nil, fmt.Errorf("read kubeconfig: %w", err)
+	return nil, err
 }
 
 // run gathers all and packs it.

@@ -62,8 +62,8 @@ func (m *Maps) SweepTranslations() (Swept, error) {
 	return s, err
 }
 
-// hairpin says whether a workload reached itself by way of a service: of that no connection is on record, so the table's own
-// replacement has to do.
+// hairpin says whether somebody reached themselves by way of a service. Of a workload that did no connection is on record, and of a node
+// with a backend in its own stack there is one; the two look alike, so the table's own replacement has to do for both.
 func hairpin(k *layout.NATKey, v *layout.NATValue) bool { return k.Src == v.Dst }
 
 // connectionOf is the key of the connection to which a translation belongs: between who began it, under their own address, and
