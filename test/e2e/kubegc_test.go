@@ -125,6 +125,7 @@ func TestCase19CollectorOnKubernetes(t *testing.T) {
 			app, _ := d.Labels.Get(model.SourceK8s, "app")
 			if got := there[fmt.Sprint(d.ID)]; got == nil {
 				missing++
+				t.Errorf("workload %s has identity %d, which was collected", k, d.ID)
 			} else if got["k8s:app"] != app {
 				t.Errorf("workload %s has identity %d of %s; the API server says %v", k, d.ID, app, got)
 			}

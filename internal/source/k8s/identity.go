@@ -212,31 +212,37 @@ func (d *Identities) AllocateHint(ctx context.Context, labels model.Labels, hint
 	if err := checkLabels(labels); err != nil {
 		return 0, false, fmt.Errorf("allocate identity: %w", err)
 	}
-	if id = d.hold(labels, 0); id != 0 {
-		return id, false, nil
+	id, marked := d.hold(labels, 0)
+	if id == 0 {
+		if id, isNew, err = d.claim(ctx, labels, hint); err != nil {
+			return 0, false, wrap("allocate identity for "+labels.Key(), err)
+		}
+		id, marked = d.hold(labels, id)
 	}
-	if id, isNew, err = d.claim(ctx, labels, hint); err != nil {
-		return 0, false, wrap("allocate identity for "+labels.Key(), err)
+	if marked {
+		d.rescue(ctx, id)
 	}
-	return d.hold(labels, id), isNew, nil
+	return id, isNew, nil
 }
 
-// hold counts a user of the labels' number: the least of those that are known, or the one given.
-func (d *Identities) hold(labels model.Labels, id model.IdentityID) model.IdentityID {
+// hold counts a user of the labels' number: the least of those that are known, or the one given. Of one that is marked, the caller has to
+// rescue it.
+func (d *Identities) hold(labels model.Labels, id model.IdentityID) (_ model.IdentityID, marked bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if known := d.known[labels.Key()]; id == 0 && len(known) > 0 {
 		id = slices.Min(slices.Collect(maps.Keys(known)))
 	}
 	if id == 0 {
-		return 0
+		return 0, false
 	}
 	if d.held[id] == nil {
 		d.held[id] = &held{labels: labels}
 	}
 	d.held[id].n++
-	d.keep(id)
-	return id
+	marked = d.marked[id]
+	delete(d.marked, id)
+	return id, marked
 }
 
 // Release gives back one use of a number. The operator collects numbers that nobody uses.

@@ -19,21 +19,26 @@ func (d *Identities) noteMark(id model.IdentityID, o *ciliumv2.CiliumIdentity) {
 	_, marked := o.Annotations[ciliumv2.IdentityMark]
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !marked {
+	switch {
+	case !marked:
 		delete(d.marked, id)
-		return
+	case d.held[id] != nil:
+		d.keep(id)
+	default:
+		d.marked[id] = true
 	}
-	d.marked[id] = true
-	d.keep(id)
 }
 
-// keep takes the mark of a number in use away; mu is held.
+// keep takes the mark of a number in use away, in the end.
 func (d *Identities) keep(id model.IdentityID) {
-	if d.held[id] == nil || !d.marked[id] {
-		return
-	}
-	delete(d.marked, id)
 	d.s.run(func(ctx context.Context) { retry(ctx, func() error { return d.unmark(ctx, id) }) })
+}
+
+// rescue takes the mark of a number away that somebody is about to use: at once, as it may be removed any moment.
+func (d *Identities) rescue(ctx context.Context, id model.IdentityID) {
+	if d.unmark(ctx, id) != nil {
+		d.keep(id)
+	}
 }
 
 func (d *Identities) unmark(ctx context.Context, id model.IdentityID) error {
