@@ -73,6 +73,7 @@ type Agent struct {
 	ipam     endpoint.IPAM // over it
 	podPools *podPools     // nil where pools have no names
 	policies *policies
+	filter   *identity.Filter // of labels
 	cluster  *cluster
 	services *services
 	file     *servicefile.File // nil without one
@@ -336,20 +337,19 @@ func (a *Agent) openPolicy() (err error) {
 	if a.cache, err = ipcache.New(ipcache.Config{Overlay: a.cfg.Tunnel(), Was: max(2*a.cfg.IdentityChange, time.Second)}, ipcache.Deps{Log: a.log.With("part", "ipcache"), Kernel: a.maps}); err != nil {
 		return err
 	}
+	if a.filter, err = identity.NewFilter(a.cfg.Labels); err != nil {
+		return fmt.Errorf("option labels: %w", err)
+	}
 	applier := dppolicy.New(dppolicy.Deps{Log: a.log.With("part", "policy"), Maps: a.maps, Prefixes: a.cache})
 	a.policies, err = newPolicies(a.log.With("part", "policy"), applier, policy.Config{Mode: policy.Mode(a.cfg.EnablePolicy),
 		AllowLocalhost: policy.Localhost(a.cfg.AllowLocalhost), Cluster: a.cfg.ClusterName,
-		CIDRMatchNodes: slices.Contains(a.cfg.CIDRMatchMode, config.CIDRMatchNodes), IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6})
+		CIDRMatchNodes: slices.Contains(a.cfg.CIDRMatchMode, config.CIDRMatchNodes), IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6, Filter: a.filter})
 	return err
 }
 
 func (a *Agent) openEndpoints(mtu int, tunnel netip.Addr) (err error) {
-	filter, err := identity.NewFilter(a.cfg.Labels)
-	if err != nil {
-		return fmt.Errorf("option labels: %w", err)
-	}
 	a.endpoints, err = endpoint.New(endpoint.Config{Paths: a.paths, ClusterName: a.cfg.ClusterName, Gateway4: own(a.self.Routers, false),
-		Gateway6: own(a.self.Routers, true), MTU: mtu, Grace: a.cfg.IdentityChange, Relevant: filter.Relevant},
+		Gateway6: own(a.self.Routers, true), MTU: mtu, Grace: a.cfg.IdentityChange, Relevant: a.filter.Relevant},
 		endpoint.Deps{IPAM: a.ipam, Identities: identities{a.store.identities, a.log}, Links: links{a.pairs},
 			Datapath: &dpendpoint.Target{Maps: a.maps, Loader: a.loader}, Policy: a.policies, Publisher: a.store.workloads, Facts: a.store.facts, Log: a.log.With("part", "endpoint")})
 	if err != nil {

@@ -186,6 +186,10 @@ func (p *policies) syncLocked(ctx context.Context) (err error) {
 		return err
 	}
 	p.given(n)
+	for _, h := range plan.Hidden {
+		p.log.Warn("policy selects by labels that no identity has: they are filtered, see option labels", "kind", h.Policy.Kind, "namespace", h.Policy.Namespace,
+			"name", h.Policy.Name, "labels", h.Labels)
+	}
 	err = p.applier.Apply(ctx, plan, func() {
 		p.inForce(setsOf(plan), c.Revision)
 		p.learn()

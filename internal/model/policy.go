@@ -90,6 +90,13 @@ type PolicyEntry struct {
 type PolicyPlan struct {
 	Steps    []PolicyStep
 	Revision uint64 // policy revision in force once the last step is applied
+	Hidden   []HiddenLabels
+}
+
+// HiddenLabels are labels, as "source:key", that a policy taken in by a plan asks for, and that no identity has because they are filtered.
+type HiddenLabels struct {
+	Policy PolicyRef
+	Labels []string
 }
 
 // PolicyStep holds writes of independent maps; within one step the order is: Lists, Classes (those in areas

@@ -131,7 +131,11 @@ func newManager(conf *rest.Config, scheme *runtime.Scheme, o *option.Options, lo
 		&corev1.Pod{}:  {Namespaces: map[string]ctrlcache.Config{o.PodNamespace: {}}, Label: labels},
 		&corev1.Node{}: {Transform: cache.TransformFunc(trimNode)},
 	}
-	maps.Copy(kept, policystatus.ByObject())
+	filter, err := o.Filter()
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(kept, policystatus.ByObject(filter))
 	health := o.APIAddr
 	if health == "" {
 		health = "0"

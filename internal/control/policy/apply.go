@@ -16,7 +16,7 @@ func (e *Engine) Apply(c Changes) (model.PolicyPlan, error) {
 		return model.PolicyPlan{}, fmt.Errorf("apply policy changes: %w", err)
 	}
 	e.take(c, b)
-	return model.PolicyPlan{Steps: e.plan(), Revision: c.Revision}, nil
+	return model.PolicyPlan{Steps: e.plan(), Revision: c.Revision, Hidden: b.hidden}, nil
 }
 
 // batch is a checked Changes.
@@ -27,6 +27,7 @@ type batch struct {
 	read     []parse.Policy    // of those that were unread,
 	from     map[string]Unread // as they were
 	compiled []*compiled
+	hidden   []model.HiddenLabels
 }
 
 // check does all that may fail.
@@ -112,6 +113,12 @@ func (e *Engine) compileAll(c Changes, b *batch) error {
 			p.from = &u
 		}
 		b.compiled = append(b.compiled, p)
+		if b.cfg.Filter == nil {
+			continue
+		}
+		if ls := p.hidden(b.cfg.Filter); len(ls) > 0 {
+			b.hidden = append(b.hidden, model.HiddenLabels{Policy: p.policy.Ref, Labels: ls})
+		}
 	}
 	return nil
 }

@@ -31,6 +31,8 @@ type Config struct {
 	Cluster string
 	// IPv4 and IPv6 say which versions are in use; none means both. With one, identity 2 (world) is the world of that one.
 	IPv4, IPv6 bool
+	// Filter is what labels identities have, to tell of policies that ask for others; nil: all.
+	Filter Filter
 }
 
 func (c Config) withDefaults() (Config, error) {

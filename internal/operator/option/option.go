@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/hypha-net/hypha/internal/control/identity"
 	"github.com/hypha-net/hypha/internal/control/ipam"
 )
 
@@ -47,6 +48,7 @@ type Options struct {
 	RestartLabel     string
 
 	JudgePolicies bool
+	Labels        []string
 
 	LBIPAM    bool
 	DefaultLB string
@@ -101,6 +103,7 @@ func (o *Options) flags() *pflag.FlagSet {
 	fs.DurationVar(&o.EndpointInterval, "cilium-endpoint-gc-interval", 5*time.Minute, "How often to look for endpoints whose pod is gone; 0: never")
 
 	fs.BoolVar(&o.JudgePolicies, "validate-network-policy", true, "Say in the status of policies whether they are understood")
+	fs.StringSliceVar(&o.Labels, "labels", nil, "Which labels of workloads make an identity, as agents have it: what policies ask for besides is told in their status")
 	fs.DurationVar(&o.NodeInterval, "nodes-gc-interval", 5*time.Minute, "How often to look for CiliumNodes whose Node is gone; 0: never")
 	o.RestartInterval = seconds(15 * time.Second)
 	fs.Var(&o.RestartInterval, "unmanaged-pod-watcher-interval", "How often to look for pods of pod-restart-selector that have no endpoint, to restart them, in seconds; 0: never")
@@ -210,11 +213,23 @@ func (o *Options) check() error {
 	if _, err := o.PodPools(); err != nil {
 		return err
 	}
+	if _, err := o.Filter(); err != nil {
+		return err
+	}
 	if o.IPAM != IPAMClusterPool {
 		return nil
 	}
 	_, err := o.Pools()
 	return err
+}
+
+// Filter decides which labels of workloads make an identity.
+func (o *Options) Filter() (*identity.Filter, error) {
+	f, err := identity.NewFilter(o.Labels)
+	if err != nil {
+		return nil, fmt.Errorf("option labels: %w", err)
+	}
+	return f, nil
 }
 
 // PodLabels is what the agents' pods are selected by.

@@ -5,6 +5,8 @@ package policystatus
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
@@ -12,6 +14,7 @@ import (
 
 	v2 "github.com/hypha-net/hypha/api/cilium/v2"
 	ciliumv2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
+	"github.com/hypha-net/hypha/internal/control/policy"
 	"github.com/hypha-net/hypha/internal/source/document"
 )
 
@@ -24,23 +27,27 @@ func empty(kind string) *unstructured.Unstructured {
 	return u
 }
 
-// ByObject is how the manager's cache is to keep policies: judged when they come in, and without what they say.
-func ByObject() map[client.Object]ctrlcache.ByObject {
+// ByObject is how the manager's cache is to keep policies: judged when they come in, and without what they say. The filter is that of
+// identities' labels.
+func ByObject(f policy.Filter) map[client.Object]ctrlcache.ByObject {
 	out := map[client.Object]ctrlcache.ByObject{}
 	for _, kind := range kinds {
-		out[empty(kind)] = ctrlcache.ByObject{Transform: judge}
+		out[empty(kind)] = ctrlcache.ByObject{Transform: func(o any) (any, error) { return judge(o, f) }}
 	}
 	return out
 }
 
-// fault is the field of a policy, as it is kept, with what is not understood of it; "": all is.
-const fault = "fault"
+// Fields of a policy, as it is kept.
+const (
+	fault  = "fault"  // what is not understood of it; "": all is
+	caveat = "caveat" // what its author should know, though it is; "": nothing
+)
 
-// maxFault bounds what is told of it, in bytes.
-const maxFault = 4096
+// maxText bounds what is told, in bytes.
+const maxText = 4096
 
 // judge makes of a policy what is kept of it.
-func judge(o any) (any, error) {
+func judge(o any, f policy.Filter) (any, error) {
 	u, ok := o.(*unstructured.Unstructured)
 	if !ok {
 		return o, nil
@@ -52,23 +59,43 @@ func judge(o any) (any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read policy %s/%s: %w", u.GetNamespace(), u.GetName(), err)
 	}
-	text := ""
+	var bad, odd string
 	var d document.Document
 	if err = json.Unmarshal(body, &d); err == nil {
-		_, _, err = d.Parse()
+		odd, err = hidden(&d, f)
 	}
 	if err != nil {
-		text = err.Error()
-		text = text[:min(len(text), maxFault)]
+		bad = err.Error()
 	}
 	out := empty(u.GetKind())
 	out.SetName(u.GetName())
 	out.SetNamespace(u.GetNamespace())
 	out.SetUID(u.GetUID())
 	out.SetResourceVersion(u.GetResourceVersion())
-	out.Object[fault] = text
+	out.Object[fault], out.Object[caveat] = bad[:min(len(bad), maxText)], odd[:min(len(odd), maxText)]
 	if s, ok := u.Object["status"]; ok {
 		out.Object["status"] = s
 	}
 	return out, nil
+}
+
+// hidden names the labels that a policy asks for and that no identity has.
+func hidden(d *document.Document, f policy.Filter) (string, error) {
+	policies, _, err := d.Parse()
+	if err != nil {
+		return "", err
+	}
+	var all []string
+	for _, p := range policies {
+		labels, err := policy.Hidden(p, f)
+		if err != nil {
+			return "", err
+		}
+		all = append(all, labels...)
+	}
+	if len(all) == 0 {
+		return "", nil
+	}
+	slices.Sort(all)
+	return "selects by labels that identities do not have, so no workload is taken to have them (option labels): " + strings.Join(slices.Compact(all), ", "), nil
 }

@@ -46,11 +46,12 @@ func (w *writer) Reconcile(ctx context.Context, req reconcile.Request) (reconcil
 	var p struct {
 		Status ciliumv2.PolicyStatus `json:"status"`
 		Fault  string                `json:"fault"`
+		Caveat string                `json:"caveat"`
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, &p); err != nil {
 		return reconcile.Result{}, fmt.Errorf("read status of %s %s: %w", w.kind, req, err)
 	}
-	conditions, same := with(p.Status.Conditions, verdict(p.Fault))
+	conditions, same := with(p.Status.Conditions, verdict(p.Fault, p.Caveat))
 	if same {
 		return reconcile.Result{}, nil
 	}
@@ -68,11 +69,11 @@ func (w *writer) Reconcile(ctx context.Context, req reconcile.Request) (reconcil
 	return reconcile.Result{}, client.IgnoreNotFound(err)
 }
 
-func verdict(fault string) ciliumv2.Condition {
+func verdict(fault, caveat string) ciliumv2.Condition {
 	if fault != "" {
 		return ciliumv2.Condition{Type: ciliumv2.ConditionValid, Status: "False", Reason: "NotUnderstood", Message: fault}
 	}
-	return ciliumv2.Condition{Type: ciliumv2.ConditionValid, Status: "True", Reason: "Understood"}
+	return ciliumv2.Condition{Type: ciliumv2.ConditionValid, Status: "True", Reason: "Understood", Message: caveat}
 }
 
 // with is a list of conditions with this one in it; same says that it is there already.
