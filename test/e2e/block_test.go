@@ -31,6 +31,7 @@ func allBut(p *cluster.Pod) string {
 // labels are told apart by where they live, on either node, with and without agents.
 func TestBlocks(t *testing.T) {
 	k := startKube(t)
+	k.api.InstallClusterPolicy(t)
 	k.api.Apply(t, `{apiVersion: v1, kind: Namespace, metadata: {name: shop}}`)
 	web := k.pod("shop", "web", 0, "{app: web}")
 	near, far, twin := k.pod("shop", "near", 0, "{app: client}"), k.pod("shop", "far", 1, "{app: client}"), k.pod("shop", "twin", 1, "{app: client}")

@@ -173,21 +173,40 @@ func (s *Server) Install(t testing.TB) {
 		s.Apply(t, string(text))
 	}
 	for _, f := range files {
-		name := strings.TrimSuffix(strings.TrimPrefix(f, "cilium.io_"), ".yaml") + ".cilium.io"
-		Eventually(t, time.Minute, "CRD "+name, func() error {
-			o, err := s.dyn.Resource(resourceOf("apiextensions.k8s.io/v1", "CustomResourceDefinition")).Get(t.Context(), name, metav1.GetOptions{})
-			if err != nil {
-				return err
-			}
-			all, _, err := unstructured.NestedSlice(o.Object, "status", "conditions")
-			for _, c := range all {
-				if c, ok := c.(map[string]any); ok && c["type"] == "Established" && c["status"] == "True" {
-					return nil
-				}
-			}
-			return fmt.Errorf("not established: %w", err)
-		})
+		s.established(t, strings.TrimSuffix(strings.TrimPrefix(f, "cilium.io_"), ".yaml")+".cilium.io")
 	}
+}
+
+// InstallClusterPolicy makes ClusterNetworkPolicy known, which not every cluster has.
+func (s *Server) InstallClusterPolicy(t testing.TB) {
+	t.Helper()
+	s.Apply(t, clusterPolicy)
+	s.established(t, "clusternetworkpolicies.policy.networking.k8s.io")
+}
+
+// clusterPolicy is not ours to define: its fields are whatever a test says.
+const clusterPolicy = `{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: clusternetworkpolicies.policy.networking.k8s.io,
+  annotations: {api-approved.kubernetes.io: "unapproved, for tests"}}, spec: {group: policy.networking.k8s.io, scope: Cluster,
+  names: {kind: ClusterNetworkPolicy, listKind: ClusterNetworkPolicyList, plural: clusternetworkpolicies, singular: clusternetworkpolicy},
+  versions: [{name: v1alpha2, served: true, storage: true, subresources: {status: {}},
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]}}`
+
+// established waits until the objects of a definition can be used.
+func (s *Server) established(t testing.TB, name string) {
+	t.Helper()
+	Eventually(t, time.Minute, "CRD "+name, func() error {
+		o, err := s.dyn.Resource(resourceOf("apiextensions.k8s.io/v1", "CustomResourceDefinition")).Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		all, _, err := unstructured.NestedSlice(o.Object, "status", "conditions")
+		for _, c := range all {
+			if c, ok := c.(map[string]any); ok && c["type"] == "Established" && c["status"] == "True" {
+				return nil
+			}
+		}
+		return fmt.Errorf("not established: %w", err)
+	})
 }
 
 // Apply makes objects be as the YAML documents say, status included where they have one. The error of the first that is refused
