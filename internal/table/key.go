@@ -1,40 +1,33 @@
 package table
 
 import (
-	"encoding/binary"
+	"cmp"
 	"net/netip"
+	"strings"
 
 	"github.com/hypha-net/hypha/internal/model"
 )
 
-// String encodes a string key.
-func String(s string) []byte { return []byte(s) }
+// Orders of keys.
 
-// Uint encodes an unsigned number so that byte order is numeric order.
-func Uint[N ~uint16 | ~uint32 | ~uint64](n N) []byte {
-	return binary.BigEndian.AppendUint64(nil, uint64(n))
+// String is the order of bytes.
+func String(a, b string) int { return strings.Compare(a, b) }
+
+// Uint is the order of numbers.
+func Uint[N ~uint16 | ~uint32 | ~uint64](a, b N) int { return cmp.Compare(a, b) }
+
+// Addr is the order of addresses: IPv4 first.
+func Addr(a, b netip.Addr) int { return a.Compare(b) }
+
+// Prefix is the order of prefixes: by address, wider ones first.
+func Prefix(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return a.Bits() - b.Bits()
 }
 
-// Addr encodes an address: version, address.
-func Addr(a netip.Addr) []byte {
-	b := []byte{4}
-	if a.Is6() {
-		b[0] = 6
-	}
-	return append(b, a.AsSlice()...)
-}
-
-// Prefix encodes a prefix: version, address, length.
-func Prefix(p netip.Prefix) []byte { return append(Addr(p.Addr()), byte(p.Bits())) }
-
-// Frontend encodes a frontend: version, address, port, protocol, scope.
-func Frontend(f model.Frontend) []byte {
-	b := make([]byte, 1, 21)
-	b[0] = 4
-	if f.Addr.Is6() {
-		b[0] = 6
-	}
-	a := f.Addr.As16()
-	b = binary.BigEndian.AppendUint16(append(b, a[:]...), f.Port)
-	return append(b, f.Proto, byte(f.Scope))
+// Frontend is the order of frontends: by address, port, protocol, scope.
+func Frontend(a, b model.Frontend) int {
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Scope, b.Scope))
 }

@@ -45,10 +45,9 @@ type Reconciler[K comparable, V any] struct {
 	target Target[K, V]
 
 	mu     sync.Mutex
-	done   map[K]V
-	late   map[K]error // rows that failed, and why
-	rev    uint64
-	whole  bool // the table was complete when it was last worked through
+	seen   Snapshot[K, V] // as last worked through: its rows are in force, but those that are late
+	left   map[K]V        // rows in force that are gone from a table that is not complete
+	late   map[K]error    // rows that failed, and why
 	pruned bool
 	pErr   error // of pruning
 	lErr   error // of looking
@@ -72,7 +71,7 @@ func NewReconciler[K comparable, V any](cfg Config, tab *Table[K, V], target Tar
 	if cfg.Full == 0 {
 		cfg.Full = time.Minute
 	}
-	return &Reconciler[K, V]{cfg: cfg, tab: tab, target: target, done: map[K]V{}, late: map[K]error{}}
+	return &Reconciler[K, V]{cfg: cfg, tab: tab, target: target, left: map[K]V{}, late: map[K]error{}}
 }
 
 // Run works until ctx ends and returns nil then.
@@ -123,14 +122,25 @@ func (r *Reconciler[K, V]) round(ctx context.Context, snap Snapshot[K, V], all b
 			r.pruned = true
 		}
 	}
-	r.rev, r.whole = snap.Revision(), snap.Complete()
+	r.seen = snap
 	return failed
+}
+
+// done is the row that is known to be in force.
+func (r *Reconciler[K, V]) done(k K) (row V, ok bool) {
+	if r.late[k] != nil {
+		return row, false
+	}
+	if row, ok = r.left[k]; ok {
+		return row, true
+	}
+	return r.seen.Get(k)
 }
 
 // due are the rows to be looked at: what has changed and what failed, or all there are and were.
 func (r *Reconciler[K, V]) due(snap Snapshot[K, V], all bool) (keys []K) {
-	changed, ok := r.tab.Since(r.rev)
-	if ok && !all && r.whole == snap.Complete() {
+	changed, ok := r.tab.Since(r.seen.Revision())
+	if ok && !all && r.seen.Complete() == snap.Complete() {
 		seen := make(map[K]bool, len(changed)+len(r.late))
 		for _, k := range changed {
 			if !seen[k] {
@@ -148,39 +158,45 @@ func (r *Reconciler[K, V]) due(snap Snapshot[K, V], all bool) (keys []K) {
 	for k := range snap.All() {
 		keys = append(keys, k)
 	}
-	for k := range r.done {
+	for k := range r.seen.All() {
 		if _, ok := snap.Get(k); !ok {
 			keys = append(keys, k)
 		}
 	}
-	for k := range r.late {
-		if _, ok := snap.Get(k); !ok {
-			if _, done := r.done[k]; !done {
-				keys = append(keys, k)
-			}
+	other := func(k K) {
+		_, ok := snap.Get(k)
+		if _, was := r.seen.Get(k); !ok && !was {
+			keys = append(keys, k)
 		}
+	}
+	for k := range r.left {
+		other(k)
+	}
+	for k := range r.late {
+		other(k)
 	}
 	return keys
 }
 
-// settle brings the objects of rows in line, in this order.
+// settle brings the objects of rows in line, in this order. Afterwards seen is to be snap.
 func (r *Reconciler[K, V]) settle(ctx context.Context, snap Snapshot[K, V], keys []K, all bool) (failed error) {
 	var rows []Row[K, V] // that wait for a deletion or the end
 	for i, k := range keys {
 		v, ok := snap.Get(k)
-		old, done := r.done[k]
+		old, done := r.done(k)
 		switch {
-		case ok && done && !all && r.late[k] == nil && reflect.DeepEqual(old, v):
+		case ok && done && !all && reflect.DeepEqual(old, v):
+			delete(r.left, k)
 		case ok:
 			if rows == nil {
 				rows = make([]Row[K, V], 0, len(keys)-i)
 			}
 			rows = append(rows, Row[K, V]{k, v})
-		case done && snap.Complete():
+		case snap.Complete() && (done || r.late[k] != nil): // an update that failed may have left something, too
 			failed = errors.Join(failed, r.update(ctx, rows), r.remove(ctx, k))
 			rows = nil
-		case !done && snap.Complete():
-			delete(r.late, k)
+		case done:
+			r.left[k] = old
 		}
 	}
 	return errors.Join(failed, r.update(ctx, rows))
@@ -199,22 +215,21 @@ func (r *Reconciler[K, V]) update(ctx context.Context, rows []Row[K, V]) (failed
 		}
 		if err != nil {
 			r.late[row.Key] = err
-			delete(r.done, row.Key)
 			failed = errors.Join(failed, fmt.Errorf("%s: update %v: %w", r.tab.name, row.Key, err))
 		} else {
 			delete(r.late, row.Key)
-			r.done[row.Key] = row.Row
 		}
+		delete(r.left, row.Key)
 	}
 	return failed
 }
 
 func (r *Reconciler[K, V]) remove(ctx context.Context, k K) error {
+	delete(r.left, k)
 	if err := r.target.Delete(ctx, k); err != nil {
 		r.late[k] = err
 		return fmt.Errorf("%s: delete %v: %w", r.tab.name, k, err)
 	}
-	delete(r.done, k)
 	delete(r.late, k)
 	return nil
 }
@@ -234,5 +249,5 @@ func (r *Reconciler[K, V]) Err() error {
 func (r *Reconciler[K, V]) Revision() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.rev
+	return r.seen.Revision()
 }

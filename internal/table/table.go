@@ -9,16 +9,15 @@ import (
 	"slices"
 	"sync"
 
-	iradix "github.com/hashicorp/go-immutable-radix/v2"
+	"github.com/tidwall/btree"
 )
 
 // Table maps keys to rows in key order. The zero value is not usable: see New.
 type Table[K, V any] struct {
-	name   string
-	encode func(K) []byte
+	name string
 
 	mu       sync.RWMutex
-	tree     *iradix.Tree[entry[K, V]]
+	tree     *tree[K, V] // not written any more: the next change writes a copy, which shares with it what stays as it is
 	rev      uint64
 	changed  chan struct{} // closed at the next change
 	complete bool
@@ -32,14 +31,22 @@ type change[K any] struct {
 	key K
 }
 
+// entry is a key with its row. Rows are behind a pointer, so that a copy of a part of the tree is small.
 type entry[K, V any] struct {
 	key K
-	row V
+	row *V
 }
 
-// New makes an empty, incomplete table. encode must give different keys different bytes; their order is the table's.
-func New[K, V any](name string, encode func(K) []byte) *Table[K, V] {
-	return &Table[K, V]{name: name, encode: encode, tree: iradix.New[entry[K, V]](), changed: make(chan struct{})}
+type tree[K, V any] = btree.BTreeG[entry[K, V]]
+
+// degree of the trees: half as many rows as this, and up to twice as many, are copied at each level for one write.
+const degree = 16
+
+// New makes an empty, incomplete table in the order of compare.
+func New[K, V any](name string, compare func(a, b K) int) *Table[K, V] {
+	less := func(a, b entry[K, V]) bool { return compare(a.key, b.key) < 0 }
+	return &Table[K, V]{name: name, changed: make(chan struct{}),
+		tree: btree.NewBTreeGOptions(less, btree.Options{Degree: degree, NoLocks: true})}
 }
 
 // Name is the table's name, for messages.
@@ -47,63 +54,67 @@ func (t *Table[K, V]) Name() string { return t.name }
 
 // Set inserts or replaces a row and returns what was there.
 func (t *Table[K, V]) Set(k K, v V) (old V, existed bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	tree, prev, existed := t.tree.Insert(t.encode(k), entry[K, V]{k, v})
-	t.tree = tree
-	t.bump(k)
-	return prev.row, existed
+	t.Update(func(x *Txn[K, V]) {
+		old, existed = x.Get(k)
+		x.Set(k, v)
+	})
+	return old, existed
 }
 
 // Delete removes a row and returns it.
 func (t *Table[K, V]) Delete(k K) (old V, existed bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	tree, prev, existed := t.tree.Delete(t.encode(k))
-	if existed {
-		t.tree = tree
-		t.bump(k)
-	}
-	return prev.row, existed
+	t.Update(func(x *Txn[K, V]) {
+		if old, existed = x.Get(k); existed {
+			x.Delete(k)
+		}
+	})
+	return old, existed
 }
 
 // Txn is a set of writes that readers see together or not at all.
 type Txn[K, V any] struct {
-	t    *Table[K, V]
-	txn  *iradix.Txn[entry[K, V]]
-	keys []K // written
+	was, tree *tree[K, V] // tree is was until something is written
+	keys      []K         // written
 }
 
 // Update runs fn on a transaction and publishes it as one change. fn must not use the table otherwise.
 func (t *Table[K, V]) Update(fn func(*Txn[K, V])) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	txn := &Txn[K, V]{t: t, txn: t.tree.Txn()}
+	txn := &Txn[K, V]{was: t.tree, tree: t.tree}
 	fn(txn)
 	if len(txn.keys) > 0 {
-		t.tree = txn.txn.Commit()
+		t.tree = txn.tree
 		t.bump(txn.keys...)
 	}
 }
 
+func (x *Txn[K, V]) writable() *tree[K, V] {
+	if x.tree == x.was {
+		x.tree = x.was.Copy()
+	}
+	return x.tree
+}
+
 // Set inserts or replaces a row.
 func (x *Txn[K, V]) Set(k K, v V) {
-	x.txn.Insert(x.t.encode(k), entry[K, V]{k, v})
+	x.writable().Set(entry[K, V]{k, &v})
 	x.keys = append(x.keys, k)
 }
 
 // Delete removes a row.
 func (x *Txn[K, V]) Delete(k K) {
-	if _, ok := x.txn.Delete(x.t.encode(k)); ok {
+	if _, ok := x.tree.Get(entry[K, V]{key: k}); ok {
+		x.writable().Delete(entry[K, V]{key: k})
 		x.keys = append(x.keys, k)
 	}
 }
 
 // Get reads inside the transaction.
-func (x *Txn[K, V]) Get(k K) (V, bool) { e, ok := x.txn.Get(x.t.encode(k)); return e.row, ok }
+func (x *Txn[K, V]) Get(k K) (V, bool) { return get(x.tree, k) }
 
 // All walks the transaction's own state in key order; rows must not be written meanwhile.
-func (x *Txn[K, V]) All() iter.Seq2[K, V] { return walk(x.txn.Root()) }
+func (x *Txn[K, V]) All() iter.Seq2[K, V] { return walk(x.tree) }
 
 // Replace makes these rows all there are, and says whether that changed anything. Rows that are equal stay as they are.
 func Replace[K comparable, V any](x *Txn[K, V], rows map[K]V, equal func(a, b V) bool) (changed bool) {
@@ -182,13 +193,12 @@ func (t *Table[K, V]) Get(k K) (V, bool) { return t.Snapshot().Get(k) }
 func (t *Table[K, V]) Snapshot() Snapshot[K, V] {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return Snapshot[K, V]{tree: t.tree, encode: t.encode, rev: t.rev, complete: t.complete, changed: t.changed}
+	return Snapshot[K, V]{tree: t.tree, rev: t.rev, complete: t.complete, changed: t.changed}
 }
 
 // Snapshot is an immutable view of a table. The zero value is that of an empty one.
 type Snapshot[K, V any] struct {
-	tree     *iradix.Tree[entry[K, V]]
-	encode   func(K) []byte
+	tree     *tree[K, V]
 	rev      uint64
 	complete bool
 	changed  chan struct{}
@@ -199,8 +209,7 @@ func (s Snapshot[K, V]) Get(k K) (row V, ok bool) {
 	if s.tree == nil {
 		return row, false
 	}
-	e, ok := s.tree.Get(s.encode(k))
-	return e.row, ok
+	return get(s.tree, k)
 }
 
 // Len is the number of rows.
@@ -225,16 +234,19 @@ func (s Snapshot[K, V]) All() iter.Seq2[K, V] {
 	if s.tree == nil {
 		return func(func(K, V) bool) {}
 	}
-	return walk(s.tree.Root())
+	return walk(s.tree)
 }
 
-func walk[K, V any](root *iradix.Node[entry[K, V]]) iter.Seq2[K, V] {
+func get[K, V any](t *tree[K, V], k K) (row V, ok bool) {
+	e, ok := t.Get(entry[K, V]{key: k})
+	if ok {
+		row = *e.row
+	}
+	return row, ok
+}
+
+func walk[K, V any](t *tree[K, V]) iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
-		it := root.Iterator()
-		for _, e, ok := it.Next(); ok; _, e, ok = it.Next() {
-			if !yield(e.key, e.row) {
-				return
-			}
-		}
+		t.Scan(func(e entry[K, V]) bool { return yield(e.key, *e.row) })
 	}
 }

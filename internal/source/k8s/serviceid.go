@@ -22,6 +22,18 @@ type serviceIDs struct {
 	hash  func(frontend string, try int) model.ServiceID
 }
 
+// frontendKey is what a frontend is known by here: version, address, port, protocol, scope. Numbers depend on it.
+func frontendKey(f model.Frontend) string {
+	b := make([]byte, 1, 21)
+	b[0] = 4
+	if f.Addr.Is6() {
+		b[0] = 6
+	}
+	a := f.Addr.As16()
+	b = binary.BigEndian.AppendUint16(append(b, a[:]...), f.Port)
+	return string(append(b, f.Proto, byte(f.Scope)))
+}
+
 type given struct {
 	id  model.ServiceID
 	try int

@@ -261,7 +261,7 @@ func (v *Services) apply(touched []origin) {
 	}
 	byKey := map[string]model.Frontend{}
 	for f := range fronts {
-		k := string(table.Frontend(f))
+		k := frontendKey(f)
 		byKey[k] = f
 		var changed []string
 		if len(v.fronts[f]) == 0 {
@@ -300,7 +300,7 @@ func (v *Services) apply(touched []origin) {
 // frontOf finds the frontend that a key of the numbers stands for. It is seldom needed.
 func (v *Services) frontOf(k string) model.Frontend {
 	for f := range v.at {
-		if string(table.Frontend(f)) == k {
+		if frontendKey(f) == k {
 			return f
 		}
 	}
