@@ -1,7 +1,6 @@
 package app
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -13,14 +12,17 @@ import (
 // that hears of a little later. They remember which addresses may be news to the engine.
 type homes struct {
 	table *table.Table[netip.Addr, []model.IdentityID]
-	rev   uint64
-	mine  map[netip.Addr]model.IdentityID   // of subjects
-	fed   map[netip.Addr][]model.IdentityID // as the engine has been given them
-	dirty map[netip.Addr]bool               // may be other than fed
+	snap  table.Snapshot[netip.Addr, []model.IdentityID] // of it, as last followed
+	mine  map[netip.Addr]model.IdentityID                // of subjects
+	dirty map[netip.Addr]bool                            // may be other than the engine has been given
+
+	// What the engine has been given: what this snapshot says, but for some addresses.
+	fed table.Snapshot[netip.Addr, []model.IdentityID]
+	odd map[netip.Addr][]model.IdentityID
 }
 
 func newHomes() homes {
-	return homes{mine: map[netip.Addr]model.IdentityID{}, fed: map[netip.Addr][]model.IdentityID{}, dirty: map[netip.Addr]bool{}}
+	return homes{mine: map[netip.Addr]model.IdentityID{}, dirty: map[netip.Addr]bool{}, odd: map[netip.Addr][]model.IdentityID{}}
 }
 
 func (h *homes) put(e model.Endpoint) {
@@ -38,25 +40,25 @@ func (h *homes) drop(e model.Endpoint) {
 
 // follow takes in what has changed in the table since the last time.
 func (h *homes) follow() {
-	snap := h.table.Snapshot()
-	if keys, ok := h.table.Since(h.rev); ok {
+	was := h.snap
+	h.snap = h.table.Snapshot()
+	if keys, ok := h.table.Since(was.Revision()); ok {
 		for _, a := range keys {
 			h.dirty[a] = true
 		}
-	} else {
-		for a := range snap.All() {
-			h.dirty[a] = true
-		}
-		for a := range h.fed {
-			h.dirty[a] = true
-		}
+		return
 	}
-	h.rev = snap.Revision()
+	for a := range h.snap.All() {
+		h.dirty[a] = true
+	}
+	for a := range was.All() {
+		h.dirty[a] = true
+	}
 }
 
 // who lives at an address, sorted, with subjects that come there.
 func (h *homes) who(a netip.Addr, coming ...model.Endpoint) []model.IdentityID {
-	said, _ := h.table.Get(a)
+	said, _ := h.snap.Get(a)
 	ids := slices.Clone(said)
 	if id, ok := h.mine[a]; ok {
 		ids = append(ids, id)
@@ -66,6 +68,19 @@ func (h *homes) who(a netip.Addr, coming ...model.Endpoint) []model.IdentityID {
 			ids = append(ids, e.Identity)
 		}
 	}
+	return sorted(ids)
+}
+
+// had is who the engine has been told lives at an address.
+func (h *homes) had(a netip.Addr) []model.IdentityID {
+	if ids, ok := h.odd[a]; ok {
+		return ids
+	}
+	ids, _ := h.fed.Get(a)
+	return sorted(slices.Clone(ids))
+}
+
+func sorted(ids []model.IdentityID) []model.IdentityID {
 	slices.Sort(ids)
 	return slices.Compact(ids)
 }
@@ -81,10 +96,11 @@ func (h *homes) news(coming ...model.Endpoint) (changed map[netip.Addr][]model.I
 	}
 	look := func(a netip.Addr) {
 		now := h.who(a, at[a]...)
-		switch had, fed := h.fed[a]; {
-		case len(now) == 0 && fed:
+		switch had := h.had(a); {
+		case slices.Equal(had, now):
+		case len(now) == 0:
 			gone = append(gone, a)
-		case !slices.Equal(had, now):
+		default:
 			changed[a] = now
 		}
 	}
@@ -101,9 +117,26 @@ func (h *homes) news(coming ...model.Endpoint) (changed map[netip.Addr][]model.I
 
 // given notes that the engine has news, all that there was.
 func (h *homes) given(changed map[netip.Addr][]model.IdentityID, gone []netip.Addr) {
-	maps.Copy(h.fed, changed)
-	for _, a := range gone {
-		delete(h.fed, a)
+	for a := range h.dirty {
+		if _, ok := changed[a]; !ok {
+			h.note(a, h.had(a))
+		}
 	}
-	clear(h.dirty)
+	for a, ids := range changed {
+		h.note(a, ids)
+	}
+	for _, a := range gone {
+		h.note(a, nil)
+	}
+	h.fed, h.dirty = h.snap, map[netip.Addr]bool{}
+}
+
+// note is for before fed becomes snap: it keeps what the engine has of an address, where snap does not say so.
+func (h *homes) note(a netip.Addr, ids []model.IdentityID) {
+	said, _ := h.snap.Get(a)
+	if slices.Equal(ids, sorted(slices.Clone(said))) {
+		delete(h.odd, a)
+	} else {
+		h.odd[a] = ids
+	}
 }

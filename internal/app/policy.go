@@ -275,8 +275,8 @@ func (p *policies) collectStored(c *policy.Changes, snap state.PolicySnapshot) e
 			c.Unread = append(c.Unread, policy.Unread{Key: s.Key, Namespace: s.Ref.Namespace, Revision: s.Ref.Revision, Raw: s.Raw})
 			continue
 		}
-		var pol parse.Policy
-		if err := json.Unmarshal(s.Raw, &pol); err != nil {
+		pol, err := parse.Read(s.Raw)
+		if err != nil {
 			return fmt.Errorf("stored policy %s cannot be read, delete it or upgrade this agent: %w", s.Key, err)
 		}
 		pol.Ref.Revision = s.Ref.Revision

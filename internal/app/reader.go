@@ -120,8 +120,8 @@ func (r reader) GetPolicy(_ context.Context, req *connect.Request[agentv1.GetPol
 		if s.Kind == state.KindCIDRGroup || !hasAll(s.Ref.Labels, want) {
 			continue
 		}
-		var p parse.Policy
-		if err := json.Unmarshal(s.Raw, &p); err != nil {
+		p, err := parse.Read(s.Raw)
+		if err != nil {
 			return nil, fail(connect.CodeInternal, "stored policy %s cannot be read: %w", s.Key, err)
 		}
 		if p.Cluster != nil {

@@ -60,7 +60,7 @@ func (e *Engine) people() {
 			e.pending.leaving[peer] = true
 		}
 	}
-	clear(e.places.moved)
+	e.places.moved = map[model.Peer]bool{} // not cleared: it would stay as large as it once was
 	closing := false
 	for _, x := range e.places.areas {
 		closing = closing || x.refs == 0

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/hypha-net/hypha/internal/control/policy/parse"
@@ -13,12 +12,12 @@ import (
 type Unread struct {
 	Key, Namespace string
 	Revision       uint64 // of its PolicyRef
-	Raw            []byte // a parse.Policy as JSON, kept as it is
+	Raw            []byte // as parse.Read takes it
 }
 
 func (u *Unread) read() (parse.Policy, error) {
-	var p parse.Policy
-	if err := json.Unmarshal(u.Raw, &p); err != nil {
+	p, err := parse.Read(u.Raw)
+	if err != nil {
 		return p, fmt.Errorf("stored policy %s cannot be read, delete it or upgrade this agent: %w", u.Key, err)
 	}
 	p.Ref.Revision = u.Revision

@@ -3,7 +3,10 @@ package k8s
 import (
 	"context"
 	"encoding/json"
-	"slices"
+	"fmt"
+	"iter"
+	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,17 +29,11 @@ type Policies struct {
 	mu      sync.Mutex
 	rows    *table.Table[string, state.Policy] // by key, as published
 	news    map[string]*state.Policy           // what becomes of rows; nil: gone
-	of      map[string]map[name]*judged
-	waiting map[string]bool // kinds that have not been told yet
+	odd     map[string]string                  // by key, versions that are not understood
+	waiting map[string]bool                    // kinds that have not been told yet
 	changed bool
 	heard   time.Time // the first change that is not published yet
 	cur     state.PolicySnapshot
-}
-
-// judged is a policy as it last came.
-type judged struct {
-	keys    []string // of the rows that it is, as it was last understood
-	version string
 }
 
 // The kinds of policies, by their resources.
@@ -48,10 +45,10 @@ var documents = []struct{ kind, resource string }{
 }
 
 func newPolicies(s *Store) *Policies {
-	p := &Policies{s: s, dirty: make(chan struct{}, 1), rows: table.New[string, state.Policy]("policies", table.String), news: map[string]*state.Policy{}, of: map[string]map[name]*judged{}, waiting: map[string]bool{},
-		cur: state.PolicySnapshot{Superseded: make(chan struct{})}}
-	for _, kind := range []string{model.KindNetworkPolicy, v2.KindNetworkPolicy, v2.KindClusterwideNetworkPolicy, v2.KindCIDRGroup, v1alpha2.KindClusterNetworkPolicy} {
-		p.of[kind], p.waiting[kind] = map[name]*judged{}, true
+	p := &Policies{s: s, dirty: make(chan struct{}, 1), rows: table.New[string, state.Policy]("policies", table.String), news: map[string]*state.Policy{},
+		odd: map[string]string{}, waiting: map[string]bool{model.KindNetworkPolicy: true}, cur: state.PolicySnapshot{Superseded: make(chan struct{})}}
+	for _, d := range documents {
+		p.waiting[d.kind] = true
 	}
 	return p
 }
@@ -119,11 +116,13 @@ func (p *Policies) follow() {
 func (p *Policies) all(kind string, fn func(yield func(name))) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	there := map[name]bool{}
-	fn(func(n name) { there[n] = true })
-	for n := range p.of[kind] {
-		if !there[n] {
-			p.drop(kind, n)
+	there := map[string]bool{}
+	fn(func(n name) { there[keyOf(kind, n)] = true })
+	for _, keys := range []iter.Seq[string]{first(p.rows.Snapshot().All()), maps.Keys(p.news), maps.Keys(p.odd)} {
+		for key := range keys {
+			if strings.HasPrefix(key, kind+"/") && !there[key] {
+				p.drop(key)
+			}
 		}
 	}
 	delete(p.waiting, kind)
@@ -131,23 +130,28 @@ func (p *Policies) all(kind string, fn func(yield func(name))) {
 	p.wake()
 }
 
+func first[K, V any](rows iter.Seq2[K, V]) iter.Seq[K] {
+	return func(yield func(K) bool) {
+		rows(func(k K, _ V) bool { return yield(k) })
+	}
+}
+
 func (p *Policies) remove(kind string, n name) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.drop(kind, n)
+	p.drop(keyOf(kind, n))
 	p.wake()
 }
 
+// keyOf is the key of the row that a resource is.
+func keyOf(kind string, n name) string { return kind + "/" + n.String() }
+
 // drop forgets a policy; mu is held.
-func (p *Policies) drop(kind string, n name) {
-	j := p.of[kind][n]
-	if j == nil {
-		return
+func (p *Policies) drop(key string) {
+	delete(p.odd, key)
+	if _, ok := p.row(key); ok {
+		p.news[key], p.changed = nil, true
 	}
-	for _, k := range j.keys {
-		p.news[k], p.changed = nil, true
-	}
-	delete(p.of[kind], n)
 }
 
 // native takes in a NetworkPolicy; mu is held.
@@ -158,47 +162,33 @@ func (p *Policies) native(o *networkingv1.NetworkPolicy) {
 		p.s.log.Error("NetworkPolicy not understood, its last version stays in force", "namespace", o.Namespace, "name", o.Name, "err", err)
 		return
 	}
-	p.set(model.KindNetworkPolicy, name{o.Namespace, o.Name}, o.ResourceVersion, row)
+	p.set(row)
 }
 
 // read takes in a policy that the parser has to read; mu is held.
 func (p *Policies) read(kind string, o *document.Document) {
-	n := name{o.Namespace, o.Name}
-	rows, err := readDocument(o)
+	key := keyOf(kind, name{o.Namespace, o.Name})
+	row, err := readDocument(o)
+	if err == nil && row.Key != key {
+		err = fmt.Errorf("it would be %s", row.Key)
+	}
 	if err != nil {
-		if old := p.of[kind][n]; old == nil || old.version != o.ResourceVersion {
+		if p.odd[key] != o.ResourceVersion {
 			p.s.log.Warn("policy not understood", "kind", kind, "namespace", o.Namespace, "name", o.Name, "err", err)
 		}
-		if p.of[kind][n] == nil {
-			p.of[kind][n] = &judged{}
-		}
-		p.of[kind][n].version = o.ResourceVersion
+		p.odd[key] = o.ResourceVersion
 		return
 	}
-	p.set(kind, n, o.ResourceVersion, rows...)
+	delete(p.odd, key)
+	p.set(row)
 }
 
-// set makes these rows a policy; mu is held.
-func (p *Policies) set(kind string, n name, version string, rows ...state.Policy) {
-	j := p.of[kind][n]
-	if j == nil {
-		j = &judged{}
-		p.of[kind][n] = j
+// set makes a policy this row; mu is held.
+func (p *Policies) set(r state.Policy) {
+	if old, ok := p.row(r.Key); !ok || string(old.Raw) != string(r.Raw) {
+		r.Ref.Revision = p.cur.Revision + 1
+		p.news[r.Key], p.changed = &r, true
 	}
-	keys := make([]string, len(rows))
-	for i, r := range rows {
-		keys[i] = r.Key
-		if old, ok := p.row(r.Key); !ok || string(old.Raw) != string(r.Raw) {
-			r.Ref.Revision = p.cur.Revision + 1
-			p.news[r.Key], p.changed = &r, true
-		}
-	}
-	for _, k := range j.keys {
-		if !slices.Contains(keys, k) {
-			p.news[k], p.changed = nil, true
-		}
-	}
-	j.keys, j.version = keys, version
 }
 
 // row is a row as it is to become; mu is held.
@@ -213,37 +203,30 @@ func (p *Policies) row(key string) (state.Policy, bool) {
 }
 
 // readDocument reads a policy, or a group of prefixes.
-func readDocument(o *document.Document) ([]state.Policy, error) {
+func readDocument(o *document.Document) (state.Policy, error) {
 	policies, groups, err := o.Parse()
-	if err != nil {
-		return nil, err
-	}
-	var rows []state.Policy
-	for _, pol := range policies {
-		row, err := policyRow(pol)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, row)
-	}
-	for _, g := range groups {
-		raw, err := json.Marshal(g)
-		if err != nil {
-			return nil, err
-		}
-		rows = append(rows, state.Policy{Key: state.KindCIDRGroup + "/" + g.Name, Kind: state.KindCIDRGroup,
-			Ref: model.PolicyRef{Kind: state.KindCIDRGroup, Name: g.Name, Labels: g.Labels}, Raw: raw})
-	}
-	return rows, nil
-}
-
-func policyRow(pol parse.Policy) (state.Policy, error) {
-	raw, err := json.Marshal(pol)
 	if err != nil {
 		return state.Policy{}, err
 	}
-	var back parse.Policy // as the agent will read it: what it cannot read would keep all other changes from it
-	if err := json.Unmarshal(raw, &back); err != nil {
+	switch {
+	case len(policies) == 1 && len(groups) == 0:
+		return policyRow(policies[0])
+	case len(policies) == 0 && len(groups) == 1:
+		g := groups[0]
+		raw, err := json.Marshal(g)
+		return state.Policy{Key: state.KindCIDRGroup + "/" + g.Name, Kind: state.KindCIDRGroup,
+			Ref: model.PolicyRef{Kind: state.KindCIDRGroup, Name: g.Name, Labels: g.Labels}, Raw: raw}, err
+	}
+	return state.Policy{}, fmt.Errorf("%d policies and %d groups in one resource", len(policies), len(groups))
+}
+
+func policyRow(pol parse.Policy) (state.Policy, error) {
+	raw, err := parse.Pack(pol)
+	if err != nil {
+		return state.Policy{}, err
+	}
+	// As the agent will read it: what it cannot read would keep all other changes from it.
+	if _, err := parse.Read(raw); err != nil {
 		return state.Policy{}, err
 	}
 	return state.Policy{Key: pol.Key, Kind: pol.Ref.Kind, Ref: pol.Ref, Raw: raw}, nil

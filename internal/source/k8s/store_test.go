@@ -2,6 +2,7 @@ package k8s
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/hypha-net/hypha/internal/control/policy/parse"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/source/state"
@@ -385,8 +387,12 @@ func testPolicies(t *testing.T, srv *kubeapi.Server, n1, n2 *Store) {
 	are(all...)
 	// What an absent list says and what an empty one is kept apart all the way.
 	for _, p := range n1.Policies().Snapshot().Policies.All() {
-		if p.Key == "CiliumNetworkPolicy/default/good" && !strings.Contains(string(p.Raw), `"ingress":[{"fromEndpoints":[]}],"egress":[]`) {
-			t.Errorf("%s", p.Raw)
+		if p.Key != "CiliumNetworkPolicy/default/good" {
+			continue
+		}
+		pol, err := parse.Read(p.Raw)
+		if text, _ := json.Marshal(pol); err != nil || !strings.Contains(string(text), `"ingress":[{"fromEndpoints":[]}],"egress":[]`) {
+			t.Errorf("%v %s", err, text)
 		}
 	}
 	for _, refused := range []string{

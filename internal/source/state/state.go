@@ -24,7 +24,8 @@ type Policy struct {
 	Raw  json.RawMessage `json:"raw"`
 }
 
-// KindCIDRGroup is the kind of rows that are no policy but a list of prefixes. Raw is a parse.CIDRGroup, and a parse.Policy else.
+// KindCIDRGroup is the kind of rows that are no policy but a list of prefixes. Raw is a parse.CIDRGroup as JSON, and else what
+// parse.Read takes.
 const KindCIDRGroup = "CiliumCIDRGroup"
 
 // PolicySnapshot is what was imported, as of exactly one revision.

@@ -49,7 +49,7 @@ func (s *site) profile(ctx context.Context, o options, name string, d time.Durat
 		return
 	}
 	go func() {
-		for _, x := range []struct{ path, file string }{{fmt.Sprintf("profile?seconds=%.0f", d.Seconds()), name + ".cpu"}, {"heap", name + ".heap"}} {
+		for _, x := range []struct{ path, file string }{{fmt.Sprintf("profile?seconds=%.0f", d.Seconds()), name + ".cpu"}, {"heap", name + ".heap"}, {"heap?debug=1", name + ".text"}} {
 			b, err := s.pprof(ctx, x.path)
 			for i := 0; errors.Is(err, syscall.ECONNREFUSED) && i < 100; i++ { // it starts
 				_ = meter.Wait(ctx, 100*time.Millisecond)
