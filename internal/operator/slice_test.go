@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/hypha-net/hypha/internal/testutil/kubeapi"
 )
@@ -140,6 +142,16 @@ func TestSlices(t *testing.T) {
 	most, on[1] = 10, "--ces-max-ciliumendpoints-per-ces=10"
 	stop = run(t, api, on...)
 	settled("smaller slices")
+
+	told, err := metrics.Registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"cilium_operator_number_of_ceps_per_ces", "cilium_operator_number_of_cep_changes_per_ces", "cilium_operator_ces_sync_total", "cilium_operator_ces_queueing_delay_seconds"} {
+		if !slices.ContainsFunc(told, func(f *dto.MetricFamily) bool { return f.GetName() == name && len(f.GetMetric()) > 0 }) {
+			t.Errorf("no metric %s", name)
+		}
+	}
 
 	stop()
 	run(t, api)

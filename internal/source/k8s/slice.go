@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,6 +24,7 @@ import (
 type sliced struct {
 	p       *Endpoints
 	settled chan struct{} // closed once the table is complete
+	awaited atomic.Int64  // for how many endpoints it waits to be
 
 	// Of the watch alone, but for at, which is written under p.mu.
 	begun bool
@@ -224,6 +226,7 @@ func (k *sliced) settle(ctx context.Context, some bool) {
 		default:
 			maps.DeleteFunc(awaited, func(n name, _ bool) bool { return !lacking[n] })
 		}
+		k.awaited.Store(int64(len(awaited)))
 		if err == nil && len(awaited) == 0 {
 			break
 		}
@@ -237,6 +240,7 @@ func (k *sliced) settle(ctx context.Context, some bool) {
 		case <-time.After(settlePause):
 		}
 	}
+	k.awaited.Store(0)
 	k.p.tab.SetComplete()
 	close(k.settled)
 }

@@ -121,12 +121,16 @@ func TestSliceStore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	eventually(t, "what is waited for", func() bool { return n1.Status().Awaited == 1 })
 	incomplete("without slices")
 	s.slice("s1", b)
 	s.are(n1, map[string]int64{"10.9.0.2": 301})
 	incomplete("with some of them")
 	s.slice("s1", a, b)
 	ready(n1)
+	if n := n1.Status().Awaited; n != 0 {
+		t.Errorf("it waits for %d when it is complete", n)
+	}
 	s.are(n1, map[string]int64{"10.9.0.1": 300, "10.9.0.2": 301})
 	// That of this node, of an earlier run, is withdrawn, with and without a slice that has it.
 	if err := n1.Endpoints().Replace(nil); err != nil {
