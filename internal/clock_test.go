@@ -25,7 +25,7 @@ var wallClock = map[string]string{
 	"internal/source/kvstore/cluster.go heartbeat": "for people and other tools; nobody here reads it",
 	"internal/source/kvstore/health.go":            "a status, encoded but never read back",
 	"internal/source/k8s/health.go":                "a status, encoded but never read back",
-	"internal/source/k8s/endpoint.go set":          "which of two objects was created later, both by the API server's clock",
+	"internal/source/k8s/claim.go read":            "which of two objects was created later, both by the API server's clock",
 	"internal/source/k8s/servicetable.go before":   "which of two objects was created later, both by the API server's clock",
 	"internal/operator/lb/service.go serviceOf":    "which of two objects was created earlier, both by the API server's clock",
 	"internal/operator/lb/service.go poolOf":       "which of two objects was created earlier, both by the API server's clock",

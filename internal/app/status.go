@@ -85,6 +85,9 @@ func (a *Agent) apiStatus(add addFunc) {
 	case api.Complete:
 		add("kubernetes", stateWarning, "not all of it answers since "+api.Since.Format("15:04:05")+": "+api.Err+"; the last known state stays in force",
 			"bring the API server at "+api.Server+" back; "+waits)
+	case api.Connected && api.Awaited > 0:
+		add("kubernetes", stateFailure, count(api.Awaited, "endpoint")+" of other nodes not in a CiliumEndpointSlice yet; policy stays as the kernel has it",
+			"see that the operator runs, with enable-cilium-endpoint-slice as the agents have it; policy waits for that")
 	default:
 		add("kubernetes", stateFailure, "not heard out yet: "+api.Err+"; policy stays as the kernel has it",
 			"bring the API server at "+api.Server+" up, correct k8s-api-server and its credentials, or install the CRDs; "+waits)

@@ -98,7 +98,7 @@ func (a *Agent) openAPI(ctx context.Context, addrs []netip.Addr) error {
 		}
 	}
 	s, err := k8s.Open(ctx, k8s.Config{NodeName: a.cfg.NodeName, ClusterName: a.cfg.ClusterName, Paths: a.paths, Server: a.cfg.APIServer,
-		Kubeconfig: a.cfg.Kubeconfig, IPAM: a.cfg.IPAM, DefaultPool: a.cfg.DefaultPool, Addrs: ordered, IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6}, k8s.Deps{Log: a.log.With("part", "kubernetes")})
+		Kubeconfig: a.cfg.Kubeconfig, IPAM: a.cfg.IPAM, DefaultPool: a.cfg.DefaultPool, EndpointSlices: a.cfg.EndpointSlices, Addrs: ordered, IPv4: a.cfg.EnableIPv4, IPv6: a.cfg.EnableIPv6}, k8s.Deps{Log: a.log.With("part", "kubernetes")})
 	if err != nil {
 		return err
 	}

@@ -72,6 +72,8 @@ type Agent struct {
 	IdentityMode string `koanf:"identity-allocation-mode"`
 	IPAM         string `koanf:"ipam"`
 
+	EndpointSlices bool `koanf:"enable-cilium-endpoint-slice"`
+
 	DefaultPool     string   `koanf:"ipam-default-ip-pool"`
 	PreAllocation   []string `koanf:"ipam-multi-pool-pre-allocation"`
 	MasqDefaultPool bool     `koanf:"only-masquerade-default-pool"`
@@ -219,6 +221,7 @@ func flags(hostname string) *pflag.FlagSet {
 	f.String("k8s-kubeconfig-path", "", "kubeconfig file with the credentials for it (default: those of the agent's pod)")
 	f.String("identity-allocation-mode", "", "who keeps the cluster's state: crd (the API server) or kvstore (etcd); default: crd with k8s-api-server or k8s-kubeconfig-path, else kvstore")
 	f.String("ipam", "kubernetes", "with crd, who gives a node its pod ranges: kubernetes (the Node's podCIDRs), cluster-pool (the operator) or multi-pool (the operator, of CiliumPodIPPools as they are needed)")
+	f.Bool("enable-cilium-endpoint-slice", false, "with crd, learn of other nodes' workloads from CiliumEndpointSlices, which the operator keeps with the same option, instead of CiliumEndpoints")
 	f.String("ipam-default-ip-pool", "default", "with multi-pool, the pool of pods that no other one is said of, and of the node's own address")
 	f.StringSlice("ipam-multi-pool-pre-allocation", nil, "with multi-pool, how many addresses of a pool a node has ahead of need, pool=number (default: 8 of the default pool)")
 	f.Bool("only-masquerade-default-pool", false, "with multi-pool, addresses of other pools than the default one leave the cluster as they are")

@@ -125,6 +125,8 @@ func (a *Agent) checkKubernetes(bad func(string, string, ...any), oneOf func(str
 	switch {
 	case a.IdentityMode == ModeKVStore && named:
 		bad("identity-allocation-mode", "identities in etcd and everything else in an API server is not supported yet: leave out k8s-api-server and k8s-kubeconfig-path, or use crd")
+	case a.IdentityMode == ModeKVStore && a.EndpointSlices:
+		bad("enable-cilium-endpoint-slice", "there are no CiliumEndpointSlices in etcd: they go with identity-allocation-mode crd")
 	case a.IdentityMode == ModeCRD && (len(a.EtcdEndpoints) > 0 || len(a.EtcdListen) > 0):
 		bad("etcd-endpoints", "there is no etcd with identity-allocation-mode crd: the API server keeps the state")
 	case a.IdentityMode == ModeCRD && a.ServicesFile != "":

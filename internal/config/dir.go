@@ -9,7 +9,8 @@ import (
 
 // operator are options of hypha-operator, which reads the same directory.
 var operator = map[string]bool{
-	"agent-not-ready-taint-key": true, "auto-create-cilium-pod-ip-pools": true, "cilium-endpoint-gc-interval": true, "cluster-pool-ipv4-cidr": true, "cluster-pool-ipv4-mask-size": true,
+	"agent-not-ready-taint-key": true, "auto-create-cilium-pod-ip-pools": true, "ces-max-ciliumendpoints-per-ces": true, "ces-rate-limits": true,
+	"cilium-endpoint-gc-interval": true, "cluster-pool-ipv4-cidr": true, "cluster-pool-ipv4-mask-size": true,
 	"cluster-pool-ipv6-cidr": true, "cluster-pool-ipv6-mask-size": true, "default-lb-service-ipam": true, "enable-lb-ipam": true,
 	"nodes-gc-interval": true, "operator-prometheus-serve-addr": true, "pod-restart-selector": true, "remove-cilium-node-taints": true, "set-cilium-is-up-condition": true,
 	"set-cilium-node-taints": true, "skip-crd-creation": true, "unmanaged-pod-watcher-interval": true,

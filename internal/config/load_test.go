@@ -118,6 +118,7 @@ func TestRefused(t *testing.T) {
 		"two addresses":    {args: []string{"--node-ip=192.0.2.1,192.0.2.2"}, want: "more than one address"},
 		"plain flow API":   {args: []string{"--hubble-disable-tls"}, want: "loopback address only"},
 		"profiles":         {args: []string{"--pprof-address=0.0.0.0"}, want: "not a loopback address"},
+		"slices in etcd":   {args: []string{"--enable-cilium-endpoint-slice"}, want: "go with identity-allocation-mode crd"},
 		"plain store":      {args: []string{"--etcd-endpoints=http://192.0.2.1:2379"}, want: "by https"},
 		"open local store": {args: []string{"--etcd-local-address=0.0.0.0:2379"}, want: "no loopback"},
 		"path in name":     {args: []string{"--node-name=../x"}, want: "node-name"},

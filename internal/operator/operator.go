@@ -30,6 +30,7 @@ import (
 	"github.com/hypha-net/hypha/internal/operator/clusterpool"
 	"github.com/hypha-net/hypha/internal/operator/crd"
 	"github.com/hypha-net/hypha/internal/operator/endpoint"
+	"github.com/hypha-net/hypha/internal/operator/endpointslice"
 	"github.com/hypha-net/hypha/internal/operator/identity"
 	"github.com/hypha-net/hypha/internal/operator/lb"
 	"github.com/hypha-net/hypha/internal/operator/multipool"
@@ -136,6 +137,7 @@ func newManager(conf *rest.Config, scheme *runtime.Scheme, o *option.Options, lo
 		return nil, err
 	}
 	maps.Copy(kept, policystatus.ByObject(filter))
+	maps.Copy(kept, endpointslice.ByObject())
 	health := o.APIAddr
 	if health == "" {
 		health = "0"
@@ -204,6 +206,13 @@ func add(ctx context.Context, mgr ctrl.Manager, o *option.Options, log *slog.Log
 		if err := endpoint.Add(mgr, o.EndpointInterval, log); err != nil {
 			return err
 		}
+	}
+	rates, err := o.SliceRates()
+	if err != nil {
+		return err
+	}
+	if err := endpointslice.Add(mgr, endpointslice.Config{Keep: o.EndpointSlices, Most: o.SliceMost, Rates: rates}, log); err != nil {
+		return err
 	}
 	if o.JudgePolicies {
 		if err := policystatus.Add(mgr); err != nil {

@@ -14,12 +14,12 @@ import (
 	"github.com/hypha-net/hypha/internal/testutil/kubeapi"
 )
 
-// run runs an operator until the function that it returns is called.
-func run(t *testing.T, api *kubeapi.Server) (stop func()) {
+// run runs an operator, with more options, until the function that it returns is called.
+func run(t *testing.T, api *kubeapi.Server, more ...string) (stop func()) {
 	t.Helper()
-	o, err := option.Load([]string{"--k8s-kubeconfig-path=" + api.Kubeconfig, "--operator-prometheus-serve-addr=", "--operator-api-serve-addr=",
+	o, err := option.Load(append([]string{"--k8s-kubeconfig-path=" + api.Kubeconfig, "--operator-prometheus-serve-addr=", "--operator-api-serve-addr=",
 		"--cluster-pool-ipv4-cidr=10.0.0.0/23", "--identity-gc-interval=500ms", "--identity-heartbeat-timeout=1s", "--cilium-endpoint-gc-interval=500ms",
-		"--nodes-gc-interval=500ms", "--unmanaged-pod-watcher-interval=1", "--set-cilium-node-taints"},
+		"--nodes-gc-interval=500ms", "--unmanaged-pod-watcher-interval=1", "--set-cilium-node-taints"}, more...),
 		func(string) string { return "" })
 	if err != nil {
 		t.Fatal(err)

@@ -25,18 +25,25 @@ type kube struct {
 
 const frontAddr = "172.29.0.254:6443"
 
-func startKube(t *testing.T) *kube {
+func startKube(t *testing.T) *kube { return startKubeWith(t, nil, map[string]any{}) }
+
+// startKubeWith starts a cluster whose agents have more options, after something has been done to the API server.
+func startKubeWith(t *testing.T, first func(*kube), options map[string]any) *kube {
 	t.Helper()
 	require(t)
 	k := &kube{t: t, api: kubeapi.Start(t)}
 	k.api.Install(t)
+	if first != nil {
+		first(k)
+	}
+	options["k8s-namespace"] = "kube-system"
 	for i := 1; i <= 2; i++ {
 		k.api.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Node, metadata: {name: node%[1]d, labels: {number: "%[1]d"}}, spec: {podCIDR: 10.10.%[1]d.0/24, podCIDRs: [10.10.%[1]d.0/24, "fd10::%[1]d00/120"]}}`, i))
 	}
 	k.api.Apply(t, `{apiVersion: cilium.io/v2, kind: CiliumNodeConfig, metadata: {name: second, namespace: kube-system}, spec: {
 		nodeSelector: {matchLabels: {number: "2"}}, defaults: {bpf-lb-algorithm: maglev, node-name: other, no-such: x}}}`)
 	conf := filepath.Join(t.TempDir(), "kubeconfig")
-	k.Cluster = startConfig(t, cluster.Config{Nodes: 2, IPv4: true, IPv6: true, Kubeconfig: conf, Options: map[string]any{"k8s-namespace": "kube-system"}, Prepare: func(c *cluster.Cluster) error {
+	k.Cluster = startConfig(t, cluster.Config{Nodes: 2, IPv4: true, IPv6: true, Kubeconfig: conf, Options: options, Prepare: func(c *cluster.Cluster) error {
 		l, err := c.World.Listen("tcp", frontAddr)
 		if err == nil {
 			k.front = k.api.Front(t, l, conf)

@@ -27,7 +27,7 @@ func startPools(t *testing.T) (*kube, func()) {
 	k := &kube{t: t, api: kubeapi.Start(t)}
 	k.api.Install(t)
 	k.api.Apply(t, "{apiVersion: v1, kind: Node, metadata: {name: node1}}\n---\n{apiVersion: v1, kind: Node, metadata: {name: node2}}")
-	stop := k.operate()
+	stop := k.operate(poolOptions...)
 	conf := filepath.Join(t.TempDir(), "kubeconfig")
 	k.Cluster = startConfig(t, cluster.Config{Nodes: 2, IPv4: true, IPv6: true, Kubeconfig: conf, Options: map[string]any{"ipam": "multi-pool"},
 		Prepare: func(c *cluster.Cluster) error {
@@ -40,11 +40,13 @@ func startPools(t *testing.T) (*kube, func()) {
 	return k, stop
 }
 
-// operate runs an operator until it is stopped.
-func (k *kube) operate() (stop func()) {
+// poolOptions are those of an operator that gives nodes blocks.
+var poolOptions = []string{"--ipam=multi-pool", "--auto-create-cilium-pod-ip-pools=default=ipv4-cidrs:10.30.0.0/24;ipv4-mask-size:28;ipv6-cidrs:fd30::/112;ipv6-mask-size:124"}
+
+// operate runs an operator, with more options, until it is stopped.
+func (k *kube) operate(more ...string) (stop func()) {
 	k.t.Helper()
-	o, err := option.Load([]string{"--k8s-kubeconfig-path=" + k.api.Kubeconfig, "--operator-prometheus-serve-addr=", "--operator-api-serve-addr=", "--enable-ipv6",
-		"--ipam=multi-pool", "--auto-create-cilium-pod-ip-pools=default=ipv4-cidrs:10.30.0.0/24;ipv4-mask-size:28;ipv6-cidrs:fd30::/112;ipv6-mask-size:124"},
+	o, err := option.Load(append([]string{"--k8s-kubeconfig-path=" + k.api.Kubeconfig, "--operator-prometheus-serve-addr=", "--operator-api-serve-addr=", "--enable-ipv6"}, more...),
 		func(string) string { return "" })
 	if err != nil {
 		k.t.Fatal(err)
@@ -165,7 +167,7 @@ func TestPools(t *testing.T) {
 	// Who deletes a node's object takes nothing from it.
 	k.api.Delete(t, "cilium.io/v2", "CiliumNode", "", "node1")
 	stop()
-	k.operate()
+	k.operate(poolOptions...)
 	if err := k.Nodes[0].Launch(); err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,9 @@ type Options struct {
 	IdentityLimit    int
 	IdentityRate     time.Duration
 	EndpointInterval time.Duration
+	EndpointSlices   bool
+	SliceMost        int
+	SliceLimits      string
 	NodeInterval     time.Duration
 	RestartInterval  seconds
 	RestartLabel     string
@@ -101,6 +104,11 @@ func (o *Options) flags() *pflag.FlagSet {
 	fs.IntVar(&o.IdentityLimit, "identity-gc-rate-limit", 2500, "How many identities are removed in one identity-gc-rate-interval")
 	fs.DurationVar(&o.IdentityRate, "identity-gc-rate-interval", time.Minute, "What identity-gc-rate-limit is about")
 	fs.DurationVar(&o.EndpointInterval, "cilium-endpoint-gc-interval", 5*time.Minute, "How often to look for endpoints whose pod is gone; 0: never")
+
+	fs.BoolVar(&o.EndpointSlices, "enable-cilium-endpoint-slice", false, "Keep CiliumEndpointSlices, of which agents learn of other nodes' workloads; without, those that are left are deleted")
+	fs.IntVar(&o.SliceMost, "ces-max-ciliumendpoints-per-ces", 100, "How many endpoints a CiliumEndpointSlice has at most")
+	fs.StringVar(&o.SliceLimits, "ces-rate-limits", `[{"nodes":0,"limit":10,"burst":20},{"nodes":100,"limit":50,"burst":100}]`,
+		"How many CiliumEndpointSlices are written in a second, and at once, by the number of nodes: a JSON list; 50 and 100 at most")
 
 	fs.BoolVar(&o.JudgePolicies, "validate-network-policy", true, "Say in the status of policies whether they are understood")
 	fs.StringSliceVar(&o.Labels, "labels", nil, "Which labels of workloads make an identity, as agents have it: what policies ask for besides is told in their status")
@@ -215,6 +223,12 @@ func (o *Options) check() error {
 	}
 	if _, err := o.Filter(); err != nil {
 		return err
+	}
+	if _, err := o.SliceRates(); err != nil {
+		return err
+	}
+	if o.SliceMost <= 0 {
+		return errors.New("option ces-max-ciliumendpoints-per-ces: want more than nothing")
 	}
 	if o.IPAM != IPAMClusterPool {
 		return nil

@@ -92,6 +92,13 @@ func get[T runtime.Object](ctx context.Context, c rest.Interface, resource, name
 	return c.Get().NamespaceIfScoped(namespace, namespace != "").Resource(resource).Name(name).Do(ctx).Into(into)
 }
 
+// list reads objects, as many as the options say.
+func list[T runtime.Object](ctx context.Context, c rest.Interface, resource string, o metav1.ListOptions, into T) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return c.Get().Resource(resource).VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(into)
+}
+
 // wrap names what failed, and makes errors that mean "no answer" state.ErrUnreachable.
 func wrap(doing string, err error) error {
 	if err == nil {

@@ -33,9 +33,11 @@ type Config struct {
 	IPAM       string
 	// DefaultPool is, with multi-pool, where pods have their addresses from that no pool is said of.
 	DefaultPool string
-	Addrs       []netip.Addr // of this node, on the underlay
-	IPv4, IPv6  bool         // whether workloads have addresses of the version
-	QPS         float32      // requests per second; 0: 10
+	// EndpointSlices says that what other nodes publish is read in CiliumEndpointSlices, which the operator has to keep.
+	EndpointSlices bool
+	Addrs          []netip.Addr // of this node, on the underlay
+	IPv4, IPv6     bool         // whether workloads have addresses of the version
+	QPS            float32      // requests per second; 0: 10
 }
 
 // Deps are what a Store works with.

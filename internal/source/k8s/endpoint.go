@@ -1,11 +1,8 @@
 package k8s
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"net/netip"
-	"reflect"
 	"slices"
 	"sync"
 
@@ -18,7 +15,8 @@ import (
 	"github.com/hypha-net/hypha/internal/table"
 )
 
-// Endpoints is who lives where: a CiliumEndpoint for each pod.
+// Endpoints is who lives where: a CiliumEndpoint for each pod, which its agent writes. What other agents wrote is read there, or in the
+// slices that the operator makes of it.
 type Endpoints struct {
 	s      *Store
 	tab    *table.Table[netip.Prefix, model.IPEntry]
@@ -27,21 +25,19 @@ type Endpoints struct {
 	// Of the watch alone.
 	has    map[name]claim
 	rivals map[netip.Prefix]map[name]model.IPEntry // who says to have an address that others have too: one pod goes, the next comes
+	sliced *sliced                                 // nil: CiliumEndpoints are read
 
 	mu       sync.Mutex
-	mine     map[name]json.RawMessage // CiliumEndpoints of this node, their status as it is
-	declared bool                     // Replace has said what is ours
-}
-
-// claim is what a CiliumEndpoint says to have.
-type claim struct {
-	since    int64
-	prefixes []netip.Prefix
+	mine     map[name]string // what is read of this node's endpoints
+	declared bool            // Replace has said what is ours
 }
 
 func newEndpoints(s *Store) *Endpoints {
 	p := &Endpoints{s: s, tab: table.New[netip.Prefix, model.IPEntry]("endpoint addresses", table.Prefix),
-		has: map[name]claim{}, rivals: map[netip.Prefix]map[name]model.IPEntry{}, mine: map[name]json.RawMessage{}}
+		has: map[name]claim{}, rivals: map[netip.Prefix]map[name]model.IPEntry{}, mine: map[name]string{}}
+	if s.cfg.EndpointSlices {
+		p.sliced = newSliced(p)
+	}
 	p.writer = newWriter(s, s.clients.cilium, "ciliumendpoints", p.stale)
 	return p
 }
@@ -50,6 +46,10 @@ func newEndpoints(s *Store) *Endpoints {
 func (p *Endpoints) Table() *table.Table[netip.Prefix, model.IPEntry] { return p.tab }
 
 func (p *Endpoints) follow() {
+	if p.sliced != nil {
+		p.sliced.follow()
+		return
+	}
 	follow(p.s, resource{client: p.s.clients.cilium, name: "ciliumendpoints"}, &ciliumv2.CiliumEndpoint{}, &sink[*ciliumv2.CiliumEndpoint]{
 		trim: p.trim, replace: p.replace, put: func(o *ciliumv2.CiliumEndpoint) { p.take(o, false) }, remove: func(o *ciliumv2.CiliumEndpoint) { p.take(o, true) }})
 }
@@ -70,7 +70,7 @@ func (p *Endpoints) replace(all []*ciliumv2.CiliumEndpoint) {
 		for _, o := range all {
 			n := name{o.Namespace, o.Name}
 			there[n] = true
-			p.set(x, n, o)
+			p.set(x, n, p.read(o))
 		}
 		for n := range p.has {
 			if !there[n] {
@@ -79,8 +79,8 @@ func (p *Endpoints) replace(all []*ciliumv2.CiliumEndpoint) {
 		}
 	})
 	p.tab.SetComplete()
-	for _, o := range all {
-		p.own(name{o.Namespace, o.Name}, o)
+	for n := range there {
+		p.own(n)
 	}
 	p.mu.Lock()
 	var lost []name
@@ -91,18 +91,19 @@ func (p *Endpoints) replace(all []*ciliumv2.CiliumEndpoint) {
 	}
 	p.mu.Unlock()
 	for _, n := range lost {
-		p.own(n, nil)
+		p.own(n)
 	}
 	p.dropLeft()
 }
 
 func (p *Endpoints) take(o *ciliumv2.CiliumEndpoint, gone bool) {
 	n := name{o.Namespace, o.Name}
-	if gone {
-		o = nil
+	var h *heard
+	if !gone {
+		h = p.read(o)
 	}
-	p.tab.Update(func(x *table.Txn[netip.Prefix, model.IPEntry]) { p.set(x, n, o) })
-	p.own(n, o)
+	p.tab.Update(func(x *table.Txn[netip.Prefix, model.IPEntry]) { p.set(x, n, h) })
+	p.own(n)
 }
 
 // ours says whether an object is about a workload of this node.
@@ -114,130 +115,12 @@ func (p *Endpoints) ours(o *ciliumv2.CiliumEndpoint) bool {
 	return err == nil && slices.Contains(p.s.cfg.Addrs, ip)
 }
 
-// set brings one object's addresses into the table; nil: it is gone.
-func (p *Endpoints) set(x *table.Txn[netip.Prefix, model.IPEntry], n name, o *ciliumv2.CiliumEndpoint) {
-	var entries []model.IPEntry
-	var since int64
-	if o != nil && !p.ours(o) {
-		entries, since = p.entries(o), o.CreationTimestamp.UnixNano()
-	}
-	old := p.has[n]
-	delete(p.has, n)
-	for _, prefix := range old.prefixes {
-		if !slices.ContainsFunc(entries, func(e model.IPEntry) bool { return e.Prefix == prefix }) {
-			p.leave(x, n, prefix)
-		}
-	}
-	if len(entries) == 0 {
-		return
-	}
-	c := claim{since: since, prefixes: make([]netip.Prefix, len(entries))}
-	for i, e := range entries {
-		c.prefixes[i] = e.Prefix
-	}
-	p.has[n] = c
-	for _, e := range entries {
-		p.enter(x, n, e)
-	}
-}
-
-func ownerOf(e model.IPEntry) name { return name{e.Namespace, e.Name} }
-
-// enter gives an address to who claims it, or lets it be decided where others claim it too.
-func (p *Endpoints) enter(x *table.Txn[netip.Prefix, model.IPEntry], n name, e model.IPEntry) {
-	old, had := x.Get(e.Prefix)
-	rivals := p.rivals[e.Prefix]
-	if had && rivals == nil && ownerOf(old) != n {
-		rivals = map[name]model.IPEntry{ownerOf(old): old}
-		p.rivals[e.Prefix] = rivals
-	}
-	if rivals != nil {
-		rivals[n] = e
-		p.decide(x, e.Prefix)
-	} else if !had || !reflect.DeepEqual(old, e) {
-		x.Set(e.Prefix, e)
-	}
-}
-
-// leave takes an address from who claimed it.
-func (p *Endpoints) leave(x *table.Txn[netip.Prefix, model.IPEntry], n name, prefix netip.Prefix) {
-	rivals := p.rivals[prefix]
-	if rivals == nil {
-		x.Delete(prefix)
-		return
-	}
-	delete(rivals, n)
-	p.decide(x, prefix)
-	if len(rivals) == 1 {
-		delete(p.rivals, prefix)
-	}
-}
-
-// decide says who has an address that several claim: the younger one.
-func (p *Endpoints) decide(x *table.Txn[netip.Prefix, model.IPEntry], prefix netip.Prefix) {
-	var who name
-	for n := range p.rivals[prefix] {
-		if who == (name{}) || cmp.Or(cmp.Compare(p.has[n].since, p.has[who].since), cmp.Compare(n.String(), who.String())) > 0 {
-			who = n
-		}
-	}
-	best := p.rivals[prefix][who]
-	if old, ok := x.Get(prefix); !ok || !reflect.DeepEqual(old, best) {
-		x.Set(prefix, best)
-	}
-}
-
-// publishable says whether an identity may come from another node for a workload. Never host, world or the like: that would be a
-// way around policy.
-func publishable(id model.IdentityID) bool {
-	return !id.Local() && (id >= model.IdentityUserMin || id == model.IdentityHealth || id == model.IdentityInit)
-}
-
-// entries reads an object's addresses. One that cannot be believed has none.
-func (p *Endpoints) entries(o *ciliumv2.CiliumEndpoint) (out []model.IPEntry) {
-	st := &o.Status
-	if st.Identity == nil || st.Networking == nil {
-		return nil // its agent is not so far yet
-	}
-	refuse := func(why string) []model.IPEntry {
-		p.s.log.Warn("CiliumEndpoint not used", "namespace", o.Namespace, "name", o.Name, "err", why)
-		return nil
-	}
-	node, err := netip.ParseAddr(st.Networking.Node)
-	id := model.IdentityID(st.Identity.ID)
-	switch {
-	case err != nil || node.Zone() != "":
-		return refuse("no address of its node")
-	case st.Identity.ID < 0 || st.Identity.ID != int64(id) || !publishable(id):
-		return refuse("its identity is not for other nodes")
-	}
-	for _, pair := range st.Networking.Addressing {
-		for _, text := range []string{pair.IPv4, pair.IPv6} {
-			if text == "" {
-				continue
-			}
-			ip, err := netip.ParseAddr(text)
-			if err != nil || ip.Zone() != "" || ip.Is4In6() {
-				return refuse("address " + text)
-			}
-			e := model.IPEntry{Prefix: netip.PrefixFrom(ip, ip.BitLen()), Identity: id, Tunnel: node.Unmap(), Source: model.IPSourceCustomResource, NoMasq: true,
-				Name: o.Name, Namespace: o.Namespace}
-			for _, np := range st.NamedPorts {
-				if proto, err := model.ParseServiceProto(np.Protocol); err == nil && np.Port > 0 && np.Port <= 65535 {
-					e.NamedPorts = append(e.NamedPorts, model.NamedPort{Name: np.Name, Port: uint16(np.Port), Proto: proto})
-				}
-			}
-			out = append(out, e)
-		}
-	}
-	return out
-}
-
-// own keeps account of this node's objects, and has those written again that are not as declared.
-func (p *Endpoints) own(n name, o *ciliumv2.CiliumEndpoint) {
+// own keeps account of this node's endpoints after what is read of one has changed, and has those written again that are not as declared.
+func (p *Endpoints) own(n name) {
+	said := p.has[n].own
 	p.mu.Lock()
 	old, had := p.mine[n]
-	if !p.ours(o) {
+	if said == "" {
 		delete(p.mine, n)
 		p.mu.Unlock()
 		if had || p.writer.declared(n) {
@@ -245,11 +128,10 @@ func (p *Endpoints) own(n name, o *ciliumv2.CiliumEndpoint) {
 		}
 		return
 	}
-	status, err := json.Marshal(&o.Status)
-	p.mine[n] = status
+	p.mine[n] = said
 	declared := p.declared
 	p.mu.Unlock()
-	if err != nil || had && string(old) != string(status) && p.writer.declared(n) {
+	if had && old != said && p.writer.declared(n) {
 		p.writer.disturbed(n)
 	}
 	if declared && !p.writer.declared(n) {

@@ -14,7 +14,8 @@ type Status struct {
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since"` // of the last change of Connected
 	Complete  bool      `json:"complete"`
-	Pending   int       `json:"pending"` // objects still to be written or removed
+	Pending   int       `json:"pending"`           // objects still to be written or removed
+	Awaited   int       `json:"awaited,omitempty"` // endpoints of other nodes that are in no slice yet, for which it waits to be complete
 	Err       string    `json:"error,omitempty"`
 }
 
@@ -63,6 +64,9 @@ func (h *health) err() (err error) {
 // Status tells how the API server is, from what is known: it asks nothing.
 func (s *Store) Status() Status {
 	st := Status{Server: s.server, Complete: s.complete(), Pending: s.nodes.writer.pending() + s.endpoints.writer.pending()}
+	if k := s.endpoints.sliced; k != nil {
+		st.Awaited = int(k.awaited.Load())
+	}
 	h := s.health
 	h.mu.Lock()
 	defer h.mu.Unlock()

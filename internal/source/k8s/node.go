@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	ciliumv2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
+	ciliumv2alpha1 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2alpha1"
 	"github.com/hypha-net/hypha/internal/model"
 	"github.com/hypha-net/hypha/internal/source/state"
 	"github.com/hypha-net/hypha/internal/table"
@@ -204,8 +205,12 @@ func (n *Nodes) object(node model.Node) *ciliumv2.CiliumNode {
 		}
 		o.Labels[l.Key] = l.Value
 	}
+	o.Annotations = map[string]string{}
 	if node.FlowAddr != "" {
-		o.Annotations = map[string]string{annotationFlows: node.FlowAddr}
+		o.Annotations[annotationFlows] = node.FlowAddr
+	}
+	if n.s.cfg.EndpointSlices {
+		o.Annotations[ciliumv2alpha1.AnnotationSlices] = "true"
 	}
 	if n.node != nil { // it goes with the Node
 		o.OwnerReferences = []metav1.OwnerReference{*n.node}

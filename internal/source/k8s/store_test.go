@@ -33,11 +33,14 @@ func open(t *testing.T, srv *kubeapi.Server, node, addr string) *Store {
 	return openWith(t, srv.Kubeconfig, node, addr)
 }
 
-func openWith(t *testing.T, kubeconfig, node, addr string) *Store {
+func openWith(t *testing.T, kubeconfig, node, addr string, more ...func(*Config)) *Store {
 	t.Helper()
-	p := paths.For(t.TempDir(), node)
-	s, err := Open(t.Context(), Config{NodeName: node, ClusterName: "default", Kubeconfig: kubeconfig, IPAM: IPAMKubernetes, Paths: p,
-		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, IPv4: true, QPS: 200}, Deps{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	cfg := Config{NodeName: node, ClusterName: "default", Kubeconfig: kubeconfig, IPAM: IPAMKubernetes, Paths: paths.For(t.TempDir(), node),
+		Addrs: []netip.Addr{netip.MustParseAddr(addr)}, IPv4: true, QPS: 200}
+	for _, set := range more {
+		set(&cfg)
+	}
+	s, err := Open(t.Context(), cfg, Deps{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
-	"net/netip"
-	"net/url"
+	neturl "net/url"
 	"slices"
 	"sync"
 	"testing"
@@ -14,19 +13,24 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/hypha-net/hypha/internal/paths"
 	"github.com/hypha-net/hypha/internal/testutil/kubeapi"
 )
 
-// watched counts the watches that are open, on their way to an API server.
+// watched counts the watches that are open, on their way to an API server, and the patches that went there.
 type watched struct {
-	next http.Handler
-	mu   sync.Mutex
-	open map[string]int // by path and selectors
+	next    http.Handler
+	mu      sync.Mutex
+	open    map[string]int // by path and selectors
+	patches map[string]int // by path
 }
 
 func (w *watched) ServeHTTP(out http.ResponseWriter, req *http.Request) {
 	q := req.URL.Query()
+	if req.Method == http.MethodPatch {
+		w.mu.Lock()
+		w.patches[req.URL.Path]++
+		w.mu.Unlock()
+	}
 	if q.Get("watch") == "" {
 		w.next.ServeHTTP(out, req)
 		return
@@ -62,13 +66,20 @@ func (w *watched) list() (out []string) {
 	return out
 }
 
-// testWatches is the list of what one agent watches: each once, and of pods and nodes this node's alone.
-func testWatches(t *testing.T, srv *kubeapi.Server) {
+func (w *watched) patched(path string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.patches[path]
+}
+
+// counted is a way to an API server on which it is counted what passes.
+func counted(t *testing.T, srv *kubeapi.Server) (url string, w *watched) {
+	t.Helper()
 	conf, err := clientcmd.BuildConfigFromFlags("", srv.Kubeconfig)
 	if err != nil {
 		t.Fatal(err)
 	}
-	to, err := url.Parse(srv.URL)
+	to, err := neturl.Parse(srv.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,19 +89,30 @@ func testWatches(t *testing.T, srv *kubeapi.Server) {
 	}
 	proxy.FlushInterval = -1
 	proxy.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
-	w := &watched{next: proxy, open: map[string]int{}}
+	w = &watched{next: proxy, open: map[string]int{}, patches: map[string]int{}}
 	front := httptest.NewServer(w)
-	defer front.Close()
-	s, err := Open(t.Context(), Config{NodeName: "n8", ClusterName: "default", Server: front.URL, IPAM: IPAMKubernetes, Paths: paths.For(t.TempDir(), "n8"),
-		Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.108")}, IPv4: true, QPS: 200}, Deps{Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close() //nolint:errcheck // it is what it was
+	t.Cleanup(front.Close)
+	return front.URL, w
+}
+
+// testWatches is the list of what one agent watches: each once, and of pods and nodes this node's alone.
+func testWatches(t *testing.T, srv *kubeapi.Server) {
 	const ours = " !service.kubernetes.io/service-proxy-name,!service.kubernetes.io/headless"
-	want := []string{"/api/v1/namespaces", "/api/v1/nodes metadata.name=n8", "/api/v1/pods spec.nodeName=n8", "/api/v1/services" + ours,
-		"/apis/cilium.io/v2/ciliumcidrgroups", "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies", "/apis/cilium.io/v2/ciliumendpoints",
-		"/apis/cilium.io/v2/ciliumidentities", "/apis/cilium.io/v2/ciliumnetworkpolicies", "/apis/cilium.io/v2/ciliumnodes",
-		"/apis/discovery.k8s.io/v1/endpointslices" + ours, "/apis/networking.k8s.io/v1/networkpolicies"}
-	kubeapi.Eventually(t, limit, "watches", func() error { return differ(want, w.list()) })
+	for _, sliced := range []bool{false, true} {
+		addresses := "/apis/cilium.io/v2/ciliumendpoints"
+		if sliced {
+			addresses = "/apis/cilium.io/v2alpha1/ciliumendpointslices"
+		}
+		url, w := counted(t, srv)
+		s := openWith(t, "", "n8", "192.0.2.108", func(c *Config) { c.Server, c.EndpointSlices = url, sliced })
+		want := []string{"/api/v1/namespaces", "/api/v1/nodes metadata.name=n8", "/api/v1/pods spec.nodeName=n8", "/api/v1/services" + ours,
+			"/apis/cilium.io/v2/ciliumcidrgroups", "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies", addresses,
+			"/apis/cilium.io/v2/ciliumidentities", "/apis/cilium.io/v2/ciliumnetworkpolicies", "/apis/cilium.io/v2/ciliumnodes",
+			"/apis/discovery.k8s.io/v1/endpointslices" + ours, "/apis/networking.k8s.io/v1/networkpolicies"}
+		slices.Sort(want)
+		kubeapi.Eventually(t, limit, "watches", func() error { return differ(want, w.list()) })
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
 }

@@ -6,6 +6,9 @@ import (
 	v2 "github.com/hypha-net/hypha/api/k8s/cilium.io/v2"
 )
 
+// AnnotationSlices is of a CiliumNode whose agent reads CiliumEndpointSlices and no CiliumEndpoints of others: "true".
+const AnnotationSlices = "network.hypha.io/endpoint-slices"
+
 // CiliumEndpointSlice holds many endpoints of a namespace in one object.
 //
 // +kubebuilder:object:root=true
