@@ -27,8 +27,8 @@ Usage: hypha-agent [flags]
 `
 
 // gcPercent is how much garbage there may be for what is in use. In a large cluster an agent keeps much and changes little of it: memory
-// that is not given back costs every node, collecting four times as often costs a little of one CPU.
-const gcPercent = 25
+// that is not given back costs every node, collecting five times as often costs a little of one CPU.
+const gcPercent = 20
 
 func main() { os.Exit(run()) }
 

@@ -402,7 +402,7 @@ func (a *Agent) openCluster(tunnel netip.Addr) (err error) {
 	a.deviceSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, a.outside, &device.Target{Maps: a.maps, Loader: a.loader})
 	a.routeSync = table.NewReconciler(table.Config{Full: 5 * time.Second}, a.cluster.routes, a.routeTarget)
 	addressSync := func(t *table.Table[netip.Prefix, model.IPEntry]) *table.Reconciler[netip.Prefix, model.IPEntry] {
-		return table.NewReconciler(table.Config{}, t, &addressTarget{cache: a.cache, rows: map[netip.Prefix]address{},
+		return table.NewReconciler(table.Config{}, t, &addressTarget{cache: a.cache, tab: t, rows: map[netip.Prefix]*model.IPEntry{},
 			told: func(e model.IPEntry, old *model.IPEntry) { a.observer.Agent.IPCacheUpserted(e, old) },
 			gone: func(e model.IPEntry) { a.observer.Agent.IPCacheDeleted(e) }})
 	}

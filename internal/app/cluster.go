@@ -267,24 +267,9 @@ type addressTarget struct {
 	told  func(model.IPEntry, *model.IPEntry)
 	gone  func(model.IPEntry)
 
+	tab  *table.Table[netip.Prefix, model.IPEntry]
 	mu   sync.Mutex
-	rows map[netip.Prefix]address
-}
-
-// address is what is remembered of a row: what has to be known when it changes.
-type address struct {
-	source   model.IPSource
-	identity model.IdentityID
-	tunnel   netip.Addr
-	name, ns string
-}
-
-func addressOf(e model.IPEntry) address {
-	return address{e.Source, e.Identity, e.Tunnel, e.Name, e.Namespace}
-}
-
-func (a address) entry(p netip.Prefix) model.IPEntry {
-	return model.IPEntry{Prefix: p, Source: a.source, Identity: a.identity, Tunnel: a.tunnel, Name: a.name, Namespace: a.ns}
+	rows map[netip.Prefix]*model.IPEntry // in force: the table's own, unless that has gone on
 }
 
 func (t *addressTarget) Update(_ context.Context, p netip.Prefix, e model.IPEntry) error {
@@ -294,34 +279,45 @@ func (t *addressTarget) Update(_ context.Context, p netip.Prefix, e model.IPEntr
 	if err := t.cache.Upsert(p, e); err != nil {
 		return err
 	}
-	old, had := t.rows[p]
-	if had && old.source != e.Source {
-		if err := t.cache.Delete(p, old.source); err != nil {
+	old := t.rows[p]
+	if old != nil && old.Source != e.Source {
+		if err := t.cache.Delete(p, old.Source); err != nil {
 			return err
 		}
 	}
-	t.rows[p] = addressOf(e)
-	switch before := old.entry(p); {
-	case !had:
-		t.told(e, nil)
-	case old != addressOf(e):
-		t.told(e, &before)
+	t.rows[p] = t.ref(p, e)
+	if old == nil || !sameHome(*old, e) {
+		t.told(e, old)
 	}
 	return nil
+}
+
+// ref is a row to be kept: where the table has it, rather than once more.
+func (t *addressTarget) ref(p netip.Prefix, e model.IPEntry) *model.IPEntry {
+	if now := t.tab.Snapshot().Ref(p); now != nil && reflect.DeepEqual(*now, e) {
+		return now
+	}
+	own := e
+	return &own
+}
+
+// sameHome says whether two rows of an address say the same to people.
+func sameHome(a, b model.IPEntry) bool {
+	return a.Source == b.Source && a.Identity == b.Identity && a.Tunnel == b.Tunnel && a.Name == b.Name && a.Namespace == b.Namespace
 }
 
 func (t *addressTarget) Delete(_ context.Context, p netip.Prefix) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old, ok := t.rows[p]
-	if !ok {
+	old := t.rows[p]
+	if old == nil {
 		return nil
 	}
-	if err := t.cache.Delete(p, old.source); err != nil {
+	if err := t.cache.Delete(p, old.Source); err != nil {
 		return err
 	}
 	delete(t.rows, p)
-	t.gone(old.entry(p))
+	t.gone(*old)
 	return nil
 }
 

@@ -212,6 +212,15 @@ func (s Snapshot[K, V]) Get(k K) (row V, ok bool) {
 	return get(s.tree, k)
 }
 
+// Ref is one row where the table has it, for who keeps it along with the table; nil: there is none. Nobody may change it.
+func (s Snapshot[K, V]) Ref(k K) *V {
+	if s.tree == nil {
+		return nil
+	}
+	e, _ := s.tree.Get(entry[K, V]{key: k})
+	return e.row
+}
+
 // Len is the number of rows.
 func (s Snapshot[K, V]) Len() int {
 	if s.tree == nil {

@@ -76,7 +76,7 @@ func (e *Engine) people() {
 			e.guests(a)
 		}
 	}
-	clear(e.places.fresh)
+	e.places.fresh = map[netip.Addr]bool{} // as moved
 }
 
 // guests makes peers of those who have just come to an address in an area that closes: until it is gone they are judged there.
