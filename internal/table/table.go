@@ -54,20 +54,13 @@ func (t *Table[K, V]) Name() string { return t.name }
 
 // Set inserts or replaces a row and returns what was there.
 func (t *Table[K, V]) Set(k K, v V) (old V, existed bool) {
-	t.Update(func(x *Txn[K, V]) {
-		old, existed = x.Get(k)
-		x.Set(k, v)
-	})
+	t.Update(func(x *Txn[K, V]) { old, existed = x.set(k, v) })
 	return old, existed
 }
 
 // Delete removes a row and returns it.
 func (t *Table[K, V]) Delete(k K) (old V, existed bool) {
-	t.Update(func(x *Txn[K, V]) {
-		if old, existed = x.Get(k); existed {
-			x.Delete(k)
-		}
-	})
+	t.Update(func(x *Txn[K, V]) { old, existed = x.remove(k) })
 	return old, existed
 }
 
@@ -97,17 +90,26 @@ func (x *Txn[K, V]) writable() *tree[K, V] {
 }
 
 // Set inserts or replaces a row.
-func (x *Txn[K, V]) Set(k K, v V) {
-	x.writable().Set(entry[K, V]{k, &v})
+func (x *Txn[K, V]) Set(k K, v V) { x.set(k, v) }
+
+func (x *Txn[K, V]) set(k K, v V) (old V, existed bool) {
+	prev, existed := x.writable().Set(entry[K, V]{k, &v})
 	x.keys = append(x.keys, k)
+	if existed {
+		old = *prev.row
+	}
+	return old, existed
 }
 
 // Delete removes a row.
-func (x *Txn[K, V]) Delete(k K) {
-	if _, ok := x.tree.Get(entry[K, V]{key: k}); ok {
+func (x *Txn[K, V]) Delete(k K) { x.remove(k) }
+
+func (x *Txn[K, V]) remove(k K) (old V, existed bool) {
+	if old, existed = x.Get(k); existed { // else nothing is to be copied
 		x.writable().Delete(entry[K, V]{key: k})
 		x.keys = append(x.keys, k)
 	}
+	return old, existed
 }
 
 // Get reads inside the transaction.

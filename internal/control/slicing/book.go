@@ -76,8 +76,7 @@ func (b *Book[V]) Drop(k Key) {
 	b.stir(k)
 }
 
-// Has says whether there is such an endpoint.
-func (b *Book[V]) Has(k Key) bool { _, ok := b.want[k]; return ok }
+func (b *Book[V]) has(k Key) bool { _, ok := b.want[k]; return ok }
 
 // Stored tells what a slice is that is stored; nil: there is none of the name.
 func (b *Book[V]) Stored(name string, s *Slice[V]) {
@@ -142,7 +141,7 @@ func (b *Book[V]) Begin() {
 		p := b.open(name, s.Namespace)
 		for _, n := range slices.Sorted(maps.Keys(s.Entries)) {
 			k := Key{s.Namespace, n}
-			if b.Has(k) && b.at[k] == "" && len(p.names) < b.most {
+			if b.has(k) && b.at[k] == "" && len(p.names) < b.most {
 				b.assign(k, name)
 			}
 		}
@@ -165,7 +164,7 @@ func (b *Book[V]) Unknown() map[Key]bool {
 	out := map[Key]bool{}
 	for _, s := range b.stored {
 		for n := range s.Entries {
-			if k := (Key{s.Namespace, n}); !b.Has(k) {
+			if k := (Key{s.Namespace, n}); !b.has(k) {
 				out[k] = true
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -283,14 +282,7 @@ func (s *sliceServer) rivals(n2 *Store, on func(*Config)) {
 func (s *sliceServer) gap(on func(*Config)) {
 	t := s.t
 	t.Helper()
-	listen := func(addr string) net.Listener {
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l
-	}
-	l := listen("127.0.0.1:0")
+	l := listen(t, "127.0.0.1:0")
 	at, conf := l.Addr().String(), filepath.Join(t.TempDir(), "kubeconfig")
 	front := s.Front(t, l, conf)
 	kept, moves := core("kept", 300, elsewhere, "10.9.1.1"), core("moves", 301, elsewhere, "10.9.1.2")
@@ -312,7 +304,7 @@ func (s *sliceServer) gap(on func(*Config)) {
 	s.are(n4, all)
 	eventually(t, "noticed", func() bool { return !n4.Status().Connected })
 	s.are(n4, all)
-	front.Open(listen(at))
+	front.Open(listen(t, at))
 	kubeapi.Eventually(t, 90*time.Second, "behind the gap", func() error {
 		if d := cmp.Diff(map[string]int64{"10.9.1.1": 300, "10.9.1.2": 301}, n4.endpoints.sliced.identities()); d != "" {
 			return errors.New(d)

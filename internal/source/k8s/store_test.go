@@ -549,17 +549,19 @@ func testPods(t *testing.T, srv *kubeapi.Server, n1 *Store) {
 	eventually(t, "pod is gone", func() bool { _, ok := n1.Pods().Table().Get("shop/p"); return !ok && !hostPort() })
 }
 
+func listen(t *testing.T, addr string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
 // testGap: what was deleted while a node was cut off, for longer than the API server remembers changes, is gone when it is back, and
 // nothing else; until then all is there.
 func testGap(t *testing.T, srv *kubeapi.Server) {
-	listen := func(addr string) net.Listener {
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l
-	}
-	l := listen("127.0.0.1:0")
+	l := listen(t, "127.0.0.1:0")
 	at, conf := l.Addr().String(), filepath.Join(t.TempDir(), "kubeconfig")
 	front := srv.Front(t, l, conf)
 	for _, name := range []string{"gone", "kept"} {
@@ -620,7 +622,7 @@ func testGap(t *testing.T, srv *kubeapi.Server) {
 	if err := differ(all, tell()); err != nil {
 		t.Errorf("while it is cut off: %v", err)
 	}
-	front.Open(listen(at))
+	front.Open(listen(t, at))
 	kept := []string{"10.9.1.1/32", "NetworkPolicy/default/kept", "identity 501", "node kept", "service kept"}
 	kubeapi.Eventually(t, 90*time.Second, "behind the gap", func() error { return differ(kept, tell()) })
 	eventually(t, "all is well", func() bool { return n3.Status().Connected })

@@ -16,17 +16,17 @@ func Pack(p Policy) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
+	out := bytes.NewBuffer([]byte{packed})
 	w := packers.Get().(*flate.Writer)
 	defer packers.Put(w)
-	w.Reset(&out)
+	w.Reset(out)
 	if _, err := w.Write(text); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return bytes.Clone(append([]byte{packed}, out.Bytes()...)), nil
+	return bytes.Clone(out.Bytes()), nil // without the buffer's room
 }
 
 // Read reads a policy as it is stored: its JSON form, or what Pack made of it.
